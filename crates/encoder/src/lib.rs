@@ -1,0 +1,3 @@
+//! Encoders: model packages, image preprocessing, tokenizing and ONNX inference.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
