@@ -1,0 +1,124 @@
+//! Element-wise arithmetic that refuses to leave the range of f32.
+
+/// A result that is no finite f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RangeError {
+    /// Too large for f32.
+    #[error("value out of range: overflow")]
+    Overflow,
+    /// Not zero, but too small for f32.
+    #[error("value out of range: underflow")]
+    Underflow,
+}
+
+fn combine(a: &[f32], b: &[f32], out: &mut [f32], op: impl Fn(f32, f32) -> f32) -> Result<(), RangeError> {
+    assert!(a.len() == b.len() && a.len() == out.len(), "vectors of one length");
+    for ((&x, &y), o) in a.iter().zip(b).zip(out.iter_mut()) {
+        *o = op(x, y);
+    }
+    if out.iter().all(|v| v.is_finite()) { Ok(()) } else { Err(RangeError::Overflow) }
+}
+
+/// `out = a + b`.
+///
+/// # Errors
+/// [`RangeError::Overflow`].
+///
+/// # Panics
+/// If the lengths differ.
+pub fn add(a: &[f32], b: &[f32], out: &mut [f32]) -> Result<(), RangeError> {
+    combine(a, b, out, |x, y| x + y)
+}
+
+/// `out = a - b`.
+///
+/// # Errors
+/// [`RangeError::Overflow`].
+///
+/// # Panics
+/// If the lengths differ.
+pub fn subtract(a: &[f32], b: &[f32], out: &mut [f32]) -> Result<(), RangeError> {
+    combine(a, b, out, |x, y| x - y)
+}
+
+/// `out = a * b`, element by element.
+///
+/// # Errors
+/// [`RangeError`]; a product of non-zero elements that becomes zero is an underflow.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn multiply(a: &[f32], b: &[f32], out: &mut [f32]) -> Result<(), RangeError> {
+    combine(a, b, out, |x, y| x * y)?;
+    let lost = a.iter().zip(b).zip(out.iter()).any(|((&x, &y), &o)| o == 0.0 && x != 0.0 && y != 0.0);
+    if lost { Err(RangeError::Underflow) } else { Ok(()) }
+}
+
+/// `out = a / |a|`; the zero vector stays zero.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn normalize(a: &[f32], out: &mut [f32]) {
+    assert_eq!(a.len(), out.len(), "vectors of one length");
+    let norm = crate::distance::norm(a);
+    if norm == 0.0 {
+        out.fill(0.0);
+        return;
+    }
+    for (o, &x) in out.iter_mut().zip(a) {
+        *o = (f64::from(x) / norm) as f32;
+    }
+}
+
+/// Lexicographic order by value, shorter first on a common prefix: the btree order of the type.
+/// `-0.0` equals `0.0`.
+#[must_use]
+pub fn compare(a: &[f32], b: &[f32]) -> std::cmp::Ordering {
+    a.partial_cmp(b).expect("elements of a vector are never NaN")
+}
+
+/// The bits of an element as hashing sees them: equal elements have equal bits.
+#[must_use]
+pub fn hash_bits(element: f32) -> u32 {
+    if element == 0.0 { 0 } else { element.to_bits() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cmp::Ordering;
+
+    #[test]
+    fn range_is_checked() {
+        let mut out = [0.0; 1];
+        assert_eq!(add(&[3e38], &[3e38], &mut out), Err(RangeError::Overflow));
+        assert_eq!(subtract(&[3e38], &[-3e38], &mut out), Err(RangeError::Overflow));
+        assert_eq!(multiply(&[1e30], &[1e30], &mut out), Err(RangeError::Overflow));
+        assert_eq!(multiply(&[1e-30], &[1e-30], &mut out), Err(RangeError::Underflow));
+        assert_eq!(multiply(&[0.0], &[1e-30], &mut out), Ok(()));
+        assert_eq!(add(&[1.5], &[2.0], &mut out), Ok(()));
+        assert_eq!(out, [3.5]);
+    }
+
+    #[test]
+    fn normalize_is_safe_at_the_edges() {
+        let mut out = [9.0; 2];
+        normalize(&[3.0, 4.0], &mut out);
+        assert_eq!(out, [0.6, 0.8]);
+        normalize(&[0.0, 0.0], &mut out);
+        assert_eq!(out, [0.0, 0.0]);
+        normalize(&[3e38, 0.0], &mut out);
+        assert_eq!(out, [1.0, 0.0]);
+        normalize(&[0.0, 1e-40], &mut out);
+        assert_eq!(out, [0.0, 1.0]);
+    }
+
+    #[test]
+    fn order_is_lexicographic() {
+        assert_eq!(compare(&[1.0, 2.0], &[1.0, 3.0]), Ordering::Less);
+        assert_eq!(compare(&[1.0], &[1.0, 0.0]), Ordering::Less);
+        assert_eq!(compare(&[2.0], &[1.0, 9.0]), Ordering::Greater);
+        assert_eq!(compare(&[-0.0], &[0.0]), Ordering::Equal);
+        assert_eq!(hash_bits(-0.0), hash_bits(0.0));
+    }
+}
