@@ -1,2 +1,21 @@
 //! imgvec: image and text embeddings inside PostgreSQL.
+//!
+//! This crate is the only code that sees the server. It turns datums into slices and core errors into
+//! SQLSTATEs; what is interesting lives in `crates/`. The map is `docs/ARCHITECTURE.md`.
+#![allow(
+    unsafe_code,
+    reason = "pg_extern expands to unsafe shims; our own raw pointers stay in types/datum.rs and embed/server.rs"
+)]
+
 pgrx::pg_module_magic!();
+
+mod error;
+mod types;
+
+/// Runs once, when the server first loads the library into a process. It defines settings and nothing
+/// else: no thread, file or runtime may exist before a backend needs it, since the postmaster that
+/// preloads us forks.
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+
+}

@@ -1,0 +1,128 @@
+//! Words for the errors of `crates/vector`.
+
+use super::{Code, Report};
+use imgvec_vector::arithmetic::RangeError;
+use imgvec_vector::text::{Syntax, TextError};
+use imgvec_vector::wire::WireError;
+use imgvec_vector::{DimError, MAX_DIM};
+
+/// How much of a bad literal an error repeats.
+const MAX_QUOTED_CHARS: usize = 60;
+
+impl From<DimError> for Report {
+    fn from(error: DimError) -> Self {
+        let code = match error {
+            DimError::Empty => Code::ERRCODE_DATA_EXCEPTION,
+            DimError::TooMany => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        };
+        let report = Self::new(code, error.to_string());
+        match error {
+            DimError::Empty => report.hint("Write a vector as its elements in brackets, such as [1,2,3]."),
+            DimError::TooMany => report.hint("Use an embedding with fewer dimensions, or split it."),
+        }
+    }
+}
+
+impl From<RangeError> for Report {
+    fn from(error: RangeError) -> Self {
+        Self::new(Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, error.to_string())
+            .detail("Elements of an imgvec are single-precision numbers.")
+    }
+}
+
+impl From<WireError> for Report {
+    fn from(error: WireError) -> Self {
+        match error {
+            WireError::Dim(error) => error.into(),
+            WireError::NotFinite(index) => not_finite(index),
+            WireError::NoHeader(_) | WireError::Unused(_) | WireError::Length { .. } => Self::new(
+                Code::ERRCODE_INVALID_BINARY_REPRESENTATION,
+                "invalid binary representation of an imgvec",
+            )
+            .detail(capitalize(&error.to_string()))
+            .hint(
+                "Send the number of dimensions and a zero as 16-bit integers, then each element as float4.",
+            ),
+        }
+    }
+}
+
+/// An element, by 0-based position, that is NaN or infinite.
+pub fn not_finite(index: usize) -> Report {
+    Report::new(Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "NaN and infinity are not allowed in an imgvec")
+        .detail(format!("Element {} is not finite.", index + 1))
+}
+
+/// Text that is no vector, with the text.
+pub fn bad_text(error: TextError, text: &[u8]) -> Report {
+    let literal = shorten(text);
+    match error {
+        TextError::Dim(error) => error.into(),
+        TextError::NotFinite(element) => Report::new(
+            Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+            "NaN and infinity are not allowed in an imgvec",
+        )
+        .detail(format!("An element is \"{element}\".")),
+        TextError::OutOfRange(element) => Report::new(
+            Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+            format!("\"{element}\" is out of range for type imgvec"),
+        )
+        .detail("Elements of an imgvec are single-precision numbers."),
+        TextError::Syntax(what) => Report::new(
+            Code::ERRCODE_INVALID_TEXT_REPRESENTATION,
+            format!("invalid input syntax for type imgvec: \"{literal}\""),
+        )
+        .detail(match what {
+            Syntax::NoOpeningBracket => "The text must start with \"[\".".to_owned(),
+            Syntax::NoClosingBracket => "The text must end with \"]\".".to_owned(),
+            Syntax::TrailingJunk => "Junk follows the closing \"]\".".to_owned(),
+            Syntax::NotANumber(position) => format!("Element {position} is not a number."),
+        })
+        .hint("Write a vector as its elements in brackets, such as [1,2,3]."),
+    }
+}
+
+/// Two vectors that cannot be compared or combined.
+pub fn different_dims(left: usize, right: usize) -> Report {
+    Report::new(Code::ERRCODE_DATA_EXCEPTION, format!("different imgvec dimensions {left} and {right}"))
+        .hint("Only vectors of the same model, with the same number of dimensions, can be compared.")
+}
+
+/// A vector that does not fit its column.
+pub fn unexpected_dims(expected: i32, found: usize) -> Report {
+    Report::new(Code::ERRCODE_DATA_EXCEPTION, format!("expected {expected} dimensions, not {found}"))
+        .detail(format!("The column or cast has type imgvec({expected})."))
+        .hint(format!(
+            "Declare the column as imgvec({found}), or embed with a model of {expected} dimensions."
+        ))
+}
+
+/// A bad type modifier.
+pub fn bad_typmod(what: &str) -> Report {
+    Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, what)
+        .hint(format!("Write the number of dimensions, 1 to {MAX_DIM}, as in imgvec(512)."))
+}
+
+/// Stored bytes that are no vector.
+pub fn damaged_datum(bytes: usize, dim: i16) -> Report {
+    Report::new(Code::ERRCODE_DATA_CORRUPTED, "invalid imgvec value")
+        .detail(format!("The value has {bytes} bytes and says that it has {dim} dimensions."))
+        .hint("Restore the row from a backup.")
+}
+
+fn shorten(text: &[u8]) -> String {
+    let cut = &text[..text.len().min(MAX_QUOTED_CHARS * 4)];
+    let text = String::from_utf8_lossy(cut);
+    match text.char_indices().nth(MAX_QUOTED_CHARS) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.into_owned(),
+    }
+}
+
+fn capitalize(sentence: &str) -> String {
+    let mut chars = sentence.chars();
+    match chars.next() {
+        Some(first) => format!("{}{}.", first.to_uppercase(), chars.as_str()),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,429 @@
+//! Datums as safe Rust values: every raw pointer of the type lives here.
+//!
+//! A vector on disk is a varlena, byte for byte pgvector's `vector`:
+//!
+//! | offset | width | type | meaning |
+//! |---|---|---|---|
+//! | 0 | 4 | varlena header | total bytes, `8 + 4 * dim` |
+//! | 4 | 2 | i16 | number of dimensions, 1 to 16,000 |
+//! | 6 | 2 | i16 | unused, 0 |
+//! | 8 | 4 each | f32, native order | elements, finite |
+
+use crate::error::{Code, OrRaise, Report, vector};
+use imgvec_vector::Dim;
+use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
+use pgrx::datum::{Datum, FromDatum, UnboxDatum};
+use pgrx::pgrx_sql_entity_graph::metadata::{
+    ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
+};
+use pgrx::{Internal, pg_sys};
+use std::borrow::Cow;
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+
+#[repr(C)]
+struct Layout {
+    varlena_header: u32,
+    dim: i16,
+    unused: i16,
+    elements: [f32; 0],
+}
+
+const HEADER_BYTES: usize = size_of::<Layout>();
+const _: () = assert!(HEADER_BYTES == 8 && align_of::<Layout>() == 4);
+
+/// Declares how the schema generator names a Rust type. Our SQL is written by hand in `sql/`.
+macro_rules! sql_name {
+    ($type:ty, $name:literal) => {
+        // SAFETY: only names are declared; ArgAbi and BoxRet below do the conversions.
+        unsafe impl SqlTranslatable for $type {
+            const TYPE_IDENT: &'static str = concat!("imgvec::", stringify!($type));
+            const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+            const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal($name));
+            const RETURN_SQL: Result<ReturnsRef, ReturnsError> =
+                Ok(ReturnsRef::One(SqlMappingRef::literal($name)));
+        }
+    };
+}
+
+/// An argument of type imgvec, detoasted. Frees its copy when dropped, so that comparisons inside a
+/// sort do not pile up.
+pub struct Vector<'a> {
+    layout: NonNull<Layout>,
+    is_copy: bool,
+    datum: PhantomData<&'a Layout>,
+}
+
+impl Vector<'_> {
+    /// The elements, all finite, 1 to 16,000.
+    pub fn elements(&self) -> &[f32] {
+        // SAFETY: `from_polymorphic_datum` checked that the varlena holds `dim` elements, and the
+        // memory lives as long as self.
+        unsafe {
+            let layout = self.layout.as_ptr();
+            let dim = usize::from((*layout).dim.unsigned_abs());
+            std::slice::from_raw_parts(ptr::addr_of!((*layout).elements).cast(), dim)
+        }
+    }
+
+    pub fn dim(&self) -> usize {
+        self.elements().len()
+    }
+}
+
+impl Drop for Vector<'_> {
+    fn drop(&mut self) {
+        if self.is_copy {
+            // SAFETY: detoasting allocated the copy in the current memory context, which outlives the call.
+            unsafe { pg_sys::pfree(self.layout.as_ptr().cast()) };
+        }
+    }
+}
+
+impl FromDatum for Vector<'_> {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
+        if is_null {
+            return None;
+        }
+        let original = datum.cast_mut_ptr::<pg_sys::varlena>();
+        // SAFETY: the caller vouches for a varlena datum; detoasting gives a 4-byte header, aligned.
+        let (layout, bytes) = unsafe {
+            let detoasted = pg_sys::pg_detoast_datum(original);
+            (NonNull::new(detoasted)?, pgrx::varsize_any(detoasted))
+        };
+        let vector =
+            Vector { layout: layout.cast(), is_copy: layout.as_ptr() != original, datum: PhantomData };
+        // SAFETY: read only after the length is known to reach that far.
+        let dim = if bytes >= HEADER_BYTES { unsafe { (*vector.layout.as_ptr()).dim } } else { 0 };
+        let expected = usize::try_from(dim).ok().and_then(|dim| Dim::new(dim).ok()).map(size_of_vector);
+        if expected != Some(bytes) {
+            vector::damaged_datum(bytes, dim).raise();
+        }
+        Some(vector)
+    }
+}
+
+// SAFETY: the argument is an imgvec, by the SQL declaration.
+unsafe impl<'fcx> ArgAbi<'fcx> for Vector<'fcx> {
+    unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
+        // SAFETY: as above; STRICT functions get no NULL.
+        unsafe { arg.unbox_arg_using_from_datum() }.expect("a strict function gets no NULL")
+    }
+}
+
+// SAFETY: array elements of type imgvec are vectors.
+unsafe impl UnboxDatum for Vector<'_> {
+    type As<'src>
+        = Vector<'src>
+    where
+        Self: 'src;
+
+    unsafe fn unbox<'src>(datum: Datum<'src>) -> Vector<'src>
+    where
+        Self: 'src,
+    {
+        // SAFETY: the caller vouches for the type and that the datum is not NULL.
+        unsafe { Vector::from_datum(datum.sans_lifetime(), false) }.expect("the element is not NULL")
+    }
+}
+
+sql_name!(Vector<'_>, "imgvec");
+
+fn size_of_vector(dim: Dim) -> usize {
+    HEADER_BYTES + dim.get() * size_of::<f32>()
+}
+
+/// A new vector in the current memory context, to be returned.
+pub struct NewVector {
+    layout: NonNull<Layout>,
+}
+
+impl NewVector {
+    /// Zeroes, to be filled. Raises an error unless `1 <= dim <= 16000`.
+    pub fn zeroed(dim: usize) -> Self {
+        let dim = Dim::new(dim).or_raise();
+        let bytes = size_of_vector(dim);
+        // SAFETY: palloc0 raises an error rather than return NULL; the header is within `bytes`.
+        unsafe {
+            let layout = pg_sys::palloc0(bytes).cast::<Layout>();
+            pgrx::set_varsize_4b(layout.cast(), i32::try_from(bytes).expect("64 kB at most"));
+            (*layout).dim = i16::try_from(dim.get()).expect("16,000 at most");
+            Self { layout: NonNull::new_unchecked(layout) }
+        }
+    }
+
+    /// A copy of finite elements.
+    pub fn from_slice(elements: &[f32]) -> Self {
+        let mut vector = Self::zeroed(elements.len());
+        vector.elements_mut().copy_from_slice(elements);
+        vector
+    }
+
+    /// A copy, after checking that every element is finite.
+    pub fn from_checked(elements: &[f32]) -> Self {
+        if let Some(index) = elements.iter().position(|element| !element.is_finite()) {
+            vector::not_finite(index).raise();
+        }
+        Self::from_slice(elements)
+    }
+
+    pub fn elements_mut(&mut self) -> &mut [f32] {
+        // SAFETY: `zeroed` allocated `dim` elements behind the header.
+        unsafe {
+            let layout = self.layout.as_ptr();
+            let dim = usize::from((*layout).dim.unsigned_abs());
+            std::slice::from_raw_parts_mut(ptr::addr_of_mut!((*layout).elements).cast(), dim)
+        }
+    }
+
+    fn into_raw(self) -> pg_sys::Datum {
+        pg_sys::Datum::from(self.layout.as_ptr())
+    }
+}
+
+// SAFETY: the datum points to a complete varlena in the caller's memory context.
+unsafe impl BoxRet for NewVector {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
+        // SAFETY: as above.
+        unsafe { fcinfo.return_raw_datum(self.into_raw()) }
+    }
+}
+
+sql_name!(NewVector, "imgvec");
+
+/// A one-dimensional `imgvec[]` to return; its element type is read from the function's catalog row,
+/// so that it is right in any schema.
+pub struct NewVectorArray(pub Vec<Option<NewVector>>);
+
+// SAFETY: the array is built by the server from datums of the element type.
+unsafe impl BoxRet for NewVectorArray {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
+        let mut nulls: Vec<bool> = self.0.iter().map(Option::is_none).collect();
+        let mut datums: Vec<pg_sys::Datum> = self
+            .0
+            .into_iter()
+            .map(|vector| vector.map_or(pg_sys::Datum::null(), NewVector::into_raw))
+            .collect();
+        let mut dims = [i32::try_from(datums.len()).expect("an array argument had as many elements")];
+        let mut lower_bounds = [1];
+        // SAFETY: fcinfo and flinfo are valid during the call; the arrays have `dims[0]` entries.
+        unsafe {
+            let function = (*(*fcinfo.as_mut_ptr()).flinfo).fn_oid;
+            let element = pg_sys::get_element_type(pg_sys::get_func_rettype(function));
+            let array = if datums.is_empty() {
+                pg_sys::construct_empty_array(element)
+            } else {
+                pg_sys::construct_md_array(
+                    datums.as_mut_ptr(),
+                    nulls.as_mut_ptr(),
+                    1,
+                    dims.as_mut_ptr(),
+                    lower_bounds.as_mut_ptr(),
+                    element,
+                    -1,
+                    false,
+                    pg_sys::TYPALIGN_INT as std::ffi::c_char,
+                )
+            };
+            fcinfo.return_raw_datum(pg_sys::Datum::from(array))
+        }
+    }
+}
+
+sql_name!(NewVectorArray, "imgvec[]");
+
+/// A `text` argument as UTF-8, whatever the encoding of the database.
+pub struct Text<'a>(Cow<'a, str>);
+
+impl Text<'_> {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromDatum for Text<'_> {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, oid: pg_sys::Oid) -> Option<Self> {
+        // SAFETY: text and bytea have one layout; the caller vouches for text.
+        let bytes = unsafe { <&[u8]>::from_polymorphic_datum(datum, is_null, oid)? };
+        Some(Text(to_utf8(bytes)))
+    }
+}
+
+fn to_utf8(bytes: &[u8]) -> Cow<'_, str> {
+    // A UTF-8 database holds nothing else, and SQL_ASCII promises nothing.
+    if let Ok(text) = std::str::from_utf8(bytes)
+        // SAFETY: plain read of a server setting.
+        && (unsafe { pg_sys::GetDatabaseEncoding() } == pg_sys::pg_enc::PG_UTF8 as i32 || text.is_ascii())
+    {
+        return Cow::Borrowed(text);
+    }
+    let length = i32::try_from(bytes.len()).expect("a text value is below 1 GB");
+    // SAFETY: `bytes` is readable for `length`; the result is either `bytes` itself or a NUL-terminated copy.
+    let converted = unsafe {
+        let converted =
+            pg_sys::pg_server_to_any(bytes.as_ptr().cast(), length, pg_sys::pg_enc::PG_UTF8 as i32);
+        if converted.cast_const().cast() == bytes.as_ptr() {
+            bytes.to_vec()
+        } else {
+            std::ffi::CStr::from_ptr(converted).to_bytes().to_vec()
+        }
+    };
+    match String::from_utf8(converted) {
+        Ok(text) => Cow::Owned(text),
+        Err(_) => Report::new(Code::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE, "text cannot be read as UTF-8")
+            .detail("Encoders read UTF-8, and the database's encoding does not say how to convert this text.")
+            .hint("Use a database with encoding UTF8.")
+            .raise(),
+    }
+}
+
+// SAFETY: the argument is text, by the SQL declaration.
+unsafe impl<'fcx> ArgAbi<'fcx> for Text<'fcx> {
+    unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
+        // SAFETY: as above; STRICT functions get no NULL.
+        unsafe { arg.unbox_arg_using_from_datum() }.expect("a strict function gets no NULL")
+    }
+}
+
+// SAFETY: array elements of type text.
+unsafe impl UnboxDatum for Text<'_> {
+    type As<'src>
+        = Text<'src>
+    where
+        Self: 'src;
+
+    unsafe fn unbox<'src>(datum: Datum<'src>) -> Text<'src>
+    where
+        Self: 'src,
+    {
+        // SAFETY: the caller vouches for the type and that the datum is not NULL.
+        unsafe { Text::from_datum(datum.sans_lifetime(), false) }.expect("the element is not NULL")
+    }
+}
+
+sql_name!(Text<'_>, "text");
+
+/// A `bytea` argument that is not fetched before its size is known.
+pub struct Bytea<'a> {
+    datum: pg_sys::Datum,
+    lifetime: PhantomData<&'a [u8]>,
+}
+
+impl<'a> Bytea<'a> {
+    /// Bytes when fetched, from the TOAST pointer alone.
+    pub fn size(&self) -> usize {
+        // SAFETY: the datum is a varlena; the answer includes a 4-byte header.
+        unsafe { pg_sys::toast_raw_datum_size(self.datum) - size_of::<u32>() }
+    }
+
+    /// Fetches and decompresses the value.
+    pub fn bytes(&self) -> &'a [u8] {
+        // SAFETY: the datum is a varlena; a detoasted copy lives in the memory context of the call.
+        unsafe { <&[u8]>::from_datum(self.datum, false) }.expect("not NULL")
+    }
+}
+
+impl FromDatum for Bytea<'_> {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
+        (!is_null).then_some(Bytea { datum, lifetime: PhantomData })
+    }
+}
+
+// SAFETY: the argument is bytea, by the SQL declaration.
+unsafe impl<'fcx> ArgAbi<'fcx> for Bytea<'fcx> {
+    unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
+        // SAFETY: as above; STRICT functions get no NULL.
+        unsafe { arg.unbox_arg_using_from_datum() }.expect("a strict function gets no NULL")
+    }
+}
+
+// SAFETY: array elements of type bytea.
+unsafe impl UnboxDatum for Bytea<'_> {
+    type As<'src>
+        = Bytea<'src>
+    where
+        Self: 'src;
+
+    unsafe fn unbox<'src>(datum: Datum<'src>) -> Bytea<'src>
+    where
+        Self: 'src,
+    {
+        Bytea { datum: datum.sans_lifetime(), lifetime: PhantomData }
+    }
+}
+
+sql_name!(Bytea<'_>, "bytea");
+
+/// The server's VarBit, which pgrx does not bind: the bits follow, most significant first.
+#[repr(C)]
+struct BitLayout {
+    varlena_header: u32,
+    bit_count: i32,
+    bits: [u8; 0],
+}
+
+/// A `bit` value to return.
+pub struct NewBits(pub Vec<bool>);
+
+// SAFETY: the datum points to a complete VarBit in the caller's memory context.
+unsafe impl BoxRet for NewBits {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
+        let bytes = size_of::<BitLayout>() + self.0.len().div_ceil(8);
+        // SAFETY: palloc0 gives `bytes` zeroed bytes, the header and a byte for every 8 bits.
+        unsafe {
+            let bits = pg_sys::palloc0(bytes).cast::<BitLayout>();
+            pgrx::set_varsize_4b(bits.cast(), i32::try_from(bytes).expect("a few kB"));
+            (*bits).bit_count = i32::try_from(self.0.len()).expect("16,000 at most");
+            let data = ptr::addr_of_mut!((*bits).bits).cast::<u8>();
+            for (i, _) in self.0.iter().enumerate().filter(|(_, bit)| **bit) {
+                *data.add(i / 8) |= 0x80 >> (i % 8);
+            }
+            fcinfo.return_raw_datum(pg_sys::Datum::from(bits))
+        }
+    }
+}
+
+sql_name!(NewBits, "bit");
+
+/// The rest of a binary message, from the StringInfo that a receive function gets; marks it as read.
+pub fn take_message(mut message: Internal) -> Vec<u8> {
+    // SAFETY: the server hands a receive function a StringInfo, with `cursor <= len` readable bytes.
+    unsafe {
+        let Some(info) = message.get_mut::<pg_sys::StringInfoData>() else {
+            Report::new(Code::ERRCODE_NULL_VALUE_NOT_ALLOWED, "no message to receive").raise();
+        };
+        let start = usize::try_from(info.cursor).expect("a cursor");
+        let end = usize::try_from(info.len).expect("a length");
+        info.cursor = info.len;
+        std::slice::from_raw_parts(info.data.cast::<u8>(), end)[start..].to_vec()
+    }
+}
+
+unsafe extern "C" {
+    fn float_to_shortest_decimal_bufn(value: f32, buffer: *mut u8) -> i32;
+    fn hash_bytes(key: *const u8, length: i32) -> u32;
+    fn hash_bytes_extended(key: *const u8, length: i32, seed: u64) -> u64;
+}
+
+/// Appends the shortest decimal that reads back as `value`, exactly as float4's output does.
+pub fn push_shortest_decimal(value: f32, out: &mut Vec<u8>) {
+    // FLOAT_SHORTEST_DECIMAL_LEN of the server's common/shortest_dec.h.
+    let mut buffer = [0u8; 16];
+    // SAFETY: the buffer has the length that the function asks for.
+    let length = unsafe { float_to_shortest_decimal_bufn(value, buffer.as_mut_ptr()) };
+    out.extend_from_slice(&buffer[..usize::try_from(length).expect("a length")]);
+}
+
+/// The server's hash of bytes; the two widths agree in their low 32 bits for seed 0.
+pub fn hash(bytes: &[u8]) -> u32 {
+    let length = i32::try_from(bytes.len()).expect("64 kB at most");
+    // SAFETY: `bytes` is readable for `length`.
+    unsafe { hash_bytes(bytes.as_ptr(), length) }
+}
+
+/// The server's seeded hash of bytes.
+pub fn hash_extended(bytes: &[u8], seed: u64) -> u64 {
+    let length = i32::try_from(bytes.len()).expect("64 kB at most");
+    // SAFETY: `bytes` is readable for `length`.
+    unsafe { hash_bytes_extended(bytes.as_ptr(), length, seed) }
+}

@@ -1,0 +1,9 @@
+//! The vector type: varlena layout, text and binary I/O, typmod, casts, operators, aggregates.
+
+mod aggregate;
+mod arithmetic;
+mod cast;
+mod compare;
+pub mod datum;
+mod distance;
+mod io;
