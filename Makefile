@@ -1,0 +1,82 @@
+# The only commands to know; `make help` lists them. Shell scripts in tests/ do the work.
+
+# The server to build for, run and install into. The default is also cargo's: .cargo/config.toml.
+PG_CONFIG ?= $(or $(shell command -v pg_config),/usr/bin/pg_config)
+export PG_CONFIG
+export PGRX_PG_CONFIG_PATH = $(PG_CONFIG)
+
+# Evaluated in recipes, after set-up has installed the server.
+PG_MAJOR = $(shell $(PG_CONFIG) --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
+FEATURES = $(if $(filter-out 15,$(PG_MAJOR)),--no-default-features --features pg$(PG_MAJOR))
+PG_REGRESS = $(dir $(shell $(PG_CONFIG) --pgxs))../test/regress/pg_regress
+REGRESS_TESTS = $(basename $(notdir $(sort $(wildcard tests/pg_regress/sql/*.sql))))
+
+.PHONY: help
+help:
+	@echo 'make demo [PHOTOS=dir]  embed pictures in a private server, search them, write target/demo/index.html'
+	@echo 'make test               everything: crates, SQL, throw-away clusters'
+	@echo 'make build              compile the extension'
+	@echo 'make install            copy it into the server of PG_CONFIG; DESTDIR as usual'
+	@echo 'make installcheck       SQL tests against the running server that PGHOST, PGPORT, PGUSER name'
+	@echo 'make bench              speed and memory of the encoder'
+	@echo 'make fuzz [CASES=n]     property tests with many random cases'
+	@echo 'make lint               format, clippy, licences'
+	@echo 'make setup              install what is missing (the others do that by themselves)'
+	@echo 'make clean              remove everything built'
+	@echo 'PG_CONFIG=path/to/pg_config selects a server, 14 to 18; now $(PG_CONFIG)'
+
+.PHONY: setup
+setup:
+	@tests/setup.sh
+
+.PHONY: build
+build: setup
+	cargo build --release $(FEATURES)
+
+.PHONY: stage
+stage: build
+	@tests/stage.sh
+
+.PHONY: demo
+demo:
+	@tests/setup.sh demo
+	cargo build --release $(FEATURES) --lib --example demo
+	@IMGVEC_STAGE=$$(tests/stage.sh) target/release/examples/demo $(if $(PHOTOS),"$(PHOTOS)")
+
+# Tests find the extension in a private copy of the server, see tests/stage.sh.
+.PHONY: test
+test: setup
+	cargo test --release --workspace --no-run $(FEATURES)
+	IMGVEC_STAGE=$$(tests/stage.sh) cargo test --release --workspace --no-fail-fast $(FEATURES)
+
+# Root may have no cargo: then what `make build` left is installed.
+.PHONY: install
+install:
+	@if command -v cargo >/dev/null; then $(MAKE) --no-print-directory build; fi
+	tests/install.sh "$(DESTDIR)"
+
+.PHONY: installcheck
+installcheck:
+	$(PG_REGRESS) --bindir='$(shell $(PG_CONFIG) --bindir)' --inputdir=tests/pg_regress \
+		--outputdir=target/installcheck --dbname=contrib_regression --load-extension=imgvec $(REGRESS_TESTS)
+
+.PHONY: bench
+bench: setup
+	cargo bench --workspace $(FEATURES)
+
+CASES ?= 100000
+.PHONY: fuzz
+fuzz:
+	PROPTEST_CASES=$(CASES) cargo test --release -p imgvec-vector -p imgvec-encoder
+
+.PHONY: lint
+lint: setup
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets $(FEATURES) -- -D warnings
+	@if command -v cargo-deny >/dev/null; then cargo deny --workspace check bans licenses sources; \
+	else echo 'lint: cargo-deny is not installed; skipped: cargo deny check (cargo install cargo-deny)'; fi
+
+.PHONY: clean
+clean:
+	tests/stage.sh --remove
+	cargo clean

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Copies the built extension into the server that PG_CONFIG belongs to, below $1 if given.
+#
+#   $(pkglibdir)/imgvec.so                       the extension
+#   $(pkglibdir)/imgvec/libonnxruntime.so        ONNX Runtime, with its licence
+#   $(sharedir)/extension/imgvec*.control        with the version of Cargo.toml
+#   $(sharedir)/extension/imgvec--<version>.sql  sql/imgvec.sql, and the upgrade scripts of sql/
+#   $(sharedir)/imgvec/models/starter            the model that works with no download
+#
+# A file that is the same already is left alone; any other is renamed into place, because running
+# backends keep the old library mapped.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+root=${1:-}
+pg_config=${PG_CONFIG:-/usr/bin/pg_config}
+libraries=$root$("$pg_config" --pkglibdir)
+shared=$root$("$pg_config" --sharedir)
+version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+
+place() { # source, target, mode
+    cmp -s "$1" "$2" && return
+    mkdir -p "${2%/*}"
+    install -m "$3" "$1" "$2.new"
+    mv -f "$2.new" "$2"
+}
+
+extension=target/release/libimgvec.so
+[ -f "$extension" ] || { echo "install: $extension is missing; run make build" >&2; exit 1; }
+place "$extension" "$libraries/imgvec.so" 755
+
+for file in target/onnxruntime/*; do
+    case ${file##*/} in
+        source) ;;
+        *) place "$file" "$libraries/imgvec/${file##*/}" 644 ;;
+    esac
+done
+
+for file in *.control; do
+    filled=$(mktemp)
+    sed "s/@CARGO_VERSION@/$version/" "$file" >"$filled"
+    place "$filled" "$shared/extension/$file" 644
+    rm -f "$filled"
+done
+place sql/imgvec.sql "$shared/extension/imgvec--$version.sql" 644
+for file in sql/imgvec--*--*.sql; do
+    [ ! -f "$file" ] || place "$file" "$shared/extension/${file##*/}" 644
+done
+
+# Only what a model package consists of: how the model was trained stays in the source tree.
+for file in $(find models/starter -maxdepth 1 -type f; find models/starter/onnx -type f 2>/dev/null); do
+    place "$file" "$shared/imgvec/$file" 644
+done

