@@ -1,0 +1,88 @@
+//! From the bytes of an image to upright RGB pixels.
+//!
+//! 1. The header is read and checked against the limits ([`super::header`]).
+//! 2. The decoder of the format runs on a [`Reader`], which stops it when the caller wants, and
+//!    writes into a buffer that we allocated. It must agree with the header about the size.
+//! 3. Samples become RGB, translucent ones on white ([`super::alpha`]).
+//! 4. The picture is turned by its EXIF orientation ([`super::orientation`]).
+
+mod jpeg;
+mod png;
+mod wrapped;
+
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::alpha::{self, Layout};
+use super::error::ImageError;
+use super::format::ImageFormat;
+use super::header::{self, ImageInfo};
+use super::limits::ImageLimits;
+use super::orientation;
+use super::raster::RgbImage;
+use super::reader::Reader;
+use crate::interrupt::InterruptCheck;
+
+/// What a decoder hands over: `width * height` pixels of `layout`, as stored.
+struct Samples {
+    layout: Layout,
+    data: Vec<u8>,
+}
+
+/// Decodes the first frame of an image.
+///
+/// The result is upright (EXIF orientation applied), 8-bit RGB without color management, and
+/// translucent pixels are blended with white. Samples of 16 bits lose their lower byte.
+///
+/// # Errors
+/// As [`info`](super::info); and when the pixels are damaged or cut off, the format has a
+/// feature that is not supported, memory is refused, or `interrupt` returned true.
+///
+/// Damaged data never panics here: a panic inside a decoder is caught and reported as damage.
+pub fn decode(data: &[u8], limits: &ImageLimits, interrupt: InterruptCheck) -> Result<RgbImage, ImageError> {
+    let info = header::read(data, limits)?.info;
+    let interrupted = Cell::new(false);
+    let reader = Reader::new(data, interrupt, &interrupted);
+    let result = catch_unwind(AssertUnwindSafe(|| match info.format {
+        ImageFormat::Jpeg => jpeg::decode(reader, &info),
+        ImageFormat::Png => png::decode(reader, &info, limits),
+        _ => wrapped::decode(reader, &info, limits),
+    }));
+    // An interrupt makes a decoder fail in any way it likes.
+    if interrupted.get() || interrupt() {
+        return Err(ImageError::Interrupted);
+    }
+    let samples = result.unwrap_or_else(|panic| Err(from_panic(info.format, &*panic)))?;
+    let rgb = alpha::to_rgb(samples.layout, samples.data)?;
+    if interrupt() {
+        return Err(ImageError::Interrupted);
+    }
+    let (width, height, pixels) = orientation::apply(info.orientation, info.width, info.height, rgb)?;
+    RgbImage::new(width, height, pixels)
+        .ok_or_else(|| ImageError::corrupt(info.format, "the decoder made too few pixels"))
+}
+
+/// Fails when the decoder sees another size than the header parser: one of them is being fooled.
+fn check_size(info: &ImageInfo, width: u32, height: u32) -> Result<(), ImageError> {
+    if (width, height) == (info.width, info.height) {
+        return Ok(());
+    }
+    let reason =
+        format!("its headers disagree: {} x {} and {width} x {height} pixels", info.width, info.height);
+    Err(ImageError::corrupt(info.format, reason))
+}
+
+/// Length of a buffer for all samples, which the limits have bounded.
+fn buffer_len(info: &ImageInfo, bytes_per_pixel: usize) -> usize {
+    info.width as usize * info.height as usize * bytes_per_pixel
+}
+
+fn from_panic(format: ImageFormat, panic: &(dyn Any + Send)) -> ImageError {
+    let message = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
+    ImageError::corrupt(format, format_args!("the decoder gave up ({message})"))
+}

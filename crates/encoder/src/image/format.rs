@@ -1,0 +1,118 @@
+//! Recognizing an image format by its first bytes; file names and MIME types play no part.
+
+use std::fmt;
+
+/// A format that is recognized. The last four are named only to be refused clearly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ImageFormat {
+    /// JPEG (ITU T.81), baseline and progressive Huffman coding.
+    Jpeg,
+    /// PNG, the first image of an animated one.
+    Png,
+    /// GIF, its first frame.
+    Gif,
+    /// WebP, lossy and lossless, the first frame of an animation.
+    WebP,
+    /// Windows bitmap.
+    Bmp,
+    /// TIFF, its first page.
+    Tiff,
+    /// AVIF: recognized, not decoded.
+    Avif,
+    /// HEIC and HEIF: recognized, not decoded.
+    Heic,
+    /// JPEG XL: recognized, not decoded.
+    JpegXl,
+    /// JPEG 2000: recognized, not decoded.
+    Jpeg2000,
+}
+
+impl ImageFormat {
+    /// The format that `data` starts like. Looks at 32 bytes at most.
+    pub fn sniff(data: &[u8]) -> Option<Self> {
+        let at = |offset: usize, magic: &[u8]| data.get(offset..).is_some_and(|d| d.starts_with(magic));
+        // Two bytes of text ("BM...") are weak evidence of a bitmap, so the four reserved bytes
+        // of its file header and the size of the next header must fit as well.
+        let bitmap = || {
+            at(0, b"BM")
+                && matches!(data.get(14..18), Some([12 | 16 | 40 | 52 | 56 | 64 | 108 | 124, 0, 0, 0]))
+        };
+        Some(match () {
+            () if at(0, b"\xff\xd8\xff") => Self::Jpeg,
+            () if at(0, b"\x89PNG\r\n\x1a\n") => Self::Png,
+            () if at(0, b"GIF87a") || at(0, b"GIF89a") => Self::Gif,
+            () if at(0, b"RIFF") && at(8, b"WEBP") => Self::WebP,
+            () if at(0, b"II*\0") || at(0, b"MM\0*") || at(0, b"II+\0") || at(0, b"MM\0+") => Self::Tiff,
+            () if bitmap() => Self::Bmp,
+            () if at(4, b"ftyp") => return Self::sniff_brand(data),
+            () if at(0, b"\xff\x0a") || at(0, b"\0\0\0\x0cJXL \r\n\x87\n") => Self::JpegXl,
+            () if at(0, b"\0\0\0\x0cjP  \r\n\x87\n") || at(0, b"\xff\x4f\xff\x51") => Self::Jpeg2000,
+            () => return None,
+        })
+    }
+
+    /// The image formats inside an ISO base media file, told apart by the major brand and, for
+    /// the generic `mif1` and `msf1`, by the compatible brands that follow.
+    fn sniff_brand(data: &[u8]) -> Option<Self> {
+        let brands = data.get(8..data.len().min(32))?.chunks_exact(4);
+        for brand in brands {
+            match brand {
+                b"avif" | b"avis" => return Some(Self::Avif),
+                b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" => return Some(Self::Heic),
+                _ => {}
+            }
+        }
+        matches!(data.get(8..12)?, b"mif1" | b"msf1").then_some(Self::Heic)
+    }
+
+    /// The usual name: "JPEG", "PNG", "WebP".
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Jpeg => "JPEG",
+            Self::Png => "PNG",
+            Self::Gif => "GIF",
+            Self::WebP => "WebP",
+            Self::Bmp => "BMP",
+            Self::Tiff => "TIFF",
+            Self::Avif => "AVIF",
+            Self::Heic => "HEIC",
+            Self::JpegXl => "JPEG XL",
+            Self::Jpeg2000 => "JPEG 2000",
+        }
+    }
+}
+
+impl fmt::Display for ImageFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ImageFormat::{self, *};
+
+    #[test]
+    fn magic_numbers_name_their_formats() {
+        let cases: [(&[u8], ImageFormat); 8] = [
+            (b"\xff\xd8\xff\xe0", Jpeg),
+            (b"\x89PNG\r\n\x1a\n", Png),
+            (b"GIF89a", Gif),
+            (b"RIFF\0\0\0\0WEBPVP8 ", WebP),
+            (b"MM\0*", Tiff),
+            (b"\0\0\0\x1cftypavif\0\0\0\0", Avif),
+            (b"\0\0\0\x1cftypmif1\0\0\0\0avif", Avif),
+            (b"\0\0\0\x1cftypmif1\0\0\0\0heic", Heic),
+        ];
+        for (data, format) in cases {
+            assert_eq!(ImageFormat::sniff(data), Some(format), "{data:?}");
+        }
+    }
+
+    #[test]
+    fn text_that_starts_like_a_bitmap_is_none() {
+        assert_eq!(ImageFormat::sniff(b"BM stands for Burghausen am Main"), None);
+        assert_eq!(ImageFormat::sniff(b"\0\0\0\x1cftypmp42\0\0\0\0isom"), None);
+        assert_eq!(ImageFormat::sniff(b"\xff"), None);
+    }
+}

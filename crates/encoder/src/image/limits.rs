@@ -1,0 +1,28 @@
+//! What one image may cost, decided by the caller.
+
+/// Bounds that are checked against an image's header before anything is allocated for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// Width times height. The default of 50 million holds every phone and most cameras.
+    pub max_pixels: u64,
+    /// Length of the encoded image in bytes.
+    pub max_input_bytes: usize,
+    /// What decoding may hold at its peak in bytes, the decoded pixels included, the encoded
+    /// input not. Turning a picture by its EXIF orientation afterwards needs a second copy of
+    /// the RGB pixels, at most 3 bytes per pixel, which is not counted here.
+    pub max_decoder_bytes: u64,
+}
+
+impl ImageLimits {
+    /// Longest side of any image, whatever its area.
+    ///
+    /// Resampling keeps coefficients in proportion to the longest side; this bounds them to
+    /// some 100 MiB. JPEG, GIF and WebP cannot express more than 65,535 anyway.
+    pub const MAX_SIDE: u32 = 1_000_000;
+}
+
+impl Default for ImageLimits {
+    fn default() -> Self {
+        Self { max_pixels: 50_000_000, max_input_bytes: 64 << 20, max_decoder_bytes: 256 << 20 }
+    }
+}

@@ -1,0 +1,29 @@
+//! Images: from a `bytea` of unknown origin to the `[channel, height, width]` tensor of a model.
+//!
+//! [`info`] reads a header, [`decode`] makes RGB pixels, [`Preprocessing`] makes the tensor. The
+//! README beside this file holds the vocabulary, the limits and how we differ from references.
+
+mod alpha;
+mod decode;
+mod error;
+mod format;
+mod header;
+mod limits;
+mod memory;
+mod orientation;
+mod preprocessing;
+mod raster;
+mod reader;
+mod resample;
+
+pub use decode::decode;
+pub use error::{Head, ImageError};
+pub use format::ImageFormat;
+pub use header::{ImageInfo, info};
+pub use limits::ImageLimits;
+pub use preprocessing::{
+    ChannelOrder, Crop, CropRounding, Normalization, PreprocessError, Preprocessing, Resize, SettingsError,
+    Size,
+};
+pub use raster::RgbImage;
+pub use resample::{Filter, Window, resize};
