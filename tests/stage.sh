@@ -37,13 +37,14 @@ link_all() { # source directory, target directory
     find "$1" -mindepth 1 -maxdepth 1 ! -name 'imgvec*' -exec ln -sfn -t "$2" {} +
 }
 if [ ! "$stage/complete" -nt "$bindir/postgres" ]; then
-    rm -rf "${stage:?}$bindir" "$stage$pkglibdir" "$stage$sharedir" "$stage/template"
+    rm -rf "${stage:?}$bindir" "$stage$pkglibdir" "$stage$sharedir" "$stage"/template-*
     link_all "$pkglibdir" "$stage$pkglibdir"
     link_all "$sharedir" "$stage$sharedir"
     rm "$stage$sharedir/extension"
     link_all "$sharedir/extension" "$stage$sharedir/extension"
     mkdir -p "$stage$bindir"
     cp -L "$bindir"/* "$stage$bindir"
+    ln -sfn "$stage$bindir" "$stage/bin"
     touch "$stage/complete"
 fi
 tests/install.sh "$stage"

@@ -1,0 +1,56 @@
+//! Server processes as the operating system sees them: signals, children, memory.
+
+use std::fs;
+use std::process::Command;
+
+/// Sends a signal, named as for `kill`. A process that is gone already is no error.
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid} 2>/dev/null")]).status();
+    status.expect("a shell can be started");
+}
+
+/// The living children of a process.
+pub(super) fn children(pid: u32) -> Vec<u32> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let listed = fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {path}: {error}"));
+    listed.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+}
+
+pub(super) fn is_alive(pid: u32) -> bool {
+    // A zombie that nobody has waited for yet holds no memory and no lock.
+    let state = fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+    state.is_some_and(|stat| !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'))
+}
+
+/// Memory of one process in bytes, from the kernel's `smaps_rollup`.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Everything mapped and present, shared or not.
+    pub resident: u64,
+    /// Pages that are in no file: heap, stacks, and the server's shared memory.
+    pub anonymous: u64,
+    /// Pages that no other process maps and that were written to.
+    pub private_dirty: u64,
+    /// Each page divided by the number of processes that map it.
+    pub proportional: u64,
+}
+
+impl Memory {
+    /// # Panics
+    /// If the process is gone or belongs to somebody else.
+    pub fn of(pid: u32) -> Self {
+        let path = format!("/proc/{pid}/smaps_rollup");
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {path}: {error}"));
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            let kilobytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+            1024 * kilobytes.unwrap_or_else(|| panic!("{path} has no {name}"))
+        };
+        Self {
+            resident: field("Rss"),
+            anonymous: field("Anonymous"),
+            private_dirty: field("Private_Dirty"),
+            proportional: field("Pss"),
+        }
+    }
+}
