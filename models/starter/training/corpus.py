@@ -1,0 +1,140 @@
+"""The starter corpus in memory: pictures as 64-pixel RGB, classes, and which texts are true of which class."""
+
+import argparse
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+SIDE = 64
+HERE = Path(__file__).resolve().parent
+SHARED = HERE.parents[3] / "shared" / "data"
+SHARDS = {"train": ["train-00", "train-01", "train-02"], "test": ["test"]}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the paths every script of this directory takes."""
+    parser.add_argument("--corpus", type=Path, default=SHARED / "starter-corpus")
+    parser.add_argument("--reference", type=Path, default=SHARED / "reference-encoder")
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "imgvec-starter", help="decoded pictures, checkpoints, logs")
+
+
+def cache_path(arguments: argparse.Namespace, name: str) -> Path:
+    """Path of `name` in the cache directory, which is created when missing."""
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+    return arguments.cache / name
+
+
+def _columns(arguments: argparse.Namespace, split: str, names: list[str]) -> dict[str, list]:
+    tables = [pq.read_table(arguments.corpus / f"{shard}.parquet", columns=names) for shard in SHARDS[split]]
+    return {name: [value for table in tables for value in table[name].to_pylist()] for name in names}
+
+
+def read_encoded(arguments: argparse.Namespace, split: str) -> list[bytes]:
+    """The WebP files of a split, in corpus order."""
+    return _columns(arguments, split, ["image"])["image"]
+
+
+def preprocess(image: Image.Image) -> np.ndarray:
+    """What `preprocessor_config.json` says: shortest edge to 64, bicubic, center crop. Returns uint8 `[64, 64, 3]`.
+
+    The long edge is truncated and the crop starts at the rounded-down half, as in Hugging Face's CLIPImageProcessor.
+    """
+    image = image.convert("RGB")
+    width, height = image.size
+    if min(width, height) != SIDE:
+        if width <= height:
+            width, height = SIDE, int(SIDE * height / width)
+        else:
+            width, height = int(SIDE * width / height), SIDE
+        image = image.resize((width, height), Image.BICUBIC)
+    left, top = (width - SIDE) // 2, (height - SIDE) // 2
+    return np.asarray(image)[top : top + SIDE, left : left + SIDE]
+
+
+@dataclass
+class Split:
+    """One split: `pixels` uint8 `[n, 64, 64, 3]` (memory-mapped), `classes` int `[n]`, `sources` str `[n]`."""
+
+    pixels: np.ndarray
+    classes: np.ndarray
+    sources: np.ndarray
+
+
+def load(arguments: argparse.Namespace, split: str) -> Split:
+    """Decodes a split once and keeps it in the cache directory."""
+    pixel_path, label_path = cache_path(arguments, f"{split}-{SIDE}.npy"), cache_path(arguments, f"{split}.npz")
+    if not label_path.exists():
+        encoded = read_encoded(arguments, split)
+        with ThreadPoolExecutor() as pool:
+            decoded = pool.map(lambda data: preprocess(Image.open(io.BytesIO(data))), encoded)
+            np.save(pixel_path, np.stack(list(decoded)))
+        columns = _columns(arguments, split, ["cls", "src"])
+        np.savez(label_path, cls=np.array(columns["cls"]), src=np.array(columns["src"]))
+    labels = np.load(label_path)
+    return Split(np.load(pixel_path, mmap_mode="r"), labels["cls"], labels["src"])
+
+
+@dataclass
+class Labels:
+    """`labels.json`: the classes, and the terms that a measurement of unseen words keeps out of training."""
+
+    classes: list[dict]
+    held_out: set[str]
+    sources: dict[str, dict]
+
+    def is_emoji(self) -> np.ndarray:
+        return np.array([entry["src"] == "emo" for entry in self.classes])
+
+
+def load_labels(arguments: argparse.Namespace) -> Labels:
+    data = json.loads((arguments.corpus / "labels.json").read_text())
+    return Labels(data["classes"], set(data["held_out_terms"]), data["sources"])
+
+
+@dataclass
+class TextBank:
+    """Every text that training may show, and how it relates to every class.
+
+    `truth[class, text]` is 1 when the text is the class's name, synonym or hypernym, 0 when it is wrong of the class,
+    and -1 when it may be either (a kind of the class, as "Egyptian cat" for a picture only known as "cat").
+    `own[class]` lists the indices of the class's texts, its name first.
+    """
+
+    texts: list[str]
+    truth: np.ndarray
+    own: list[np.ndarray]
+
+
+def text_bank(labels: Labels) -> TextBank:
+    texts, index, own = [], {}, []
+    for entry in labels.classes:
+        mine = []
+        for text in dict.fromkeys([entry["name"], *entry["train_texts"]]):
+            key = text.lower()
+            if key not in index:
+                index[key] = len(texts)
+                texts.append(text)
+            if index[key] not in mine:
+                mine.append(index[key])
+        own.append(np.array(mine))
+    truth = np.zeros((len(own), len(texts)), np.int8)
+    names = [set(entry_texts[: len(entry["names"])]) for entry, entry_texts in zip(labels.classes, own)]
+    everything = [set(entry_texts) for entry_texts in own]
+    for child, entry_texts in enumerate(own):
+        # The class is a kind of `parent` when the parent's name is among its texts: a picture of the parent may then
+        # show the child, and whatever is true of the child is neither asked for nor ruled out.
+        for parent in range(len(own)):
+            if own[parent][0] in everything[child]:
+                truth[parent, entry_texts] = -1
+    for child, entry_texts in enumerate(own):
+        truth[child, entry_texts] = 1
+        for other in range(len(own)):
+            if other != child and names[child] & names[other]:
+                truth[child, own[other]] = np.where(truth[child, own[other]] == 1, 1, -1)
+    return TextBank(texts, truth, own)

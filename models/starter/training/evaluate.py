@@ -1,0 +1,260 @@
+"""Judges the exported package on held-out pictures: ONNX Runtime, Pillow's resizing, plain class names.
+
+Prints a table of measure, reached, bar and aim, and writes it to `--json`. What each measure means is said at its
+function; the words of the table are those of the model card.
+"""
+
+import argparse
+import io
+import json
+import time
+from collections import defaultdict
+
+import numpy as np
+import onnxruntime as ort
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
+from tokenizers import Tokenizer
+
+import corpus
+
+# measure: (must, aim), from the project's plan for this model
+BARS = {
+    "zero-shot CIFAR-10": (0.75, 0.92), "zero-shot CIFAR-100": (0.40, 0.65), "zero-shot tiny-ImageNet": (0.33, 0.60),
+    "zero-shot Caltech-101": (0.62, 0.80), "zero-shot SUN-32": (0.65, 0.80), "zero-shot cat/dog": (0.88, 0.95),
+    "text-to-image P@10": (0.40, 0.58), "unseen words P@10": (0.42, 0.55),
+    "copy JPEG 20": (0.95, 0.99), "copy half size": (0.95, 0.99), "copy blur": (0.95, 0.99), "copy brightness": (0.95, 0.99),
+    "copy gray": (0.95, 0.99), "copy flip": (0.80, 0.95), "copy 5 degrees": (0.80, 0.95), "copy banner": (0.80, 0.95),
+    "copy crop 80 %": (0.80, 0.95),
+}  # fmt: skip
+TITLES = {"c10": "CIFAR-10", "c100": "CIFAR-100", "tin": "tiny-ImageNet", "cal": "Caltech-101", "sun": "SUN-32", "dc": "cat/dog",
+          "flw": "flowers", "clo": "clothing", "gro": "groceries", "foo": "dishes", "emo": "emoji"}  # fmt: skip
+
+
+class Package:
+    """The towers as a user meets them."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = arguments.threads
+        load = lambda name: ort.InferenceSession(arguments.package / "onnx" / name, options, providers=["CPUExecutionProvider"])  # noqa: E731
+        self.image, self.text = load("vision_model.onnx"), load("text_model.onnx")
+        self.tokenizer = Tokenizer.from_file(str(arguments.package / "tokenizer.json"))
+        settings = json.loads((arguments.package / "preprocessor_config.json").read_text())
+        self.mean, self.std = (np.array(settings[key], np.float32) for key in ("image_mean", "image_std"))
+
+    def pixels(self, pictures: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(((pictures.astype(np.float32) / 255 - self.mean) / self.std).transpose(0, 3, 1, 2))
+
+    def images(self, pictures: np.ndarray) -> np.ndarray:
+        """uint8 `[n, 64, 64, 3]` to `[n, 256]`."""
+        parts = np.array_split(pictures, max(1, len(pictures) // 64))
+        return np.concatenate([self.image.run(None, {"pixel_values": self.pixels(part)})[0] for part in parts])
+
+    def texts(self, texts: list[str]) -> np.ndarray:
+        return np.concatenate([self.text.run(None, self.tokens([text]))[0] for text in texts])
+
+    def tokens(self, texts: list[str]) -> dict[str, np.ndarray]:
+        encoded = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
+        ids = np.zeros((len(texts), max(map(len, encoded))), np.int64)
+        mask = np.zeros_like(ids)
+        for row, tokens in enumerate(encoded):
+            ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
+        return {"input_ids": ids, "attention_mask": mask}
+
+
+def zero_shot(package: Package, vectors: np.ndarray, test: corpus.Split, labels: corpus.Labels) -> tuple[dict, dict]:
+    """Top-1: among the names of the classes of the picture's own source, the nearest is the picture's."""
+    reached, cosines = {}, {}
+    for source in np.unique(test.sources):
+        names = list(dict.fromkeys(entry["name"] for entry in labels.classes if entry["src"] == source))
+        rows = np.flatnonzero(test.sources == source)
+        similarity = vectors[rows] @ package.texts(names).T
+        truth = np.array([names.index(labels.classes[row]["name"]) for row in test.classes[rows]])
+        reached[f"zero-shot {TITLES.get(source, source)}"] = float((similarity.argmax(1) == truth).mean())
+        cosines[source] = (similarity, truth)
+    return reached, cosines
+
+
+def precision(vectors: np.ndarray, queries: np.ndarray, relevant: np.ndarray, k: int = 10) -> np.ndarray:
+    """Per query, the relevant part of the `k` nearest pictures, or of as many as are relevant where those are fewer."""
+    depth = np.minimum(relevant.sum(1), k)
+    best = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :k]
+    hits = np.take_along_axis(relevant, best, 1)
+    return np.array([row[:d].mean() for row, d in zip(hits, depth)])
+
+
+def search(package: Package, vectors: np.ndarray, test: corpus.Split, labels: corpus.Labels) -> dict:
+    """P@10 over all held-out photos. "Class names": one query per class name; a picture is relevant when the query is
+    among the names or hypernyms of its class. "Unseen words": the held-out terms that some class carries; no picture
+    was ever shown with them, the text tower has them from its teacher alone."""
+    photos = np.flatnonzero(test.sources != "emo")
+    known = defaultdict(set)
+    for row, entry in enumerate(labels.classes):
+        for name in [*entry["names"], *entry["hypernyms"], *entry["held_out_terms"]]:
+            known[name.lower()].add(row)
+    classes = test.classes[photos]
+    reached = {}
+    names = dict.fromkeys(entry["name"].lower() for entry in labels.classes if entry["src"] != "emo")
+    for title, texts in [("text-to-image P@10", list(names)), ("unseen words P@10", sorted(labels.held_out))]:
+        relevant = np.stack([np.isin(classes, list(known[name])) for name in texts])
+        asked = relevant.any(1)
+        texts = [name for name, found in zip(texts, asked) if found]
+        scores = precision(vectors[photos], package.texts(texts), relevant[asked])
+        reached[title] = float(scores.mean())
+        print(f"{title}: {len(texts)} queries; weakest {[texts[i] for i in np.argsort(scores, kind='stable')[:12]]}")
+    return reached
+
+
+def _banner(image: Image.Image) -> Image.Image:
+    image = image.copy()
+    width, height = image.size
+    draw = ImageDraw.Draw(image)
+    draw.rectangle([0, int(height * 0.85), width, height], fill=(20, 20, 20))
+    draw.text((width * 0.1, height * 0.86), "breaking news", fill=(240, 240, 240), font_size=max(6, height * 0.1))
+    return image
+
+
+def _through_jpeg(image: Image.Image, quality: int) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return Image.open(file).convert("RGB")
+
+
+def _turned(image: Image.Image, degrees: float) -> Image.Image:
+    """Turned about the center and cropped to what has no empty corner."""
+    width, height = image.size
+    lost = np.sin(np.radians(abs(degrees))) * 0.5
+    box = (width * lost, height * lost, width * (1 - lost), height * (1 - lost))
+    return image.rotate(degrees, Image.BICUBIC).crop(tuple(round(edge) for edge in box))
+
+
+COPIES = {
+    "JPEG 20": lambda image: _through_jpeg(image, 20),
+    "half size": lambda image: image.resize((image.width // 2, image.height // 2), Image.BICUBIC),
+    "blur": lambda image: image.filter(ImageFilter.GaussianBlur(image.width / 64)),
+    "brightness": lambda image: ImageEnhance.Brightness(image).enhance(1.3),
+    "gray": lambda image: image.convert("L").convert("RGB"),
+    "flip": lambda image: image.transpose(Image.FLIP_LEFT_RIGHT),
+    "5 degrees": lambda image: _turned(image, 5),
+    "banner": _banner,
+    "crop 80 %": lambda image: image.crop(tuple(round(image.width * part) for part in (0.1, 0.1, 0.9, 0.9))),
+}
+
+
+def copies(package: Package, vectors: np.ndarray, encoded: list[bytes], count: int) -> dict:
+    """Recall@1: `count` pictures are altered; the nearest of all held-out pictures must be the unaltered one (or its
+    equal, pixel for pixel)."""
+    chosen = np.sort(np.random.default_rng(7).permutation(len(encoded))[:count])
+    originals = [Image.open(io.BytesIO(encoded[row])).convert("RGB") for row in chosen]
+    reached = {}
+    for name, alter in COPIES.items():
+        altered = package.images(np.stack([corpus.preprocess(alter(image)) for image in originals]))
+        similarity = altered @ vectors.T
+        found = similarity[np.arange(count), chosen]
+        reached[f"copy {name}"] = float((found >= similarity.max(1) - 1e-6).mean())
+    return reached
+
+
+def demo(package: Package, arguments: argparse.Namespace, labels: corpus.Labels) -> dict:
+    """P@10 over the labelled demo photos. A query is a word or label that at least five of them carry, by their label
+    or by a hypernym of the class of that name; plural and singular count as one."""
+    single = lambda word: word[:-1] if word.endswith("s") and not word.endswith("ss") else word  # noqa: E731
+    entries = [e for e in json.loads((arguments.corpus / "demo" / "demo.json").read_text()) if e["label"]]
+    above = defaultdict(set)
+    for entry in labels.classes:
+        if entry["src"] != "emo":
+            above[entry["name"].lower()] |= {text.lower() for text in [*entry["names"], *entry["hypernyms"]]}
+    carried = []
+    for entry in entries:
+        label = entry["label"].lower()
+        words = [single(word) for word in label.split()]
+        carried.append({" ".join(words), *words} | {single(text) for text in above[label]})
+    counts = defaultdict(int)
+    for texts in carried:
+        for text in texts:
+            counts[text] += 1
+    queries = sorted(text for text, count in counts.items() if count >= 5 and len(text) > 2 and text not in {"and", "with"})
+    relevant = np.array([[query in texts for texts in carried] for query in queries])
+    vectors = package.images(np.stack([corpus.preprocess(Image.open(arguments.corpus / "demo" / e["file"])) for e in entries]))
+    scores = precision(vectors, package.texts(queries), relevant)
+    print("demo queries:", ", ".join(f"{query} {score:.1f}" for query, score in zip(queries, scores)))
+    return {f"demo P@10 ({len(queries)} queries)": float(scores.mean())}
+
+
+def calibration(cosines: dict, sources: list[str]) -> dict:
+    """The softmax temperature of least negative log likelihood over the zero-shot tasks, each task weighing the same,
+    and the expected calibration error (15 bins) at it."""
+    def log_scores(similarity: np.ndarray, temperature: float) -> np.ndarray:
+        scaled = similarity / temperature
+        scaled -= scaled.max(1, keepdims=True)
+        return scaled - np.log(np.exp(scaled).sum(1, keepdims=True))
+
+    def loss(temperature: float) -> float:
+        return float(np.mean([-log_scores(s, temperature)[np.arange(len(t)), t].mean() for s, t in (cosines[x] for x in sources)]))
+
+    best = min(np.geomspace(0.01, 0.2, 121), key=loss)
+    errors = []
+    for source in sources:
+        similarity, truth = cosines[source]
+        probability = np.exp(log_scores(similarity, best))
+        confidence, right = probability.max(1), probability.argmax(1) == truth
+        bins = np.minimum((confidence * 15).astype(int), 14)
+        errors.append(sum(abs(confidence[bins == b].mean() - right[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)))
+    return {"temperature": float(best), "calibration error": float(np.mean(errors))}
+
+
+def speed(package: Package) -> dict:
+    """CPU milliseconds of the bare towers, one input at a time."""
+    picture, tokens = package.pixels(np.zeros((1, 64, 64, 3), np.uint8)), package.tokens(["a dog on the beach"])
+    reached = {}
+    for name, session, feed, rounds in [("image tower, ms", package.image, {"pixel_values": picture}, 200), ("text tower, ms", package.text, tokens, 2000)]:
+        session.run(None, feed)
+        started = time.process_time()
+        for _ in range(rounds):
+            session.run(None, feed)
+        reached[name] = (time.process_time() - started) / rounds * 1e3
+    return reached
+
+
+def sound(package: Package, test: corpus.Split) -> None:
+    """What the package promises: unit length, and vectors that do not depend on the rest of the batch."""
+    batch = package.pixels(test.pixels[:9])
+    together = package.image.run(None, {"pixel_values": batch})[0]
+    alone = np.concatenate([package.image.run(None, {"pixel_values": batch[i : i + 1]})[0] for i in range(len(batch))])
+    assert np.array_equal(together, alone), "an image vector depends on its batch"
+    texts = ["dog", "a cat and a very long sentence about the weather", "", "zzyzx", "犬 !"]
+    padded, single = package.text.run(None, package.tokens(texts))[0], package.texts(texts)
+    assert np.array_equal(padded, single), "a text vector depends on its batch"
+    for vectors in (together, single):
+        assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5), "not of unit length"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    corpus.add_arguments(parser)
+    parser.add_argument("--package", type=corpus.Path, default=corpus.HERE.parent)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--copies", type=int, default=2000, help="pictures that are altered for the copy measures")
+    parser.add_argument("--json", type=corpus.Path, help="also write the figures here")
+    arguments = parser.parse_args()
+    package, labels, test = Package(arguments), corpus.load_labels(arguments), corpus.load(arguments, "test")
+    sound(package, test)
+    vectors = package.images(test.pixels)
+    reached, cosines = zero_shot(package, vectors, test, labels)
+    reached |= search(package, vectors, test, labels)
+    reached |= demo(package, arguments, labels)
+    if arguments.copies:
+        reached |= copies(package, vectors, corpus.read_encoded(arguments, "test"), arguments.copies)
+    reached |= calibration(cosines, ["c10", "c100", "tin", "cal", "sun", "dc"])
+    reached |= speed(package)
+    print("\n| measure | reached | must | aim |\n|---|---|---|---|")
+    for name in [*BARS, *(name for name in reached if name not in BARS)]:
+        if name in reached:
+            bars = [f"{bar:.2f}" for bar in BARS.get(name, ())] or ["", ""]
+            print(f"| {name} | {reached[name]:.3f} | {bars[0]} | {bars[1]} |")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(reached, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

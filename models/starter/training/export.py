@@ -1,0 +1,169 @@
+"""Writes the model package: both towers as ONNX, the tokenizer, and the settings files.
+
+Weights are stored as int8 with one scale per output channel (or table row) and computed in fp32: `Cast` and `Mul` stand
+before each convolution and are folded when the graph is loaded. Heads are 1x1 convolutions, not matrix products, so
+that a picture's vector does not depend on how many others are in its batch.
+"""
+
+import argparse
+import json
+import shutil
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+import corpus
+import text
+from network import APPEARANCE, MEAN, MEANING, MEANING_SHARE, STD, ImageTower
+
+OPSET = 17
+PACKAGE = corpus.HERE.parent
+
+
+class Graph:
+    """Nodes and weights of a graph under construction."""
+
+    def __init__(self) -> None:
+        self.nodes, self.weights, self.count = [], [], 0
+
+    def add(self, kind: str, inputs: list[str], output: str | None = None, **attributes) -> str:
+        self.count += 1
+        output = output or f"{kind.lower()}_{self.count}"
+        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def weight(self, name: str, value: np.ndarray) -> str:
+        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def packed(self, name: str, value: np.ndarray) -> str:
+        """`value` as int8 with a scale per entry of its first axis, unpacked by two nodes."""
+        steps, scale = quantized(value)
+        stored = self.weight(f"{name}.int8", steps)
+        return self.add("Mul", [self.add("Cast", [stored], to=TensorProto.FLOAT), self.weight(f"{name}.scale", scale)], name)
+
+    def conv(self, x: str, name: str, kernel: np.ndarray, bias: np.ndarray, stride: int = 1, packed: bool = True) -> str:
+        kernel_name = self.packed(name, kernel) if packed else self.weight(name, kernel)
+        side = kernel.shape[-1]
+        return self.add("Conv", [x, kernel_name, self.weight(f"{name}.bias", bias)],
+                        kernel_shape=[side, side], strides=[stride, stride], pads=[side // 2] * 4)  # fmt: skip
+
+    def save(self, path, inputs, output: str, name: str) -> None:
+        outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", MEANING + APPEARANCE])]
+        graph = helper.make_graph(self.nodes, name, inputs, outputs, self.weights)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="imgvec", ir_version=8)
+        onnx.checker.check_model(model, full_check=True)
+        path.parent.mkdir(exist_ok=True)
+        onnx.save(model, path)
+
+
+def quantized(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """int8 steps and the float32 scale of each entry of the first axis, shaped to multiply."""
+    axes = tuple(range(1, value.ndim))
+    scale = np.maximum(np.abs(value).max(axes, keepdims=True) / 127, 1e-12).astype(np.float32)
+    return np.round(value / scale).astype(np.int8), scale
+
+
+def folded(pair: torch.nn.Sequential) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel and bias of a convolution with its batch normalization folded in."""
+    convolution, norm = pair
+    factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    return (convolution.weight * factor.view(-1, 1, 1, 1)).detach().numpy(), (norm.bias - norm.running_mean * factor).detach().numpy()
+
+
+def unit(graph: Graph, x: str, length: float, kind: type = np.float32) -> str:
+    """`x` `[batch, n, ...]` scaled to `length` along axis 1."""
+    norm = graph.add("ReduceL2", [x], axes=[1], keepdims=1)
+    bounded = graph.add("Max", [norm, graph.weight(f"{norm}.floor", kind(1e-12))])
+    scaled = graph.add("Div", [x, bounded])
+    return scaled if length == 1 else graph.add("Mul", [scaled, graph.weight(f"{norm}.length", kind(length))])
+
+
+def export_image(tower: ImageTower, path) -> None:
+    graph = Graph()
+    relu = lambda x: graph.add("Relu", [x])  # noqa: E731
+    # The stem's few weights see the pixels first and stay fp32.
+    x = relu(graph.conv("pixel_values", "stem", *folded(tower.stem), stride=2, packed=False))
+    middle = ""
+    for index, stage in enumerate(tower.stages):
+        x = relu(graph.conv(x, f"stage{index}.down", *folded(stage.down), stride=2))
+        for number, block in enumerate(stage.blocks):
+            name = f"stage{index}.block{number}"
+            inner = relu(graph.conv(x, f"{name}.first", *folded(block.first)))
+            x = relu(graph.add("Add", [x, graph.conv(inner, f"{name}.second", *folded(block.second))]))
+        if index == 1:
+            middle = graph.add("GlobalAveragePool", [x])
+    features = graph.add("GlobalAveragePool", [relu(graph.conv(x, "features", *folded(tower.features)))])
+    seen = graph.add("Concat", [features, middle], axis=1)
+    parts = []
+    for name, source, head, share in [
+        ("meaning", features, tower.meaning, MEANING_SHARE),
+        ("appearance", seen, tower.appearance, 1 - MEANING_SHARE),
+    ]:
+        kernel = head.weight.detach().numpy()[:, :, None, None]
+        parts.append(unit(graph, graph.conv(source, name, kernel, head.bias.detach().numpy()), share**0.5))
+    graph.add("Flatten", [graph.add("Concat", parts, axis=1)], "image_embeds", axis=1)
+    pixels = helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["batch", 3, corpus.SIDE, corpus.SIDE])
+    graph.save(path, [pixels], "image_embeds", "imgvec_starter_image")
+
+
+def export_text(table: np.ndarray, path) -> None:
+    graph = Graph()
+    steps, scale = quantized(table)
+    double = lambda x: graph.add("Cast", [x], to=TensorProto.DOUBLE)  # noqa: E731
+    rows = graph.add("Gather", [graph.weight("pieces.int8", steps), "input_ids"], axis=0)
+    scales = graph.add("Gather", [graph.weight("pieces.scale", scale[:, 0]), "input_ids"], axis=0)
+    weights = graph.add("Mul", [double(scales), double("attention_mask")])
+    middle_axis = graph.weight("middle_axis", np.array([1], np.int64))
+    # Summed in double precision: the order of summation depends on padding and batch, the rounded sum does not.
+    total = graph.add("MatMul", [graph.add("Unsqueeze", [weights, middle_axis]), double(rows)])
+    total = unit(graph, graph.add("Squeeze", [total, middle_axis]), 1.0, kind=np.float64)
+    total = graph.add("Cast", [total], to=TensorProto.FLOAT)
+    # Text says nothing of appearance: those dimensions are zero.
+    pads = graph.weight("appearance_pads", np.array([0, 0, 0, APPEARANCE], np.int64))
+    graph.add("Pad", [total, pads, graph.weight("zero", np.float32(0))], "text_embeds")
+    inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"]) for name in ("input_ids", "attention_mask")]
+    graph.save(path, inputs, "text_embeds", "imgvec_starter_text")
+
+
+def write_json(path, value) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    corpus.add_arguments(parser)
+    parser.add_argument("--run", default="image")
+    parser.add_argument("--package", type=corpus.Path, default=PACKAGE)
+    arguments = parser.parse_args()
+    package = arguments.package
+    package.mkdir(parents=True, exist_ok=True)
+
+    tower = ImageTower()
+    tower.load_state_dict(torch.load(corpus.cache_path(arguments, f"{arguments.run}.pt"), weights_only=True)["average"])
+    export_image(tower.eval(), package / "onnx" / "vision_model.onnx")
+    table = np.load(corpus.cache_path(arguments, "text.npz"))["table"]
+    export_text(table, package / "onnx" / "text_model.onnx")
+    shutil.copyfile(corpus.cache_path(arguments, "tokenizer.json"), package / "tokenizer.json")
+    write_json(package / "config.json", {
+        "model_type": "imgvec_starter",
+        "projection_dim": MEANING + APPEARANCE,
+        "text_config": {"vocab_size": len(table), "pad_token_id": text.SPECIAL.index("[PAD]")},
+        "vision_config": {"image_size": corpus.SIDE, "num_channels": 3},
+    })  # fmt: skip
+    write_json(package / "preprocessor_config.json", {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True, "size": {"shortest_edge": corpus.SIDE}, "resample": 3,
+        "do_center_crop": True, "crop_size": {"height": corpus.SIDE, "width": corpus.SIDE},
+        "do_rescale": True, "rescale_factor": 1 / 255,
+        "do_normalize": True, "image_mean": MEAN, "image_std": STD,
+    })  # fmt: skip
+    size = sum(path.stat().st_size for path in package.rglob("*") if path.is_file())
+    print(f"export: {package.name} is {size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()
