@@ -11,7 +11,7 @@
 //! `Cluster` stops the server, removes its files, and fails the test if a server process crashed.
 //! Killing the test process stops the server too.
 
-#![allow(dead_code, reason = "every test uses its own part of the harness")]
+#![allow(dead_code, unused_imports, reason = "every test uses its own part of the harness")]
 
 mod process;
 mod stage;
