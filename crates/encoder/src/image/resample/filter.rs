@@ -72,7 +72,8 @@ impl Filter {
                     _ if x >= 1.0 => 0.0,
                     _ => {
                         let x = x * PI;
-                        x.sin() / x * (0.54 + 0.46 * x.cos())
+                        // Single-precision constants, as in the reference.
+                        x.sin() / x * (f64::from(0.54_f32) + f64::from(0.46_f32) * x.cos())
                     }
                 }
             }

@@ -28,14 +28,15 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// `width` is that of the source image, in pixels.
-    pub(super) fn new(weights: &Weights, width: usize) -> Self {
+    /// For rows that hold `width` source pixels, the first of them number `origin`.
+    pub(super) fn new(weights: &Weights, origin: usize, width: usize) -> Self {
         let blocks = (3 * weights.longest()).div_ceil(LANES);
         let row_len = (3 * width).max(blocks * LANES);
         let mut starts = Vec::with_capacity(weights.len());
         let mut expanded = vec![[0; LANES]; weights.len() * blocks];
         for (i, expanded) in expanded.chunks_exact_mut(blocks).enumerate() {
             let (first, weights) = weights.of(i);
+            let first = first - origin;
             // Blocks that would stick out on the right start earlier, with zeros in front.
             let start = (3 * first).min(row_len - blocks * LANES) / 3 * 3;
             let expanded = &mut expanded.as_flattened_mut()[3 * first - start..];
@@ -81,10 +82,9 @@ impl Columns {
     }
 }
 
-/// Sums rows of `target.len()` samples, the first of them at the start of `rows`.
-pub(super) fn blend_rows(rows: &[u8], weights: &[i32], target: &mut [u8]) {
+/// Sums rows that lie `stride` samples apart, the first of them at the start of `rows`.
+pub(super) fn blend_rows(rows: &[u8], stride: usize, weights: &[i32], target: &mut [u8]) {
     const LANES: usize = 32;
-    let stride = target.len();
     let mut chunks = target.chunks_exact_mut(LANES);
     let mut offset = 0;
     for chunk in &mut chunks {

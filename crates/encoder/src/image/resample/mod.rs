@@ -1,9 +1,9 @@
 //! Resampling that gives the very bytes that Pillow gives.
 //!
 //! The reference is `Image.resize` of Pillow 13 for 8-bit images (`src/libImaging/Resample.c`,
-//! and `Geometry.c` for the nearest neighbor): two passes, first along rows and then along
-//! columns, weights in fixed point of 22 bits, and the pixels between the passes rounded to
-//! bytes. Every model was trained on its output, and being equal to the bit costs nothing: see
+//! and `Geometry.c` for the nearest neighbor): two passes, usually first along rows and then
+//! along columns (or the other way round), weights in fixed point of 22 bits, and the pixels between the
+//! passes rounded to bytes. Every model was trained on its output, and being equal to the bit costs nothing: see
 //! the README for timings.
 //!
 //! Unlike Pillow, only a window of the result is computed, namely what the crop will keep. That
@@ -73,7 +73,7 @@ pub fn resize(
     Ok(RgbImage::new(window.width, window.height, output).expect("sized for the window"))
 }
 
-/// Both passes, strip by strip.
+/// Both passes, in the order that Pillow would take them.
 fn convolve(
     image: &RgbImage,
     width: u32,
@@ -82,17 +82,36 @@ fn convolve(
     filter: Filter,
     output: &mut [u8],
 ) -> Result<(), ImageError> {
-    // A side that keeps its length keeps its pixels, as in Pillow.
+    // A side that keeps its length keeps its pixels.
     let weights = |from, to, first, count| (from != to).then(|| Weights::new(filter, from, to, first, count));
     let across = weights(image.width(), width, window.left, window.width);
     let down = weights(image.height(), height, window.top, window.height);
+    // Since Pillow 13 (pull request 9549) an image that loses more than twice as many rows as
+    // columns is resized down first. It matters because pixels are rounded between the passes.
+    let lost = |from: u32, to: u32| i64::from(from) - i64::from(to);
+    let (columns_lost, rows_lost) = (lost(image.width(), width), lost(image.height(), height));
+    match (across, down) {
+        (Some(across), Some(down)) if rows_lost > 0 && rows_lost > 2 * columns_lost => {
+            down_first(image, &across, &down, output)
+        }
+        (across, down) => across_first(image, across.as_ref(), down.as_ref(), window, output),
+    }
+}
+
+/// The usual order, strip by strip. A pass without weights copies what the window keeps.
+fn across_first(
+    image: &RgbImage,
+    across: Option<&Weights>,
+    down: Option<&Weights>,
+    window: Window,
+    output: &mut [u8],
+) -> Result<(), ImageError> {
     // The source rows that the window needs.
-    let rows = match &down {
+    let rows = match down {
         Some(down) => down.sources(),
         None => window.top as usize..(window.top + window.height) as usize,
     };
-    let columns = across.as_ref().map(|across| Columns::new(across, image.width() as usize));
-
+    let columns = across.map(|across| Columns::new(across, 0, image.width() as usize));
     let strip_max = (STRIP_BYTES / (3 * rows.len())).clamp(1, window.width as usize);
     let mut strip = try_zeroed(3 * strip_max * rows.len())?;
     let out_stride = 3 * window.width as usize;
@@ -111,14 +130,34 @@ fn convolve(
         }
         for (y, target) in output.chunks_exact_mut(out_stride).enumerate() {
             let target = &mut target[3 * first..][..stride];
-            match &down {
+            match down {
                 Some(down) => {
                     let (from, weights) = down.of(y);
-                    blend_rows(&strip[(from - rows.start) * stride..], weights, target);
+                    blend_rows(&strip[(from - rows.start) * stride..], stride, weights, target);
                 }
                 None => target.copy_from_slice(&strip[y * stride..][..stride]),
             }
         }
+    }
+    Ok(())
+}
+
+/// The other order, row by row of the output.
+fn down_first(
+    image: &RgbImage,
+    across: &Weights,
+    down: &Weights,
+    output: &mut [u8],
+) -> Result<(), ImageError> {
+    // The source columns that the window needs.
+    let sources = across.sources();
+    let columns = Columns::new(across, sources.start, sources.len());
+    let stride = 3 * image.width() as usize;
+    let mut blended = try_zeroed(3 * sources.len())?;
+    for (y, target) in output.chunks_exact_mut(3 * across.len()).enumerate() {
+        let (from, weights) = down.of(y);
+        blend_rows(&image.pixels()[from * stride + 3 * sources.start..], stride, weights, &mut blended);
+        columns.blend(&blended, 0, target);
     }
     Ok(())
 }
