@@ -1,0 +1,132 @@
+//! Why something could not be embedded.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::pooling::Flaw;
+use crate::image::ImageError;
+use crate::package::{Modality, PackageError};
+use crate::runtime::{LoadError, RunError, RuntimeError};
+use crate::text::TextError;
+
+/// Failure of an [`Encoder`](super::Encoder).
+#[derive(Debug, Error)]
+pub enum EncodeError {
+    /// The caller's interrupt check returned true.
+    #[error("embedding was interrupted")]
+    Interrupted,
+    /// The model embeds other things only.
+    #[error("model \"{model}\" does not embed {}", match modality { Modality::Image => "images", Modality::Text => "text" })]
+    NoTower {
+        /// The model's name.
+        model: String,
+        /// What was to be embedded.
+        modality: Modality,
+    },
+    /// A picture could not be decoded.
+    #[error("could not decode image")]
+    Image {
+        /// Its place among the pictures, from 0.
+        index: usize,
+        /// What is wrong with it.
+        source: ImageError,
+    },
+    /// A picture is too extreme for the model's preprocessing.
+    #[error("could not preprocess image")]
+    Preprocess {
+        /// Its place among the pictures, from 0.
+        index: usize,
+        /// What is wrong with it.
+        source: crate::image::PreprocessError,
+    },
+    /// A text could not be tokenized.
+    #[error("could not tokenize text")]
+    Text {
+        /// Its place among the texts, from 0.
+        index: usize,
+        /// What is wrong.
+        source: TextError,
+    },
+    /// A file of the package went missing or is malformed.
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    /// ONNX Runtime is not there.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// ONNX Runtime refused the graph.
+    #[error("could not load graph \"{}\"", graph.display())]
+    Load {
+        /// The graph file.
+        graph: PathBuf,
+        /// ONNX Runtime's answer.
+        reason: String,
+    },
+    /// ONNX Runtime failed while it computed.
+    #[error("could not run graph \"{}\"", graph.display())]
+    Run {
+        /// The graph file.
+        graph: PathBuf,
+        /// ONNX Runtime's answer.
+        reason: String,
+    },
+    /// The tokenizer gives ids that the graph has no vector for: they are not one model.
+    #[error("tokenizer \"{}\" does not belong to graph \"{}\"", tokenizer.display(), graph.display())]
+    TokenizerMismatch {
+        /// The graph file.
+        graph: PathBuf,
+        /// The tokenizer file.
+        tokenizer: PathBuf,
+        /// ONNX Runtime's answer.
+        reason: String,
+    },
+    /// The output has a shape that is no embedding.
+    #[error("output \"{output}\" of graph \"{}\" is no embedding", graph.display())]
+    OutputShape {
+        /// The graph file.
+        graph: PathBuf,
+        /// The output.
+        output: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// The embedding has other dimensions than the package says, or than the other tower's.
+    #[error("graph \"{}\" gives {found} dimensions instead of {expected}", graph.display())]
+    Dimensions {
+        /// The graph file.
+        graph: PathBuf,
+        /// Dimensions that the package or the other tower has.
+        expected: usize,
+        /// Dimensions that the graph gave.
+        found: usize,
+    },
+    /// The embedding is no usable vector.
+    #[error("graph \"{}\" gives an unusable vector", graph.display())]
+    Flawed {
+        /// The graph file.
+        graph: PathBuf,
+        /// What is wrong with it.
+        flaw: Flaw,
+    },
+}
+
+impl From<LoadError> for EncodeError {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Runtime(error) => EncodeError::Runtime(error),
+            LoadError::Graph { path, reason } => EncodeError::Load { graph: path, reason },
+            LoadError::Interrupted => EncodeError::Interrupted,
+        }
+    }
+}
+
+impl EncodeError {
+    pub(super) fn from_run(graph: PathBuf, error: RunError) -> Self {
+        match error {
+            RunError::Interrupted => EncodeError::Interrupted,
+            RunError::Failed { reason } => EncodeError::Run { graph, reason },
+            RunError::NoFloats { output } => EncodeError::OutputShape { graph, output, shape: Vec::new() },
+            RunError::Runtime(error) => EncodeError::Runtime(error),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Embedding pictures.
+
+use half::f16;
+use half::vec::HalfFloatVecExt;
+
+use super::pooling::Mask;
+use super::{EncodeError, Encoder, MAX_BATCH};
+use crate::image::{self, ImageError};
+use crate::package::{Element, ImageTower, Layout, Modality, PixelInput, TokenInput, TokenRole};
+use crate::runtime::Feed;
+
+impl Encoder {
+    /// Embeds encoded pictures, in order, each as a vector of unit length.
+    ///
+    /// At most eight are decoded and run at a time; a graph that quantizes activations at run time
+    /// gets one at a time, since its results depend on the batch.
+    ///
+    /// # Errors
+    /// [`EncodeError`]; what is wrong with one picture is said with its place in `images`.
+    pub fn embed_images(&mut self, images: &[&[u8]]) -> Result<Vec<Vec<f32>>, EncodeError> {
+        let Some(tower) = self.package.image.clone() else {
+            return Err(EncodeError::NoTower { model: self.package.name.clone(), modality: Modality::Image });
+        };
+        let pixels = tower.inputs.pixels.as_ref().expect("an image tower takes pixels");
+        let batch = batch_size(pixels.batch, tower.graph.outline.dynamic_quantization);
+        let mut vectors = Vec::with_capacity(images.len());
+        let mut values = Vec::new();
+        for (number, chunk) in images.chunks(batch.items).enumerate() {
+            self.check_interrupt()?;
+            let rows = batch.rows(chunk.len());
+            values.clear();
+            values.resize(rows * tower.preprocessing.output_len(), 0.0);
+            for (offset, (bytes, out)) in
+                chunk.iter().zip(values.chunks_exact_mut(tower.preprocessing.output_len())).enumerate()
+            {
+                self.pixel_values(&tower, number * batch.items + offset, bytes, out)?;
+            }
+            vectors.extend(self.run_images(&tower, pixels, &values, rows, chunk.len())?);
+            self.counts.images += chunk.len() as u64;
+        }
+        Ok(vectors)
+    }
+
+    /// Decodes and preprocesses one picture into `out`, `[channel, height, width]`.
+    fn pixel_values(
+        &self,
+        tower: &ImageTower,
+        index: usize,
+        bytes: &[u8],
+        out: &mut [f32],
+    ) -> Result<(), EncodeError> {
+        let interrupt = self.options.interrupt;
+        let decoded = image::decode(bytes, &self.options.image_limits, interrupt).map_err(|source| {
+            if source == ImageError::Interrupted {
+                EncodeError::Interrupted
+            } else {
+                EncodeError::Image { index, source }
+            }
+        })?;
+        tower.preprocessing.apply(&decoded, out).map_err(|source| EncodeError::Preprocess { index, source })
+    }
+
+    fn run_images(
+        &mut self,
+        tower: &ImageTower,
+        pixels: &PixelInput,
+        values: &[f32],
+        rows: usize,
+        items: usize,
+    ) -> Result<Vec<Vec<f32>>, EncodeError> {
+        let (width, height) = tower.preprocessing.output_size();
+        let (width, height) = (width as usize, height as usize);
+        let turned;
+        let (shape, values) = match pixels.layout {
+            Layout::ChannelsFirst => ([rows, 3, height, width], values),
+            Layout::ChannelsLast => {
+                turned = channels_last(values, height * width);
+                ([rows, height, width, 3], &turned[..])
+            }
+        };
+        let halves: Vec<f16>;
+        let feed = if pixels.element == Element::F16 {
+            halves = Vec::<f16>::from_f32_slice(values);
+            Feed::F16(&halves)
+        } else {
+            Feed::F32(values)
+        };
+        // The text half of a combined graph gets the shortest input that it accepts.
+        let others =
+            Placeholder::tokens(&tower.inputs.tokens, if tower.inputs.shared_batch { rows } else { 1 });
+        let mut feeds: Vec<(&str, &[usize], Feed<'_>)> = vec![(&pixels.name, &shape, feed)];
+        feeds.extend(others.iter().map(Placeholder::feed));
+
+        let place = self.session(&tower.graph)?;
+        let interrupt = self.options.interrupt;
+        let tensor = self.sessions[place]
+            .session
+            .run(&feeds, &tower.output.name, interrupt)
+            .map_err(|error| EncodeError::from_run(tower.graph.path.clone(), error))?;
+        self.finish(Modality::Image, &tensor, Mask::All, items)
+    }
+}
+
+/// Items of one run.
+pub(super) struct BatchSize {
+    /// Items that are put in.
+    pub items: usize,
+    /// Rows that the graph insists on.
+    fixed: Option<usize>,
+}
+
+impl BatchSize {
+    /// Rows of a run with so many items: a graph with a fixed batch gets the rest as zeros.
+    pub fn rows(&self, items: usize) -> usize {
+        self.fixed.unwrap_or(items)
+    }
+}
+
+/// How many items a run takes.
+pub(super) fn batch_size(fixed: Option<usize>, depends_on_batch: bool) -> BatchSize {
+    let items = match fixed {
+        _ if depends_on_batch => 1,
+        Some(fixed) => fixed,
+        None => MAX_BATCH,
+    };
+    BatchSize { items, fixed }
+}
+
+/// `[.., 3, area]` to `[.., area, 3]`.
+fn channels_last(values: &[f32], area: usize) -> Vec<f32> {
+    let mut turned = Vec::with_capacity(values.len());
+    for item in values.chunks_exact(3 * area) {
+        turned.extend((0..area).flat_map(|pixel| [item[pixel], item[area + pixel], item[2 * area + pixel]]));
+    }
+    turned
+}
+
+/// Input for the half of a combined graph that is not wanted.
+pub(super) struct Placeholder<'a> {
+    name: &'a str,
+    shape: Vec<usize>,
+    values: Zeros,
+}
+
+/// Element type and values, all zero or all one.
+enum Zeros {
+    I64(Vec<i64>),
+    I32(Vec<i32>),
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+}
+
+impl<'a> Placeholder<'a> {
+    /// Token inputs of `rows` rows: two tokens with id 0, as an input of one is rare enough to be
+    /// refused by some graphs.
+    pub(super) fn tokens(inputs: &'a [TokenInput], rows: usize) -> Vec<Placeholder<'a>> {
+        let of = |input: &'a TokenInput| {
+            let shape = vec![input.batch.unwrap_or(rows), input.tokens.unwrap_or(2)];
+            let count = shape.iter().product();
+            let value = u8::from(input.role == TokenRole::Mask);
+            let values = match input.element {
+                Element::I32 => Zeros::I32(vec![i32::from(value); count]),
+                Element::F32 => Zeros::F32(vec![f32::from(value); count]),
+                _ => Zeros::I64(vec![i64::from(value); count]),
+            };
+            Placeholder { name: &input.name, shape, values }
+        };
+        inputs.iter().map(of).collect()
+    }
+
+    /// A pixel input of `rows` gray pictures.
+    pub(super) fn pixels(input: &'a PixelInput, rows: usize, width: usize, height: usize) -> Placeholder<'a> {
+        let rows = input.batch.unwrap_or(rows);
+        let shape = match input.layout {
+            Layout::ChannelsFirst => vec![rows, 3, height, width],
+            Layout::ChannelsLast => vec![rows, height, width, 3],
+        };
+        let count = shape.iter().product();
+        let values = match input.element {
+            Element::F16 => Zeros::F16(vec![f16::ZERO; count]),
+            _ => Zeros::F32(vec![0.0; count]),
+        };
+        Placeholder { name: &input.name, shape, values }
+    }
+
+    pub(super) fn feed(&self) -> (&str, &[usize], Feed<'_>) {
+        let feed = match &self.values {
+            Zeros::I64(values) => Feed::I64(values),
+            Zeros::I32(values) => Feed::I32(values),
+            Zeros::F32(values) => Feed::F32(values),
+            Zeros::F16(values) => Feed::F16(values),
+        };
+        (self.name, &self.shape, feed)
+    }
+}

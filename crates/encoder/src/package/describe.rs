@@ -1,0 +1,485 @@
+//! From the files of a directory to a [`Package`].
+//!
+//! Each fact has one function here that lists its sources in order: `imgvec.toml`, then the file
+//! that is authoritative for it, then what the family publishes.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::error::{FileRole, MalformedFile, PackageError, Unsupported};
+use super::family::{self, Evidence};
+use super::files::PackageFiles;
+use super::layout::{GraphChoice, Graphs};
+use super::overrides::{Overrides, PaddingName};
+use super::tower::{Graph, Inputs, Modality, Output, Pooling};
+use super::{Classification, Family, ImageTower, Package, Padding, TextTower};
+use crate::image::{Preprocessing, SettingsError};
+
+/// Context length of CLIP and everything derived from it.
+const CLIP_TOKENS: usize = 77;
+/// Context length of SigLIP and SigLIP 2.
+const SIGLIP_TOKENS: usize = 64;
+/// Context length of a text tower whose files tell none: BERT's number of positions.
+const DEFAULT_TOKENS: usize = 512;
+/// No file asks for longer inputs than this; a larger number means "unlimited" in Hugging Face's
+/// tokenizer files.
+const MAX_TOKENS: usize = 32_768;
+
+const TOML: &str = "imgvec.toml";
+
+/// The configuration files, `Null` where one is not there.
+struct Configs {
+    overrides: Overrides,
+    config: Value,
+    tokenizer_config: Value,
+    open_clip: Value,
+    sentence_transformers: bool,
+    family: Family,
+}
+
+pub(super) fn describe(mut files: PackageFiles, name: String) -> Result<Package, PackageError> {
+    let configs = Configs::read(&mut files)?;
+    let family = configs.family;
+    let overrides = &configs.overrides;
+    let classification = Classification::of(family, overrides.classification.as_ref())
+        .map_err(|source| configs.malformed(&files, source))?;
+
+    let of_image = overrides.image.as_ref().and_then(|image| image.graph.as_deref());
+    let of_text = overrides.text.as_ref().and_then(|text| text.graph.as_deref());
+    let graphs = Graphs::find(&mut files, of_image, of_text, overrides.precision)?;
+
+    let mut image = None;
+    let mut text = None;
+    for (choice, wants) in
+        [(&graphs.image, Some(Modality::Image)), (&graphs.text, Some(Modality::Text)), (&graphs.whole, None)]
+    {
+        let Some(choice) = choice else { continue };
+        let graph = open_graph(&mut files, choice)?;
+        let inputs = Inputs::of(&graph)?;
+        let takes = |modality| match modality {
+            Modality::Image => inputs.pixels.is_some(),
+            Modality::Text => !inputs.tokens.is_empty(),
+        };
+        if let Some(modality) = wants.filter(|modality| !takes(*modality)) {
+            let role = match modality {
+                Modality::Image => "image.graph",
+                Modality::Text => "text.graph",
+            };
+            let source =
+                MalformedFile::Setting { setting: role, expected: "a graph with an input for its modality" };
+            return Err(PackageError::Malformed { path: graph.path, source });
+        }
+        if image.is_none() && takes(Modality::Image) && wants != Some(Modality::Text) {
+            image = Some(image_tower(&mut files, &configs, graph.clone(), inputs.clone())?);
+        }
+        if text.is_none() && takes(Modality::Text) && wants != Some(Modality::Image) {
+            text = Some(text_tower(&mut files, &configs, graph, inputs)?);
+        }
+    }
+
+    let dim = configs.dim(image.as_ref(), text.as_ref())?;
+    let truncate_dims = overrides.truncate_dims;
+    if truncate_dims.is_some_and(|keep| keep == 0 || dim.is_some_and(|dim| keep > dim)) {
+        let expected = "between 1 and the model's dimensions";
+        let source = MalformedFile::Setting { setting: "truncate_dims", expected };
+        return Err(configs.malformed(&files, source));
+    }
+
+    let modalities = [(Modality::Image, image.is_some()), (Modality::Text, text.is_some())];
+    let precision = graphs.image.or(graphs.text).or(graphs.whole).map(|choice| choice.precision);
+    Ok(Package {
+        name,
+        dir: files.dir().to_owned(),
+        family,
+        modalities: modalities
+            .into_iter()
+            .filter(|(_, there)| *there)
+            .map(|(modality, _)| modality)
+            .collect(),
+        dim: truncate_dims.or(dim),
+        precision: precision.expect("a package has a graph"),
+        license: license(&mut files, overrides)?,
+        classification,
+        normalize: overrides.normalize.unwrap_or(true),
+        truncate_dims,
+        image,
+        text,
+        files,
+    })
+}
+
+fn open_graph(files: &mut PackageFiles, choice: &GraphChoice) -> Result<Graph, PackageError> {
+    let outline = files.outline(&choice.file)?;
+    let beside = choice.file.parent().unwrap_or(Path::new(""));
+    let mut bytes = files.require(&choice.file, FileRole::Graph)?;
+    for location in outline.external.keys() {
+        bytes += files.require(&beside.join(location), FileRole::ExternalData)?;
+    }
+    Ok(Graph::new(files.dir(), choice.file.clone(), outline, bytes))
+}
+
+impl Configs {
+    fn read(files: &mut PackageFiles) -> Result<Self, PackageError> {
+        let overrides = match files.text(Path::new(TOML))? {
+            None => Overrides::default(),
+            Some(text) => toml::from_str(&text).map_err(|error| PackageError::Malformed {
+                path: files.dir().join(TOML),
+                source: MalformedFile::Toml(Box::new(error)),
+            })?,
+        };
+        let mut json = |name: &str| files.json(Path::new(name)).map(|value| value.unwrap_or(Value::Null));
+        let config = json("config.json")?;
+        let tokenizer_config = match json("tokenizer_config.json")? {
+            Value::Null => json("textual/tokenizer_config.json")?,
+            found => found,
+        };
+        // OpenCLIP's own file wraps the model's configuration; Immich stores it as config.json.
+        let open_clip = match json("open_clip_config.json")? {
+            Value::Null if config["vision_cfg"].is_object() => config.clone(),
+            wrapped => wrapped["model_cfg"].clone(),
+        };
+        let sentence_transformers =
+            files.exists(Path::new("modules.json"))? || files.exists(Path::new("1_Pooling/config.json"))?;
+        // A Hugging Face export of an OpenCLIP model keeps open_clip_config.json beside a config.json
+        // that describes the graphs better.
+        let describes_hf = config["model_type"].is_string();
+        let dir_name = files.dir().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let family = overrides.family.unwrap_or_else(|| {
+            family::detect(&Evidence {
+                config: &config,
+                open_clip: if describes_hf { &Value::Null } else { &open_clip },
+                tokenizer_config: &tokenizer_config,
+                sentence_transformers,
+                dir_name: &dir_name,
+            })
+        });
+        Ok(Configs { overrides, config, tokenizer_config, open_clip, sentence_transformers, family })
+    }
+
+    fn malformed(&self, files: &PackageFiles, source: MalformedFile) -> PackageError {
+        PackageError::Malformed { path: files.dir().join(TOML), source }
+    }
+
+    /// A number of the text tower's configuration: in `text_config` of a two-tower model, at the top
+    /// of a text encoder's own file.
+    fn text_number(&self, key: &str) -> Option<usize> {
+        let number = |value: &Value| usize::try_from(value[key].as_u64()?).ok();
+        if self.config["text_config"].is_object() {
+            number(&self.config["text_config"])
+        } else if self.config["vision_config"].is_object() {
+            None
+        } else {
+            number(&self.config)
+        }
+    }
+
+    /// Dimensions of the embeddings: what the graphs declare, then the configuration.
+    fn dim(
+        &self,
+        image: Option<&ImageTower>,
+        text: Option<&TextTower>,
+    ) -> Result<Option<usize>, PackageError> {
+        let of_image = image.and_then(|tower| tower.output.dim);
+        let of_text = text.and_then(|tower| tower.output.dim);
+        if let (Some(image), Some(text)) = (of_image, of_text)
+            && image != text
+        {
+            return Err(PackageError::TowersDiffer { image, text });
+        }
+        let number = |value: &Value| value.as_u64().and_then(|number| usize::try_from(number).ok());
+        let config = &self.config;
+        let configured = || match self.family {
+            Family::Clip | Family::MobileClip | Family::JinaClip if self.open_clip.is_null() => {
+                number(&config["projection_dim"])
+            }
+            Family::Siglip | Family::Siglip2 if self.open_clip.is_null() => {
+                number(&config["text_config"]["projection_size"])
+                    .or_else(|| number(&config["text_config"]["hidden_size"]))
+                    .or_else(|| number(&config["vision_config"]["hidden_size"]))
+            }
+            Family::Clip
+            | Family::OpenClip
+            | Family::MobileClip
+            | Family::Siglip
+            | Family::Siglip2
+            | Family::JinaClip => number(&self.open_clip["embed_dim"]),
+            Family::Dinov2 | Family::Vit | Family::Sentence => number(&config["hidden_size"]),
+            // A classifier's or backbone's width depends on where it was cut off.
+            Family::Cnn | Family::Generic => None,
+        };
+        Ok(of_image.or(of_text).or_else(configured))
+    }
+}
+
+fn image_tower(
+    files: &mut PackageFiles,
+    configs: &Configs,
+    graph: Graph,
+    inputs: Inputs,
+) -> Result<ImageTower, PackageError> {
+    let overrides = configs.overrides.image.clone().unwrap_or_default();
+    let pooling = match (overrides.pooling, configs.family) {
+        (Some(pooling), _) => pooling.into(),
+        // No class token: the vectors are cells of a grid.
+        (None, Family::Cnn) => Pooling::Mean,
+        (None, _) => Pooling::First,
+    };
+    let wanted = overrides.output.as_deref();
+    let output = Output::of(&graph, Modality::Image, configs.family, wanted, pooling, inputs.both())?;
+    let (preprocessing_file, preprocessing) = preprocessing(files, overrides.preprocessing)?;
+    let (width, height) = preprocessing.output_size();
+    let made = (width as usize, height as usize);
+    if let Some(taken) = inputs.pixels.as_ref().and_then(|pixels| pixels.size)
+        && taken != made
+    {
+        return Err(PackageError::ImageSizeDiffers { path: graph.path, graph: taken, preprocessing: made });
+    }
+    Ok(ImageTower { graph, inputs, output, preprocessing, preprocessing_file })
+}
+
+/// The preprocessing and the file that it was read from.
+fn preprocessing(
+    files: &mut PackageFiles,
+    overrides: Option<Map<String, Value>>,
+) -> Result<(PathBuf, Preprocessing), PackageError> {
+    type Reader = fn(&Value) -> Result<Preprocessing, SettingsError>;
+    let sources: [(&str, Option<&str>, Reader); 6] = [
+        ("preprocessor_config.json", None, Preprocessing::from_hf),
+        ("processor_config.json", Some("image_processor"), Preprocessing::from_hf),
+        ("open_clip_config.json", Some("preprocess_cfg"), Preprocessing::from_open_clip),
+        ("visual/preprocess_cfg.json", None, Preprocessing::from_open_clip),
+        ("preprocess_cfg.json", None, Preprocessing::from_open_clip),
+        ("config.json", Some("pretrained_cfg"), Preprocessing::from_timm),
+    ];
+    let mut found = None;
+    for (name, part, read) in sources {
+        let value = files.json(Path::new(name))?;
+        let value = match part {
+            Some(key) => value.and_then(|value| value.get(key).cloned()),
+            None => value,
+        };
+        if let Some(value) = value {
+            found = Some((name, value, read));
+            break;
+        }
+    }
+    let (name, mut value, read) = match (found, &overrides) {
+        (Some(found), _) => found,
+        // imgvec.toml alone: CLIP's rules for everything that it leaves out.
+        (None, Some(_)) => {
+            let base = serde_json::json!({ "image_processor_type": "CLIPImageProcessor" });
+            (TOML, base, Preprocessing::from_hf as Reader)
+        }
+        (None, None) => {
+            let path = files.dir().join("preprocessor_config.json");
+            return Err(PackageError::Missing { path, role: FileRole::Preprocessing });
+        }
+    };
+    let path = files.dir().join(name);
+    if let (Some(overrides), Some(object)) = (overrides, value.as_object_mut()) {
+        object.extend(overrides);
+    }
+    match read(&value) {
+        Ok(preprocessing) => Ok((path, preprocessing)),
+        Err(error) => Err(PackageError::Malformed { path, source: MalformedFile::Preprocessing(error) }),
+    }
+}
+
+fn text_tower(
+    files: &mut PackageFiles,
+    configs: &Configs,
+    graph: Graph,
+    inputs: Inputs,
+) -> Result<TextTower, PackageError> {
+    let overrides = configs.overrides.text.clone().unwrap_or_default();
+    let family = configs.family;
+    let wanted = overrides.output.as_deref();
+    let default = match family {
+        // Token vectors of a causal tower: the end-of-text token has seen all others.
+        Family::Clip | Family::OpenClip | Family::MobileClip => Pooling::Last,
+        _ => Pooling::Mean,
+    };
+    let mut output = Output::of(&graph, Modality::Text, family, wanted, default, inputs.both())?;
+    if let Some(pooling) = overrides.pooling {
+        output.pooling = pooling.into();
+    } else if configs.sentence_transformers
+        && matches!(&*output.name, "last_hidden_state" | "token_embeddings")
+    {
+        output.pooling = sentence_pooling(files)?;
+    }
+
+    let tokenizer = match overrides.tokenizer {
+        Some(tokenizer) => tokenizer,
+        None if files.exists(Path::new("textual/tokenizer.json"))? => "textual/tokenizer.json".into(),
+        None => "tokenizer.json".into(),
+    };
+    files.require(&tokenizer, FileRole::Tokenizer)?;
+
+    let fixed = inputs.tokens.iter().find_map(|input| input.tokens);
+    let mut max_length = match overrides.max_length {
+        Some(max_length) => max_length,
+        None => max_length(files, configs)?,
+    };
+    if let Some(fixed) = fixed {
+        max_length = fixed;
+    }
+    if !(2..=MAX_TOKENS).contains(&max_length) {
+        let source = MalformedFile::Setting { setting: "text.max_length", expected: "between 2 and 32768" };
+        return Err(configs.malformed(files, source));
+    }
+    let fill = match overrides.padding {
+        Some(padding) => padding == PaddingName::MaxLength,
+        None => sees_padding(configs),
+    };
+    let open_clip_tokenizer =
+        configs.open_clip.is_object() && configs.open_clip["text_cfg"]["hf_tokenizer_name"].is_null();
+    Ok(TextTower {
+        output,
+        tokenizer: files.dir().join(tokenizer),
+        max_length,
+        padding: if fill || fixed.is_some() { Padding::Fixed(max_length) } else { Padding::Longest },
+        // OpenCLIP's own tokenizer fills up with zeros, whatever the exported tokenizer says.
+        pad_id: overrides.pad_id.or(open_clip_tokenizer.then_some(0)),
+        pad_token: token_text(&configs.tokenizer_config["pad_token"]),
+        pad_left: configs.tokenizer_config["padding_side"] == "left",
+        mask_padding: !family.is_sigmoid(),
+        prompt: prompt(files, overrides.prompt)?,
+        lowercase: overrides.lowercase.unwrap_or_else(|| {
+            let told = configs.tokenizer_config["do_lower_case"].as_bool();
+            match family {
+                Family::Siglip2 => told.unwrap_or(true),
+                Family::Siglip => told.unwrap_or(false),
+                // The tokenizer's own normalizer does what is needed.
+                _ => false,
+            }
+        }),
+        vocab_size: configs.text_number("vocab_size"),
+        graph,
+        inputs,
+    })
+}
+
+/// A special token in `tokenizer_config.json`: its text, or an object around it.
+fn token_text(token: &Value) -> Option<String> {
+    token.as_str().or_else(|| token["content"].as_str()).map(str::to_owned)
+}
+
+/// Whether the tower's result depends on padding, so that text must be filled up as in training:
+/// SigLIP has no mask, and MobileCLIP and some OpenCLIP towers look at all positions. A causal tower
+/// that reads its result at the end of the text does not see what follows it.
+fn sees_padding(configs: &Configs) -> bool {
+    match configs.family {
+        Family::Siglip | Family::Siglip2 | Family::MobileClip => true,
+        Family::OpenClip => {
+            let text = &configs.open_clip["text_cfg"];
+            let by_end = matches!(text["pool_type"].as_str(), None | Some("argmax" | "eos"));
+            let masked = text["hf_model_name"].is_string();
+            !masked && (text["no_causal_mask"] == Value::Bool(true) || !by_end)
+        }
+        _ => false,
+    }
+}
+
+/// Most tokens of an input: what sentence-transformers says, what the family publishes, what the
+/// tokenizer says, and never more than there are positions.
+fn max_length(files: &mut PackageFiles, configs: &Configs) -> Result<usize, PackageError> {
+    let number = |value: &Value| {
+        value.as_u64().and_then(|number| usize::try_from(number).ok()).filter(|&number| number <= MAX_TOKENS)
+    };
+    let positions = configs.text_number("max_position_embeddings").map(|positions| {
+        // RoBERTa counts positions from the padding token's id plus one.
+        let kind = configs.config["model_type"].as_str().unwrap_or_default();
+        let offset = matches!(kind, "roberta" | "xlm-roberta" | "camembert" | "mpnet");
+        positions.saturating_sub(if offset { 2 } else { 0 })
+    });
+    let sentence = match files.json(Path::new("sentence_bert_config.json"))? {
+        Some(value) => number(&value["max_seq_length"]),
+        None => None,
+    };
+    let told = sentence.or_else(|| match configs.family {
+        Family::Siglip | Family::Siglip2 if configs.open_clip.is_null() => {
+            Some(positions.unwrap_or(SIGLIP_TOKENS))
+        }
+        Family::Clip | Family::MobileClip if configs.open_clip.is_null() => {
+            Some(positions.unwrap_or(CLIP_TOKENS))
+        }
+        Family::Clip | Family::OpenClip | Family::MobileClip | Family::Siglip | Family::Siglip2 => {
+            Some(number(&configs.open_clip["text_cfg"]["context_length"]).unwrap_or(CLIP_TOKENS))
+        }
+        Family::JinaClip
+        | Family::Dinov2
+        | Family::Vit
+        | Family::Cnn
+        | Family::Sentence
+        | Family::Generic => number(&configs.tokenizer_config["model_max_length"]),
+    });
+    let limit = positions.unwrap_or(MAX_TOKENS);
+    Ok(told.or(positions).unwrap_or(DEFAULT_TOKENS).min(limit))
+}
+
+/// The pooling that sentence-transformers states for token vectors.
+fn sentence_pooling(files: &mut PackageFiles) -> Result<Pooling, PackageError> {
+    let modules = Path::new("modules.json");
+    if let Some(Value::Array(list)) = files.json(modules)? {
+        for module in &list {
+            let kind = module["type"].as_str().unwrap_or_default().rsplit('.').next().unwrap_or_default();
+            if !matches!(kind, "Transformer" | "Pooling" | "Normalize") {
+                let feature = Unsupported::Module(kind.to_owned());
+                return Err(PackageError::Unsupported { path: files.dir().join(modules), feature });
+            }
+        }
+    }
+    let path = Path::new("1_Pooling/config.json");
+    let Some(config) = files.json(path)? else { return Ok(Pooling::Mean) };
+    let mut modes: Vec<&str> = match &config["pooling_mode"] {
+        Value::String(mode) => vec![mode],
+        _ => config
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(_, value)| **value == Value::Bool(true))
+            .filter_map(|(key, _)| key.strip_prefix("pooling_mode_"))
+            .collect(),
+    };
+    if modes.is_empty() {
+        modes.push("mean_tokens");
+    }
+    match modes[..] {
+        ["cls_token" | "cls"] => Ok(Pooling::First),
+        ["lasttoken"] => Ok(Pooling::Last),
+        ["mean_tokens" | "mean"] => Ok(Pooling::Mean),
+        ["mean_sqrt_len_tokens" | "mean_sqrt_len"] => Ok(Pooling::MeanSqrtLength),
+        ["max_tokens" | "max"] => Ok(Pooling::Max),
+        _ => Err(PackageError::Unsupported {
+            path: files.dir().join(path),
+            feature: Unsupported::Pooling(modes.join("+")),
+        }),
+    }
+}
+
+/// The text put before every input: sentence-transformers applies the default prompt by itself.
+fn prompt(files: &mut PackageFiles, wanted: Option<String>) -> Result<String, PackageError> {
+    if let Some(prompt) = wanted {
+        return Ok(prompt);
+    }
+    let config = files.json(Path::new("config_sentence_transformers.json"))?.unwrap_or(Value::Null);
+    let prompt = config["default_prompt_name"].as_str().and_then(|name| config["prompts"][name].as_str());
+    Ok(prompt.unwrap_or_default().to_owned())
+}
+
+/// The license: `imgvec.toml`, then the front matter of the model card.
+fn license(files: &mut PackageFiles, overrides: &Overrides) -> Result<Option<String>, PackageError> {
+    if overrides.license.is_some() {
+        return Ok(overrides.license.clone());
+    }
+    // The card decides nothing: one that cannot be read is no reason to refuse the model.
+    let Ok(Some(card)) = files.text(Path::new(super::digest::CARD)) else { return Ok(None) };
+    let mut lines = card.lines();
+    if lines.next().map(str::trim) != Some("---") {
+        return Ok(None);
+    }
+    let front = lines.take_while(|line| line.trim() != "---").take(500);
+    let license = front.filter_map(|line| line.strip_prefix("license:")).next();
+    Ok(license.map(|text| text.trim().trim_matches(['"', '\'']).to_owned()).filter(|text| !text.is_empty()))
+}

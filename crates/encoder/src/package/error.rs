@@ -1,0 +1,221 @@
+//! What can be wrong with a model package.
+//!
+//! Each variant carries the facts that a message needs. The groups that callers tell apart are
+//! missing files, unreadable files, malformed files, and kinds of model that are not supported.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::Precision;
+use super::onnx::{GraphValue, OnnxError};
+use crate::image::SettingsError;
+
+/// Why a model package cannot be used.
+#[derive(Debug, Error)]
+pub enum PackageError {
+    /// The name could leave the model path or holds characters that no model name has.
+    #[error("invalid model name \"{name}\"")]
+    InvalidName {
+        /// The name as given.
+        name: String,
+    },
+    /// No directory on the model path has this name.
+    #[error("model \"{name}\" does not exist")]
+    NotFound {
+        /// The name as given.
+        name: String,
+        /// The directories in which it was looked for, in order.
+        searched: Vec<PathBuf>,
+        /// Names of existing packages that are close to it, the closest first.
+        similar: Vec<String>,
+    },
+    /// A file that the package needs is not there.
+    #[error("model file \"{}\" is missing", path.display())]
+    Missing {
+        /// The path that was expected.
+        path: PathBuf,
+        /// What the file is for.
+        role: FileRole,
+    },
+    /// There is no ONNX graph in any of the places where one is expected.
+    #[error("model directory \"{}\" contains no ONNX graph", dir.display())]
+    NoGraph {
+        /// The package's directory.
+        dir: PathBuf,
+    },
+    /// `imgvec.toml` asks for a precision that is not there.
+    #[error("model directory \"{}\" contains no {wanted} graph", dir.display())]
+    NoSuchPrecision {
+        /// The package's directory.
+        dir: PathBuf,
+        /// What was asked for.
+        wanted: Precision,
+        /// The precisions that are there.
+        found: Vec<Precision>,
+    },
+    /// A file or directory is there but cannot be read.
+    #[error("could not read model file \"{}\"", path.display())]
+    Unreadable {
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A file has content that cannot be understood.
+    #[error("malformed model file \"{}\"", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: MalformedFile,
+    },
+    /// A file ends early: it was copied or downloaded half-way.
+    #[error("model file \"{}\" is incomplete", path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that it should have at least.
+        expected: u64,
+        /// Bytes that it has.
+        found: u64,
+    },
+    /// The graph wants an input that we do not know how to feed.
+    #[error("graph \"{}\" has an input that is not supported", path.display())]
+    UnsupportedInputs {
+        /// The graph file.
+        path: PathBuf,
+        /// All inputs of the graph.
+        inputs: Vec<GraphValue>,
+        /// Those that cannot be fed.
+        unsupported: Vec<String>,
+    },
+    /// The graph has no output of the wanted name, or none that is an embedding.
+    #[error("graph \"{}\" has no usable output", path.display())]
+    NoOutput {
+        /// The graph file.
+        path: PathBuf,
+        /// The output named in `imgvec.toml`.
+        wanted: Option<String>,
+        /// The outputs that are there.
+        outputs: Vec<String>,
+    },
+    /// Image and text tower give vectors of different length: they are not one model.
+    #[error("image and text towers have different dimensions, {image} and {text}")]
+    TowersDiffer {
+        /// Dimensions of an image embedding.
+        image: usize,
+        /// Dimensions of a text embedding.
+        text: usize,
+    },
+    /// The graph takes images of one size only, and preprocessing makes another.
+    #[error("graph \"{}\" takes images of another size than preprocessing makes", path.display())]
+    ImageSizeDiffers {
+        /// The graph file.
+        path: PathBuf,
+        /// Width and height that the graph takes.
+        graph: (usize, usize),
+        /// Width and height that preprocessing makes.
+        preprocessing: (usize, usize),
+    },
+    /// The package is of a kind that is not supported.
+    #[error("model file \"{}\" asks for something that is not supported", path.display())]
+    Unsupported {
+        /// The file that says so.
+        path: PathBuf,
+        /// What it asks for.
+        feature: Unsupported,
+    },
+}
+
+impl PackageError {
+    /// An error of reading `path`: missing or unreadable.
+    pub(crate) fn from_io(path: PathBuf, role: FileRole, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::NotFound => PackageError::Missing { path, role },
+            _ => PackageError::Unreadable { path, source },
+        }
+    }
+
+    /// An error of reading the outline of the graph at `path`.
+    pub(crate) fn from_onnx(path: PathBuf, error: OnnxError) -> Self {
+        match error {
+            OnnxError::Io(source) => PackageError::from_io(path, FileRole::Graph, source),
+            OnnxError::Truncated { expected, found } => PackageError::Truncated { path, expected, found },
+            other @ (OnnxError::NotOnnx { .. }
+            | OnnxError::LfsPointer
+            | OnnxError::ExternalDataEscapes { .. }) => {
+                PackageError::Malformed { path, source: MalformedFile::Onnx(other) }
+            }
+        }
+    }
+}
+
+/// What a file of a package is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileRole {
+    /// An ONNX graph.
+    Graph,
+    /// Weights beside a graph.
+    ExternalData,
+    /// `tokenizer.json`.
+    Tokenizer,
+    /// The image preprocessing: `preprocessor_config.json` or its equivalents.
+    Preprocessing,
+    /// Any other configuration file.
+    Config,
+}
+
+/// What is wrong with a file's content.
+#[derive(Debug, Error)]
+pub enum MalformedFile {
+    /// Not valid JSON, or not of the expected shape.
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    /// Not valid TOML, an unknown key, or a value of the wrong type.
+    #[error("{0}")]
+    Toml(#[from] Box<toml::de::Error>),
+    /// A text file is not UTF-8.
+    #[error("the file is not valid UTF-8")]
+    NotUtf8,
+    /// A configuration file is larger than any real one.
+    #[error("the file is {found} bytes long, more than the {limit} that are read")]
+    TooLarge {
+        /// Its size in bytes.
+        found: u64,
+        /// The most that is read.
+        limit: u64,
+    },
+    /// Not an ONNX graph.
+    #[error(transparent)]
+    Onnx(OnnxError),
+    /// The image preprocessing cannot be used.
+    #[error(transparent)]
+    Preprocessing(#[from] SettingsError),
+    /// The tokenizer library cannot use the file.
+    #[error("{0}")]
+    Tokenizer(#[source] tokenizers::Error),
+    /// A setting is outside its range or contradicts another.
+    #[error("\"{setting}\" must be {expected}")]
+    Setting {
+        /// The key, with its table.
+        setting: &'static str,
+        /// What is allowed.
+        expected: &'static str,
+    },
+}
+
+/// A feature of a model that we do not have.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Unsupported {
+    /// A sentence-transformers pooling mode.
+    #[error("the pooling mode \"{0}\"")]
+    Pooling(String),
+    /// A sentence-transformers module behind the pooling, such as a dense layer.
+    #[error("the sentence-transformers module \"{0}\"")]
+    Module(String),
+    /// The graph's input has an element type that we cannot feed.
+    #[error("a graph without image or text input")]
+    NoModality,
+}

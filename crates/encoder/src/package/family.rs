@@ -1,0 +1,139 @@
+//! The kind of model, read from its files.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Kinds of model that differ in how they are fed or read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Family {
+    /// CLIP as Hugging Face exports it: causal text tower, end-of-text pooling.
+    Clip,
+    /// CLIP as the OpenCLIP project exports it.
+    OpenClip,
+    /// MobileCLIP: like CLIP, but its text tower sees the padding, so that text is filled up.
+    MobileClip,
+    /// SigLIP: sigmoid scores, text filled up to 64 tokens without a mask.
+    Siglip,
+    /// SigLIP 2: as SigLIP, with Gemma's tokenizer and lower-case text.
+    Siglip2,
+    /// Jina CLIP: one graph with a sentence encoder as its text tower.
+    JinaClip,
+    /// DINOv2 and DINOv3 backbones: images only.
+    Dinov2,
+    /// Vision transformers that give one vector per patch after a class token.
+    Vit,
+    /// Convolutional classifiers and backbones.
+    Cnn,
+    /// BERT-like sentence encoders: text only.
+    Sentence,
+    /// Anything else; everything is decided by the graph and `imgvec.toml`.
+    Generic,
+}
+
+impl Family {
+    /// The name as it is written in `imgvec.toml` and shown to users.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Clip => "clip",
+            Family::OpenClip => "open_clip",
+            Family::MobileClip => "mobile_clip",
+            Family::Siglip => "siglip",
+            Family::Siglip2 => "siglip2",
+            Family::JinaClip => "jina_clip",
+            Family::Dinov2 => "dinov2",
+            Family::Vit => "vit",
+            Family::Cnn => "cnn",
+            Family::Sentence => "sentence",
+            Family::Generic => "generic",
+        }
+    }
+
+    /// Whether scores of image and text come from a sigmoid.
+    #[must_use]
+    pub fn is_sigmoid(self) -> bool {
+        matches!(self, Family::Siglip | Family::Siglip2)
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// What the family is read from.
+pub(super) struct Evidence<'a> {
+    /// `config.json`, or `Null`.
+    pub config: &'a Value,
+    /// The `model_cfg` of OpenCLIP, or `Null`.
+    pub open_clip: &'a Value,
+    /// `tokenizer_config.json`, or `Null`.
+    pub tokenizer_config: &'a Value,
+    /// Whether `modules.json` or `1_Pooling` is there.
+    pub sentence_transformers: bool,
+    /// Name of the package's directory, the only trace that some MobileCLIP exports leave.
+    pub dir_name: &'a str,
+}
+
+/// The family that the evidence speaks for.
+pub(super) fn detect(evidence: &Evidence<'_>) -> Family {
+    let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_ascii_lowercase();
+
+    if evidence.open_clip.is_object() {
+        let tower = text(&evidence.open_clip["vision_cfg"], "timm_model_name");
+        let sigmoid = !evidence.open_clip["init_logit_bias"].is_null();
+        let tokenizer = text(&evidence.open_clip["text_cfg"], "hf_tokenizer_name");
+        return match () {
+            () if tower.contains("mci") || tower.contains("mobileclip") => Family::MobileClip,
+            () if sigmoid && tokenizer.contains("siglip2") => Family::Siglip2,
+            () if sigmoid => Family::Siglip,
+            () => Family::OpenClip,
+        };
+    }
+
+    let model_type = text(evidence.config, "model_type");
+    let origin = text(evidence.config, "_name_or_path");
+    match model_type.as_str() {
+        "clip" | "clip_text_model" | "clip_vision_model" | "chinese_clip" | "altclip" | "mobileclip" => {
+            let mobile =
+                [&model_type, &origin, &evidence.dir_name.to_ascii_lowercase()].into_iter().any(|name| {
+                    name.contains("mobileclip")
+                        || name.contains("mobile_clip")
+                        || name.contains("mobile-clip")
+                });
+            if mobile { Family::MobileClip } else { Family::Clip }
+        }
+        // Checkpoints of SigLIP 2 with a fixed image size keep SigLIP's model type.
+        "siglip" | "siglip_text_model" | "siglip_vision_model" => {
+            if text(evidence.tokenizer_config, "tokenizer_class").contains("gemma") {
+                Family::Siglip2
+            } else {
+                Family::Siglip
+            }
+        }
+        "siglip2" | "siglip2_text_model" | "siglip2_vision_model" => Family::Siglip2,
+        "jina_clip" => Family::JinaClip,
+        "dinov2" | "dinov2_with_registers" | "dinov3_vit" => Family::Dinov2,
+        "vit" | "deit" | "beit" | "ijepa" | "vit_mae" | "vit_msn" | "data2vec-vision" => Family::Vit,
+        "resnet" | "convnext" | "convnextv2" | "dinov3_convnext" | "regnet" | "efficientnet"
+        | "mobilenet_v1" | "mobilenet_v2" | "mobilevit" | "mobilevitv2" | "swin" | "swinv2"
+        | "poolformer" | "bit" | "levit" | "focalnet" | "van" | "timm_wrapper" => Family::Cnn,
+        "bert" | "roberta" | "xlm-roberta" | "mpnet" | "distilbert" | "camembert" | "albert" | "electra"
+        | "deberta" | "deberta-v2" | "nomic_bert" | "modernbert" | "new" | "xlm" | "ernie" => {
+            Family::Sentence
+        }
+        _ if evidence.sentence_transformers => Family::Sentence,
+        _ => match text(evidence.config, "architecture") {
+            timm if timm.is_empty() => Family::Generic,
+            timm if timm.contains("dinov2") || timm.contains("dinov3") => Family::Dinov2,
+            timm if timm.starts_with("vit_") || timm.starts_with("deit") || timm.starts_with("beit") => {
+                Family::Vit
+            }
+            _ => Family::Cnn,
+        },
+    }
+}

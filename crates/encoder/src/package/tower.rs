@@ -1,0 +1,333 @@
+//! What a graph is fed and which of its outputs is the embedding, decided from its outline.
+//!
+//! Inputs are told apart by name first and by rank and type second, since exporters agree on
+//! neither. Whatever cannot be fed is an error that lists all inputs, before any weight is loaded.
+
+use std::path::{Path, PathBuf};
+
+use super::Family;
+use super::error::{PackageError, Unsupported};
+use super::onnx::{Element, GraphValue, Outline};
+use super::overrides::PoolingName;
+
+/// A graph file with its outline.
+#[derive(Debug, Clone)]
+pub struct Graph {
+    /// Relative to the package.
+    pub file: PathBuf,
+    /// The file itself.
+    pub path: PathBuf,
+    /// Inputs, outputs, external data.
+    pub outline: Outline,
+    /// Bytes of the file and its external data.
+    pub bytes: u64,
+}
+
+/// Order of the axes of an image input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// `[batch, channel, height, width]`
+    ChannelsFirst,
+    /// `[batch, height, width, channel]`
+    ChannelsLast,
+}
+
+/// The input that takes pixels.
+#[derive(Debug, Clone)]
+pub struct PixelInput {
+    /// Name in the graph.
+    pub name: String,
+    /// Float type.
+    pub element: Element,
+    /// Order of the axes.
+    pub layout: Layout,
+    /// Batch size, if the graph fixes it.
+    pub batch: Option<usize>,
+    /// Width and height, if the graph fixes them.
+    pub size: Option<(usize, usize)>,
+}
+
+/// What an input of a text tower means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenRole {
+    /// Token ids.
+    Ids,
+    /// One for each token, zero for padding.
+    Mask,
+    /// Zero everywhere: inputs are single sentences.
+    Types,
+    /// 0, 1, 2, ...
+    Positions,
+}
+
+/// An input of shape `[batch, tokens]`.
+#[derive(Debug, Clone)]
+pub struct TokenInput {
+    /// Name in the graph.
+    pub name: String,
+    /// Integer type; a mask may also be a float.
+    pub element: Element,
+    /// What it means.
+    pub role: TokenRole,
+    /// Batch size, if the graph fixes it.
+    pub batch: Option<usize>,
+    /// Number of tokens, if the graph fixes it.
+    pub tokens: Option<usize>,
+}
+
+/// All inputs of a graph.
+#[derive(Debug, Clone, Default)]
+pub struct Inputs {
+    /// The pixel input, if there is one.
+    pub pixels: Option<PixelInput>,
+    /// Token inputs; ids among them if there are any.
+    pub tokens: Vec<TokenInput>,
+    /// Whether pixel and token inputs share one batch axis, so that both need as many rows.
+    pub shared_batch: bool,
+}
+
+impl Inputs {
+    /// Assigns every input of the graph.
+    ///
+    /// # Errors
+    /// [`PackageError::UnsupportedInputs`] if one is left over, [`PackageError::Unsupported`] if the
+    /// graph takes neither images nor text.
+    pub fn of(graph: &Graph) -> Result<Inputs, PackageError> {
+        let mut inputs = Inputs::default();
+        let mut unsupported = Vec::new();
+        for value in &graph.outline.inputs {
+            if let Some(pixels) = pixel_input(value).filter(|_| inputs.pixels.is_none()) {
+                inputs.pixels = Some(pixels);
+            } else if let Some(tokens) =
+                token_input(value).filter(|new| inputs.tokens.iter().all(|old| old.role != new.role))
+            {
+                inputs.tokens.push(tokens);
+            } else {
+                unsupported.push(value.name.clone());
+            }
+        }
+        let has_ids = inputs.tokens.iter().any(|input| input.role == TokenRole::Ids);
+        if !has_ids {
+            unsupported.extend(inputs.tokens.iter().map(|input| input.name.clone()));
+        }
+        if !unsupported.is_empty() {
+            return Err(PackageError::UnsupportedInputs {
+                path: graph.path.clone(),
+                inputs: graph.outline.inputs.clone(),
+                unsupported,
+            });
+        }
+        if inputs.pixels.is_none() && !has_ids {
+            return Err(PackageError::Unsupported {
+                path: graph.path.clone(),
+                feature: Unsupported::NoModality,
+            });
+        }
+        let axes: Vec<_> =
+            graph.outline.inputs.iter().map(|input| input.shape.as_ref().and_then(|s| s.first())).collect();
+        inputs.shared_batch = axes.windows(2).all(|pair| pair[0] == pair[1]);
+        Ok(inputs)
+    }
+
+    /// Whether the graph holds both towers.
+    #[must_use]
+    pub fn both(&self) -> bool {
+        self.pixels.is_some() && !self.tokens.is_empty()
+    }
+}
+
+fn pixel_input(value: &GraphValue) -> Option<PixelInput> {
+    if !value.element.is_float() || value.rank().is_some_and(|rank| rank != 4) {
+        return None;
+    }
+    // Without a declared rank only the name can tell.
+    if value.rank().is_none() && !matches!(value.name.as_str(), "pixel_values" | "image" | "images") {
+        return None;
+    }
+    let layout = match (value.extent(1), value.extent(3)) {
+        (Some(3), _) => Layout::ChannelsFirst,
+        (_, Some(3)) => Layout::ChannelsLast,
+        (None, None) => Layout::ChannelsFirst,
+        // One, four or more channels: not a color image.
+        (Some(_), _) => return None,
+        (None, Some(_)) => Layout::ChannelsFirst,
+    };
+    let (height, width) = match layout {
+        Layout::ChannelsFirst => (value.extent(2), value.extent(3)),
+        Layout::ChannelsLast => (value.extent(1), value.extent(2)),
+    };
+    Some(PixelInput {
+        name: value.name.clone(),
+        element: value.element,
+        layout,
+        batch: value.extent(0),
+        size: width.zip(height),
+    })
+}
+
+fn token_input(value: &GraphValue) -> Option<TokenInput> {
+    if value.rank().is_some_and(|rank| rank != 2) {
+        return None;
+    }
+    let role = match value.name.as_str() {
+        "input_ids" | "text" | "tokens" | "ids" | "token_ids" | "input" | "texts" => TokenRole::Ids,
+        "attention_mask" | "mask" | "input_mask" => TokenRole::Mask,
+        "token_type_ids" | "segment_ids" | "token_types" => TokenRole::Types,
+        "position_ids" | "positions" => TokenRole::Positions,
+        _ => return None,
+    };
+    let feedable = value.element.is_integer() || (role == TokenRole::Mask && value.element == Element::F32);
+    feedable.then(|| TokenInput {
+        name: value.name.clone(),
+        element: value.element,
+        role,
+        batch: value.extent(0),
+        tokens: value.extent(1),
+    })
+}
+
+/// How one vector per token or patch becomes one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// The first token.
+    First,
+    /// The last token that is not padding.
+    Last,
+    /// The mean over tokens that are not padding.
+    Mean,
+    /// Their sum divided by the square root of their number.
+    MeanSqrtLength,
+    /// Their greatest value, by dimension.
+    Max,
+}
+
+impl From<PoolingName> for Pooling {
+    fn from(name: PoolingName) -> Self {
+        match name {
+            PoolingName::Cls => Pooling::First,
+            PoolingName::Last => Pooling::Last,
+            PoolingName::Mean => Pooling::Mean,
+            PoolingName::MeanSqrtLength => Pooling::MeanSqrtLength,
+            PoolingName::Max => Pooling::Max,
+        }
+    }
+}
+
+/// The output that is the embedding. Its rank decides what is done with it: 2 is taken as it is, 3
+/// is pooled over tokens, 4 is averaged over height and width.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// Name in the graph.
+    pub name: String,
+    /// What is done with one vector per token or patch.
+    pub pooling: Pooling,
+    /// Dimensions of the embedding, if the graph declares them.
+    pub dim: Option<usize>,
+}
+
+/// The two kinds of input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Modality {
+    /// Pictures.
+    Image,
+    /// Text.
+    Text,
+}
+
+/// Names of outputs that are an image's embedding, the best first.
+const IMAGE_OUTPUTS: [&str; 12] = [
+    "image_embeds",
+    "image_embedding",
+    "image_embeddings",
+    "l2norm_image_embeddings",
+    "image_features",
+    "embedding",
+    "embeddings",
+    "pooler_output",
+    "last_hidden_state",
+    "features",
+    "output",
+    "logits",
+];
+/// Names of outputs that are a text's embedding, the best first. BERT's `pooler_output` is not among
+/// those before the token vectors: it belongs to a training task and is no sentence vector.
+const TEXT_OUTPUTS: [&str; 12] = [
+    "text_embeds",
+    "text_embedding",
+    "text_embeddings",
+    "l2norm_text_embeddings",
+    "text_features",
+    "sentence_embedding",
+    "sentence_embeddings",
+    "embedding",
+    "embeddings",
+    "token_embeddings",
+    "last_hidden_state",
+    "output",
+];
+
+impl Output {
+    /// Chooses the output of `graph` that embeds `modality`.
+    ///
+    /// # Errors
+    /// [`PackageError::NoOutput`].
+    pub fn of(
+        graph: &Graph,
+        modality: Modality,
+        family: Family,
+        wanted: Option<&str>,
+        pooling: Pooling,
+        both: bool,
+    ) -> Result<Output, PackageError> {
+        let outputs: Vec<&GraphValue> =
+            graph.outline.outputs.iter().filter(|output| is_embedding(output)).collect();
+        let named = |name: &str| outputs.iter().copied().find(|output| output.name == name);
+        let preferred = || {
+            let names: &[&str] = match modality {
+                Modality::Image => &IMAGE_OUTPUTS,
+                Modality::Text => &TEXT_OUTPUTS,
+            };
+            match (family, modality) {
+                // A class token, or the mean of patches: the pooler of a plain ViT is usually untrained.
+                (Family::Vit, Modality::Image) => named("last_hidden_state"),
+                // The attention-pooled head is the embedding, the token vectors are not.
+                (Family::Siglip | Family::Siglip2 | Family::Clip | Family::MobileClip, Modality::Text) => {
+                    named("text_embeds").or_else(|| named("pooler_output"))
+                }
+                _ => None,
+            }
+            .or_else(|| names.iter().find_map(|name| named(name)))
+        };
+        // The one output of a graph with one tower needs no name.
+        let only = || (outputs.len() == 1 && !both).then(|| outputs[0]);
+        let chosen = match wanted {
+            Some(name) => named(name),
+            None => preferred().or_else(only),
+        };
+        let Some(value) = chosen else {
+            return Err(PackageError::NoOutput {
+                path: graph.path.clone(),
+                wanted: wanted.map(str::to_owned),
+                outputs: graph.outline.outputs.iter().map(|output| output.name.clone()).collect(),
+            });
+        };
+        let dim = match value.rank() {
+            Some(4) => value.extent(1),
+            Some(rank) => value.extent(rank - 1),
+            None => None,
+        };
+        Ok(Output { name: value.name.clone(), pooling, dim })
+    }
+}
+
+/// A float tensor of rank 1 to 4, or of a rank that is not declared.
+fn is_embedding(output: &GraphValue) -> bool {
+    output.element.is_float() && output.rank().is_none_or(|rank| (1..=4).contains(&rank))
+}
+
+impl Graph {
+    /// Wraps a graph file of the package at `dir`.
+    pub(super) fn new(dir: &Path, file: PathBuf, outline: Outline, bytes: u64) -> Self {
+        Graph { path: dir.join(&file), file, outline, bytes }
+    }
+}

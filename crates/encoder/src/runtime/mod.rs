@@ -1,0 +1,16 @@
+//! ONNX Runtime: loading the library, sessions that can be interrupted, weights that are shared.
+
+mod error;
+mod library;
+mod load;
+mod prepared;
+mod session;
+mod threads;
+mod watch;
+
+pub use error::{LoadError, RuntimeError};
+pub use library::{MINIMUM_VERSION, RuntimeInfo, info, init};
+pub(crate) use load::load;
+pub(crate) use prepared::Place;
+pub use prepared::{PreparationWarning, Source};
+pub use session::{Feed, GraphSession, RunCost, RunError, SessionOptions, Tensor, process_cpu};

@@ -1,0 +1,192 @@
+//! From text to token ids, exactly as the model's own tokenizer file says.
+//!
+//! Three things differ from handing the text to the tokenizer library. Special tokens that a user
+//! types are encoded as ordinary text, so that nobody ends a CLIP input early by writing its
+//! end-of-text token. Text that is much longer than the model reads is cut before it is tokenized, so
+//! that megabytes cost milliseconds. And padding is left to the batch, where the lengths are known.
+
+mod error;
+
+use std::fs;
+
+use tokenizers::{Tokenizer, TruncationParams};
+
+pub use error::TextError;
+
+use crate::interrupt::InterruptCheck;
+use crate::package::{FileRole, MalformedFile, PackageError, Padding, TextTower};
+
+/// Characters per token that are tokenized at first. English has about five; a text that yields too
+/// few tokens, for instance since it is mostly blanks, is tried again with four times as much.
+const CHARS_PER_TOKEN: usize = 32;
+/// Most bytes of a text that are ever tokenized. What lies beyond cannot matter unless this much text
+/// before it yields fewer tokens than the model reads.
+const MAX_TEXT_BYTES: usize = 1 << 20;
+/// Largest tokenizer file that is loaded, in bytes; Gemma's has 34 MB.
+const MAX_TOKENIZER_BYTES: u64 = 128 << 20;
+
+/// Token ids of one text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// Token ids, special tokens included, padding not.
+    pub ids: Vec<u32>,
+}
+
+/// A loaded tokenizer with what its model adds to it.
+pub struct TextEncoder {
+    tokenizer: Tokenizer,
+    max_length: usize,
+    padding: Padding,
+    pad_id: u32,
+    pad_left: bool,
+    prompt: String,
+    lowercase: bool,
+    /// Rows of the graph's token table, and the file that says so.
+    vocab_size: Option<usize>,
+}
+
+impl TextEncoder {
+    /// Loads the tokenizer of a text tower. Takes about 20 MB for CLIP's.
+    ///
+    /// # Errors
+    /// [`PackageError::Missing`], [`PackageError::Unreadable`], [`PackageError::Malformed`].
+    pub fn open(tower: &TextTower) -> Result<TextEncoder, PackageError> {
+        let path = &tower.tokenizer;
+        let unreadable = |source| PackageError::from_io(path.clone(), FileRole::Tokenizer, source);
+        let malformed = |source| PackageError::Malformed { path: path.clone(), source };
+        let size = path.metadata().map_err(unreadable)?.len();
+        if size > MAX_TOKENIZER_BYTES {
+            return Err(malformed(MalformedFile::TooLarge { found: size, limit: MAX_TOKENIZER_BYTES }));
+        }
+        let bytes = fs::read(path).map_err(unreadable)?;
+        let mut tokenizer =
+            Tokenizer::from_bytes(&bytes).map_err(|error| malformed(MalformedFile::Tokenizer(error)))?;
+        drop(bytes);
+
+        tokenizer.set_encode_special_tokens(true);
+        let told = tokenizer.get_padding().map(|padding| padding.pad_id);
+        let named = || ["<pad>", "[PAD]", "<|pad|>"].iter().find_map(|token| tokenizer.token_to_id(token));
+        let of_config = tower.pad_token.as_deref().and_then(|token| tokenizer.token_to_id(token));
+        let pad_id = tower.pad_id.or(of_config).or(told).or_else(named).unwrap_or(0);
+        tokenizer.with_padding(None);
+        let truncation = TruncationParams { max_length: tower.max_length, ..Default::default() };
+        tokenizer
+            .with_truncation(Some(truncation))
+            .map_err(|error| malformed(MalformedFile::Tokenizer(error)))?;
+        Ok(TextEncoder {
+            tokenizer,
+            max_length: tower.max_length,
+            padding: tower.padding,
+            pad_id,
+            pad_left: tower.pad_left,
+            prompt: tower.prompt.clone(),
+            lowercase: tower.lowercase,
+            vocab_size: tower.vocab_size,
+        })
+    }
+
+    /// Token ids of `text`, at most `max_length`, the closing special token kept.
+    ///
+    /// # Errors
+    /// [`TextError`].
+    pub fn tokenize(&self, text: &str, interrupt: InterruptCheck) -> Result<Tokens, TextError> {
+        let mut budget = self.max_length * CHARS_PER_TOKEN;
+        loop {
+            if interrupt() {
+                return Err(TextError::Interrupted);
+            }
+            let piece = cut(text, budget.min(MAX_TEXT_BYTES));
+            let ids = self.encode(piece)?;
+            // A cut can change the last word only, and cutting at a blank not even that.
+            if piece.len() == text.len() || ids.len() >= self.max_length || piece.len() >= MAX_TEXT_BYTES / 2
+            {
+                return self.check(ids);
+            }
+            budget *= 4;
+        }
+    }
+
+    fn encode(&self, piece: &str) -> Result<Vec<u32>, TextError> {
+        let mut input = String::new();
+        let input = if self.prompt.is_empty() && !self.lowercase {
+            piece
+        } else {
+            input.push_str(&self.prompt);
+            if self.lowercase {
+                input.push_str(&piece.to_lowercase());
+            } else {
+                input.push_str(piece);
+            }
+            &input
+        };
+        let encoding = self.tokenizer.encode_fast(input, true).map_err(TextError::Tokenizer)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    fn check(&self, ids: Vec<u32>) -> Result<Tokens, TextError> {
+        if let Some(vocab_size) = self.vocab_size
+            && let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab_size)
+        {
+            return Err(TextError::IdOutOfRange { id, vocab_size });
+        }
+        if ids.is_empty() {
+            // A tokenizer without special tokens gives nothing for empty text; the graph needs a row.
+            return Ok(Tokens { ids: vec![self.pad_id] });
+        }
+        Ok(Tokens { ids })
+    }
+
+    /// Width of a batch whose longest text has `longest` tokens.
+    #[must_use]
+    pub fn width(&self, longest: usize) -> usize {
+        match self.padding {
+            Padding::Longest => longest,
+            Padding::Fixed(length) => length,
+        }
+    }
+
+    /// Appends one row of `width` ids to `ids`, and ones and zeros for tokens and padding to `mask`.
+    pub fn fill_row(&self, tokens: &Tokens, width: usize, ids: &mut Vec<i64>, mask: &mut Vec<i64>) {
+        let padding = width.saturating_sub(tokens.ids.len());
+        let pad = |ids: &mut Vec<i64>, mask: &mut Vec<i64>| {
+            ids.extend(std::iter::repeat_n(i64::from(self.pad_id), padding));
+            mask.extend(std::iter::repeat_n(0, padding));
+        };
+        if self.pad_left {
+            pad(ids, mask);
+        }
+        ids.extend(tokens.ids.iter().map(|&id| i64::from(id)));
+        mask.extend(std::iter::repeat_n(1, tokens.ids.len()));
+        if !self.pad_left {
+            pad(ids, mask);
+        }
+    }
+}
+
+/// At most `bytes` bytes of `text`, ending at a character and, if there is a blank in the last half,
+/// before it.
+fn cut(text: &str, bytes: usize) -> &str {
+    if text.len() <= bytes {
+        return text;
+    }
+    let end = (0..=bytes).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    let piece = &text[..end];
+    match piece.rfind(char::is_whitespace) {
+        Some(blank) if blank >= piece.len() / 2 => &piece[..blank],
+        _ => piece,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cut;
+
+    #[test]
+    fn text_is_cut_at_characters_and_blanks() {
+        assert_eq!(cut("short", 10), "short");
+        assert_eq!(cut("one two three", 10), "one two");
+        assert_eq!(cut("aaaaaaaaaaaa", 10), "aaaaaaaaaa");
+        assert_eq!(cut("ééééé", 5), "éé");
+        assert_eq!(cut("a bbbbbbbbbbbbb", 10), "a bbbbbbbb");
+    }
+}
