@@ -392,7 +392,7 @@ COMMENT ON FUNCTION image_info(bytea) IS
 ------------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION imgvec_model_list(OUT name text, OUT family text, OUT modalities text[], OUT dims integer,
-    OUT precision text, OUT digest text, OUT path text, OUT licence text, OUT state text, OUT detail text,
+    OUT "precision" text, OUT digest text, OUT path text, OUT license text, OUT state text, OUT detail text,
     OUT memory_bytes bigint)
     RETURNS SETOF record AS 'MODULE_PATHNAME', 'imgvec_model_list_wrapper'
     LANGUAGE C STABLE PARALLEL SAFE ROWS 10 COST 10000;
@@ -404,12 +404,12 @@ COMMENT ON VIEW imgvec_models IS
 GRANT SELECT ON imgvec_models TO PUBLIC;
 
 CREATE FUNCTION imgvec_backend_counters(OUT images_embedded bigint, OUT texts_embedded bigint, OUT model_runs bigint,
-    OUT cache_hits bigint, OUT cache_misses bigint, OUT cache_entries bigint, OUT preprocessing_ms double precision,
-    OUT inference_ms double precision)
+    OUT cache_hits bigint, OUT cache_misses bigint, OUT cache_entries bigint, OUT encoder_cpu_ms double precision,
+    OUT inference_cpu_ms double precision)
     RETURNS record AS 'MODULE_PATHNAME', 'imgvec_backend_counters_wrapper' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION imgvec_backend_counters() IS 'what encoders did in this session; see the view imgvec_backend_stats';
 
 CREATE VIEW imgvec_backend_stats AS SELECT * FROM imgvec_backend_counters();
 COMMENT ON VIEW imgvec_backend_stats IS
-    'what encoders did in this session: inputs through a model, answers from the embedding cache, and CPU time of this process''s main thread';
+    'what encoders did in this session: inputs through a model, answers from the embedding cache, and processor time, of which inference_cpu_ms is the bare model runs';
 GRANT SELECT ON imgvec_backend_stats TO PUBLIC;

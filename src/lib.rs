@@ -9,7 +9,9 @@
 
 pgrx::pg_module_magic!();
 
+mod embed;
 mod error;
+mod guc;
 mod types;
 
 /// Runs once, when the server first loads the library into a process. It defines settings and nothing
@@ -17,5 +19,5 @@ mod types;
 /// preloads us forks.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
-
+    guc::define();
 }

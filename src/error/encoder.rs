@@ -1,1 +1,129 @@
+//! Words for what can go wrong between a package and an embedding: runtime, graph, tokenizer, output.
 
+use super::image::sentence;
+use super::package::list;
+use super::{Code, Report};
+use imgvec_encoder::encoder::{EncodeError, Warning};
+use imgvec_encoder::image::PreprocessError;
+use imgvec_encoder::package::{DigestError, Modality};
+use imgvec_encoder::runtime::RuntimeError;
+use imgvec_encoder::text::TextError;
+
+const COPY_OR_UPGRADE: &str = "Copy the model's directory again, whole, or use a newer ONNX Runtime.";
+const INSTALL_RUNTIME: &str = "Install ONNX Runtime beside the extension with \"make install\", or have a superuser set \
+                               imgvec.onnxruntime_library to the path of libonnxruntime.so.";
+
+impl From<RuntimeError> for Report {
+    fn from(error: RuntimeError) -> Self {
+        let message = error.to_string();
+        match error {
+            RuntimeError::NotFound { candidates } => Self::new(Code::ERRCODE_UNDEFINED_FILE, message)
+                .detail(format!("Tried {}.", list(candidates.iter().map(|path| path.to_string_lossy()))))
+                .hint(INSTALL_RUNTIME),
+            RuntimeError::NotOnnxRuntime { reason, .. } => Self::new(Code::ERRCODE_UNDEFINED_FILE, message)
+                .detail(sentence(&reason))
+                .hint(INSTALL_RUNTIME),
+            RuntimeError::TooOld { needed, .. } => Self::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
+                .detail(format!("The oldest version that works is {needed}."))
+                .hint(INSTALL_RUNTIME),
+            RuntimeError::Start { reason, .. } | RuntimeError::Thread { reason } => {
+                Self::new(Code::ERRCODE_SYSTEM_ERROR, message)
+                    .detail(sentence(&reason))
+                    .hint("Check the limits on memory and threads of the server's system user.")
+            }
+            RuntimeError::NotLoaded => Self::new(Code::ERRCODE_INTERNAL_ERROR, message).hint(INSTALL_RUNTIME),
+        }
+    }
+}
+
+impl From<TextError> for Report {
+    fn from(error: TextError) -> Self {
+        match error {
+            TextError::Tokenizer(reason) => {
+                Self::new(Code::ERRCODE_CONFIG_FILE_ERROR, "could not tokenize the text")
+                    .detail(sentence(&reason))
+                    .hint("Copy the model's tokenizer.json again.")
+            }
+            TextError::IdOutOfRange { .. } => {
+                Self::new(Code::ERRCODE_CONFIG_FILE_ERROR, "tokenizer and graph of the model do not match")
+                    .detail(sentence(&error))
+                    .hint("Supply the tokenizer.json that belongs to the graph.")
+            }
+            TextError::Interrupted => super::interrupted(),
+        }
+    }
+}
+
+impl From<DigestError> for Report {
+    fn from(error: DigestError) -> Self {
+        match error {
+            DigestError::Package(error) => error.into(),
+            DigestError::Interrupted => super::interrupted(),
+        }
+    }
+}
+
+/// Why something could not be embedded. `place` says which input of a batch is meant, from 0, or
+/// nothing for a call with one input.
+pub fn encode_error(error: EncodeError, place: impl Fn(usize) -> Option<usize>) -> Report {
+    let message = error.to_string();
+    let reason_of_graph = |code, reason: &str, hint: &str| {
+        Report::new(code, message.clone()).detail(sentence(&reason)).hint(hint)
+    };
+    match error {
+        EncodeError::Interrupted => super::interrupted(),
+        EncodeError::NoTower { modality, .. } => Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
+            .detail(match modality {
+                Modality::Image => "Its package has no graph that takes pixels.",
+                Modality::Text => "Its package has no graph that takes tokens, or no tokenizer.json.",
+            })
+            .hint("The column \"modalities\" of the view imgvec_models says what each model embeds."),
+        EncodeError::Image { index, source } => at(Report::from(source), place(index), "image"),
+        EncodeError::Preprocess { index, source } => match source {
+            PreprocessError::Image(source) => at(Report::from(source), place(index), "image"),
+            PreprocessError::OutputLength { .. } => {
+                Report::new(Code::ERRCODE_INTERNAL_ERROR, message).detail(sentence(&source))
+            }
+        },
+        EncodeError::Text { index, source } => at(Report::from(source), place(index), "text"),
+        EncodeError::Package(error) => error.into(),
+        EncodeError::Runtime(error) => error.into(),
+        EncodeError::Load { reason, .. } => {
+            reason_of_graph(Code::ERRCODE_CONFIG_FILE_ERROR, &reason, COPY_OR_UPGRADE)
+        }
+        EncodeError::Run { reason, .. } => reason_of_graph(
+            Code::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
+            &reason,
+            "Check the package's preprocessing and input settings against the model's documentation.",
+        ),
+        EncodeError::TokenizerMismatch { reason, .. } => reason_of_graph(
+            Code::ERRCODE_CONFIG_FILE_ERROR,
+            &reason,
+            "Supply the tokenizer.json that belongs to the graph.",
+        ),
+        EncodeError::OutputShape { shape, .. } => Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
+            .detail(format!("Its shape is {shape:?}."))
+            .hint("Name the output that is the embedding, or its pooling, in imgvec.toml."),
+        EncodeError::Dimensions { .. } => Report::new(Code::ERRCODE_CONFIG_FILE_ERROR, message)
+            .detail("All embeddings of a model have the same number of dimensions.")
+            .hint("Supply both towers of one model, with their projections."),
+        EncodeError::Flawed { flaw, .. } => Report::new(Code::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION, message)
+            .detail(sentence(&flaw))
+            .hint("Check that the graph's file is undamaged, or use its fp32 form."),
+    }
+}
+
+/// Adds the 1-based position in a batch.
+fn at(report: Report, place: Option<usize>, what: &str) -> Report {
+    match place {
+        Some(place) => report.detail_after(&format!("This is {what} {} of the array.", place + 1)),
+        None => report,
+    }
+}
+
+/// Something that works, with more memory than it should.
+pub fn warning(warning: &Warning, model: &str) -> Report {
+    Report::new(Code::ERRCODE_WARNING, format!("backends do not share the weights of model \"{model}\""))
+        .detail(sentence(warning))
+        .hint("Let the server write to imgvec.cache_directory, or set it to an empty string.")
+}

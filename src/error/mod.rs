@@ -3,7 +3,9 @@
 //! The crates return small enums of facts; `vector` and `encoder` here word them. Everything else calls
 //! [`OrRaise::or_raise`].
 
-mod encoder;
+pub mod encoder;
+pub mod image;
+mod package;
 pub mod vector;
 
 pub use pgrx::pg_sys::errcodes::PgSqlErrorCode as Code;
@@ -30,6 +32,15 @@ impl Report {
         self
     }
 
+    /// Adds a sentence behind the detail.
+    pub fn detail_after(mut self, sentence: &str) -> Self {
+        self.detail = Some(match self.detail {
+            Some(detail) => format!("{detail} {sentence}"),
+            None => sentence.to_owned(),
+        });
+        self
+    }
+
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
@@ -46,6 +57,12 @@ impl Report {
         report.report(level);
     }
 
+    /// The error in one paragraph, for a column of a view.
+    pub fn summary(&self) -> String {
+        let parts = [self.detail.as_deref(), self.hint.as_deref()];
+        parts.into_iter().flatten().fold(format!("{}.", self.message), |text, part| text + " " + part)
+    }
+
     /// Raises the error: unwinds to the server, running every `Drop` on the way.
     pub fn raise(self) -> ! {
         self.report(PgLogLevel::ERROR);
@@ -56,6 +73,12 @@ impl Report {
     pub fn warn(self) {
         self.report(PgLogLevel::WARNING);
     }
+}
+
+/// A call that stopped because an interrupt was pending, but is not any more: the server's own words
+/// come first, from the interrupt check.
+pub fn interrupted() -> Report {
+    Report::new(Code::ERRCODE_QUERY_CANCELED, "canceling statement due to an interrupt")
 }
 
 /// Unwrapping that raises a worded error.

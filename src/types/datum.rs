@@ -12,7 +12,7 @@
 use crate::error::{Code, OrRaise, Report, vector};
 use imgvec_vector::Dim;
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
-use pgrx::datum::{Datum, FromDatum, UnboxDatum};
+use pgrx::datum::{Datum, FromDatum, IntoDatum, UnboxDatum};
 use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
@@ -159,14 +159,6 @@ impl NewVector {
         vector
     }
 
-    /// A copy, after checking that every element is finite.
-    pub fn from_checked(elements: &[f32]) -> Self {
-        if let Some(index) = elements.iter().position(|element| !element.is_finite()) {
-            vector::not_finite(index).raise();
-        }
-        Self::from_slice(elements)
-    }
-
     pub fn elements_mut(&mut self) -> &mut [f32] {
         // SAFETY: `zeroed` allocated `dim` elements behind the header.
         unsafe {
@@ -232,20 +224,28 @@ unsafe impl BoxRet for NewVectorArray {
 
 sql_name!(NewVectorArray, "imgvec[]");
 
-/// A `text` argument as UTF-8, whatever the encoding of the database.
-pub struct Text<'a>(Cow<'a, str>);
+/// A `text` argument, also as UTF-8, whatever the encoding of the database.
+pub struct Text<'a> {
+    stored: &'a [u8],
+    utf8: Cow<'a, str>,
+}
 
 impl Text<'_> {
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.utf8
+    }
+
+    /// The same text to return.
+    pub fn to_new(&self) -> NewText {
+        NewText(self.stored.to_vec())
     }
 }
 
 impl FromDatum for Text<'_> {
     unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, oid: pg_sys::Oid) -> Option<Self> {
         // SAFETY: text and bytea have one layout; the caller vouches for text.
-        let bytes = unsafe { <&[u8]>::from_polymorphic_datum(datum, is_null, oid)? };
-        Some(Text(to_utf8(bytes)))
+        let stored = unsafe { <&[u8]>::from_polymorphic_datum(datum, is_null, oid)? };
+        Some(Text { stored, utf8: to_utf8(stored) })
     }
 }
 
@@ -302,6 +302,86 @@ unsafe impl UnboxDatum for Text<'_> {
 }
 
 sql_name!(Text<'_>, "text");
+
+/// A `text` value to return, in the encoding of the database.
+pub struct NewText(Vec<u8>);
+
+impl NewText {
+    /// From text that may hold any character: what the database cannot encode is an error there.
+    pub fn from_utf8(text: &str) -> Self {
+        let length = i32::try_from(text.len()).expect("messages are short");
+        // SAFETY: `text` is readable for `length`; the result is either `text` itself or a NUL-terminated copy.
+        unsafe {
+            let converted =
+                pg_sys::pg_any_to_server(text.as_ptr().cast(), length, pg_sys::pg_enc::PG_UTF8 as i32);
+            if converted.cast_const().cast() == text.as_ptr() {
+                Self(text.as_bytes().to_vec())
+            } else {
+                Self(std::ffi::CStr::from_ptr(converted).to_bytes().to_vec())
+            }
+        }
+    }
+}
+
+impl IntoDatum for NewText {
+    fn into_datum(self) -> Option<pg_sys::Datum> {
+        // text and bytea have one layout.
+        self.0.as_slice().into_datum()
+    }
+
+    fn type_oid() -> pg_sys::Oid {
+        pg_sys::TEXTOID
+    }
+}
+
+// SAFETY: the datum points to a complete text in the caller's memory context.
+unsafe impl BoxRet for NewText {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
+        let datum = self.into_datum().expect("never NULL");
+        // SAFETY: as above.
+        unsafe { fcinfo.return_raw_datum(datum) }
+    }
+}
+
+sql_name!(NewText, "text");
+
+/// One row to return from a function with OUT parameters, in their order.
+pub struct NewRecord(Vec<Option<pg_sys::Datum>>);
+
+impl NewRecord {
+    pub fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Adds the next column; its type must be the one that the SQL declares.
+    pub fn column(mut self, value: Option<impl IntoDatum>) -> Self {
+        self.0.push(value.and_then(IntoDatum::into_datum));
+        self
+    }
+}
+
+// SAFETY: the server forms the tuple by the row type of the function, whose columns are counted first.
+unsafe impl BoxRet for NewRecord {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
+        let mut nulls: Vec<bool> = self.0.iter().map(Option::is_none).collect();
+        let mut values: Vec<pg_sys::Datum> =
+            self.0.into_iter().map(|value| value.unwrap_or(pg_sys::Datum::null())).collect();
+        let mut row_type = ptr::null_mut();
+        // SAFETY: fcinfo is valid during the call; the arrays have as many entries as the row has columns.
+        unsafe {
+            pg_sys::get_call_result_type(fcinfo.as_mut_ptr(), ptr::null_mut(), &raw mut row_type);
+            assert!(
+                !row_type.is_null() && usize::try_from((*row_type).natts) == Ok(values.len()),
+                "the SQL declares the columns"
+            );
+            let row_type = pg_sys::BlessTupleDesc(row_type);
+            let tuple = pg_sys::heap_form_tuple(row_type, values.as_mut_ptr(), nulls.as_mut_ptr());
+            fcinfo.return_raw_datum(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data))
+        }
+    }
+}
+
+sql_name!(NewRecord, "record");
 
 /// A `bytea` argument that is not fetched before its size is known.
 pub struct Bytea<'a> {

@@ -14,7 +14,7 @@ use simsimd::SpatialSimilarity;
 #[must_use]
 pub fn l2_squared(a: &[f32], b: &[f32]) -> f64 {
     match f32::l2sq(a, b) {
-        Some(d) if d.is_finite() && d > F32_UNRELIABLE => d,
+        Some(d) if F32_RELIABLE.contains(&d) => d,
         _ => scalar::l2_squared(a, b),
     }
 }
@@ -40,17 +40,23 @@ pub fn inner_product(a: &[f32], b: &[f32]) -> f64 {
     }
 }
 
-/// Cosine distance, `1 - cos`, within `0..=2`. NaN if either vector is zero: a zero vector has no
-/// direction, and NaN sorts behind every number, as in pgvector.
+/// Cosine distance, `1 - cos`, within `0..=2`, and exactly 0 between equal vectors. NaN if either vector
+/// is zero: a zero vector has no direction, and NaN sorts behind every number, as in pgvector.
+///
+/// Three inner products rather than simsimd's fused kernel, which approximates the square root: at 512
+/// dimensions that costs 60 ns more, and buys a distance to itself of 0 instead of about 1e-8.
 ///
 /// # Panics
 /// If the lengths differ.
 #[must_use]
 pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    match <f32 as SpatialSimilarity>::cosine(a, b) {
-        // simsimd answers 1 or 0 where a norm is zero (or became zero or infinite in f32), and 0 for
-        // NaN: those two values are not to be trusted.
-        Some(d) if d.is_finite() && d > 0.0 && d != 1.0 => d.min(2.0),
+    let dot = <f32 as SpatialSimilarity>::dot;
+    match (dot(a, b), dot(a, a), dot(b, b)) {
+        (Some(ab), Some(aa), Some(bb))
+            if ab.is_finite() && F32_RELIABLE.contains(&aa) && F32_RELIABLE.contains(&bb) =>
+        {
+            1.0 - (ab / (aa * bb).sqrt()).clamp(-1.0, 1.0)
+        }
         _ => scalar::cosine(a, b),
     }
 }
@@ -91,9 +97,9 @@ pub fn spherical(a: &[f32], b: &[f32]) -> f64 {
     inner_product(a, b).clamp(-1.0, 1.0).acos() / std::f64::consts::PI
 }
 
-/// A squared distance below this may have lost addends to underflow: f32 squares of elements below
-/// about 1e-19 are subnormal or zero.
-const F32_UNRELIABLE: f64 = 1e-30;
+/// Sums of squares outside may have lost addends: f32 squares of elements below about 1e-19 are
+/// subnormal or zero, and of elements above about 1e19 infinite.
+const F32_RELIABLE: std::ops::Range<f64> = 1e-30..3e38;
 
 /// The references: plain loops in f64.
 pub mod scalar {
@@ -159,7 +165,7 @@ mod tests {
             prop_assert_eq!(l2(&a, &a), 0.0);
             prop_assert_eq!(l1(&a, &a), 0.0);
             if norm(&a) > 0.0 {
-                prop_assert!(cosine(&a, &a).abs() <= 1e-6);
+                prop_assert_eq!(cosine(&a, &a), 0.0);
             }
         }
 
@@ -167,7 +173,7 @@ mod tests {
         fn distances_are_symmetric((a, b) in vectors()) {
             prop_assert_eq!(l2(&a, &b), l2(&b, &a));
             prop_assert_eq!(l1(&a, &b), l1(&b, &a));
-            prop_assert!((cosine(&a, &b) - cosine(&b, &a)).abs() <= 1e-7);
+            prop_assert_eq!(cosine(&a, &b), cosine(&b, &a));
         }
     }
 
@@ -193,8 +199,7 @@ mod tests {
     #[test]
     fn orthogonal_and_opposite() {
         assert_eq!(cosine(&[1.0, 0.0], &[0.0, 1.0]), 1.0);
-        assert!((cosine(&[1.0, 1.0], &[-1.0, -1.0]) - 2.0).abs() < 1e-6);
-        assert!(cosine(&[1.0, 1.0], &[-1.0, -1.0]) <= 2.0);
+        assert_eq!(cosine(&[1.0, 1.0], &[-1.0, -1.0]), 2.0);
         assert_eq!(spherical(&[1.0, 0.0], &[0.0, 1.0]), 0.5);
     }
 

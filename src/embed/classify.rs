@@ -1,0 +1,118 @@
+//! Zero-shot classification: which of some labels an image looks most like.
+//!
+//! Each label is put into the model's prompt templates, the template embeddings are averaged and scaled
+//! to unit length (CLIP, Radford et al. 2021, section 3.1.4), and its cosine to the image becomes a score
+//! by the model's own rule: a softmax with temperature over the given labels, or a sigmoid with bias for
+//! each label by itself (SigLIP, Zhai et al. 2023).
+
+use super::cache::Kind;
+use super::functions::image_embedding;
+use super::session::{self, Session};
+use crate::error::vector::different_dims;
+use crate::error::{Code, Report};
+use crate::guc;
+use crate::types::datum::{Bytea, NewText, Text, Vector};
+use imgvec_encoder::package::Scoring;
+use imgvec_vector::{arithmetic, distance};
+use pgrx::Array;
+use pgrx::prelude::*;
+
+type Rows = TableIterator<'static, (name!(label, NewText), name!(score, f32))>;
+
+/// Unit vectors of the labels, `[labels][dim]`.
+fn label_embeddings(
+    session: &mut Session,
+    model: &str,
+    labels: &[Text<'_>],
+) -> Result<Vec<Vec<f32>>, Report> {
+    let templates = session.model(model)?.encoder.package().classification.templates.clone();
+    let prompts: Vec<String> = labels
+        .iter()
+        .flat_map(|label| templates.iter().map(|template| template.replace("{}", label.as_str())))
+        .collect();
+    let embeddings =
+        session.embed(model, Kind::Label, prompts.len(), |index| Ok(Some(prompts[index].as_str())))?;
+    let embeddings: Vec<_> = embeddings.into_iter().flatten().collect();
+    Ok(embeddings
+        .chunks_exact(templates.len())
+        .map(|of_label| {
+            let mut sum = vec![0.0; of_label[0].len()];
+            for embedding in of_label {
+                sum.iter_mut().zip(&**embedding).for_each(|(sum, element)| *sum += element);
+            }
+            let mut unit = vec![0.0; sum.len()];
+            arithmetic::normalize(&sum, &mut unit);
+            unit
+        })
+        .collect())
+}
+
+fn scores(scoring: Scoring, cosines: &[f64]) -> Vec<f64> {
+    match scoring {
+        Scoring::Softmax { temperature } => {
+            let largest = cosines.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let powers: Vec<f64> =
+                cosines.iter().map(|cosine| ((cosine - largest) / f64::from(temperature)).exp()).collect();
+            let total: f64 = powers.iter().sum();
+            powers.iter().map(|power| power / total).collect()
+        }
+        Scoring::Sigmoid { scale, bias } => cosines
+            .iter()
+            .map(|cosine| 1.0 / (1.0 + (-(f64::from(scale) * cosine + f64::from(bias))).exp()))
+            .collect(),
+    }
+}
+
+fn classify(embedding: &[f32], labels: &Array<'_, Text<'_>>, model: &str) -> Rows {
+    let labels: Vec<Text<'_>> = labels
+        .iter()
+        .map(|label| {
+            label.unwrap_or_else(|| {
+                Report::new(Code::ERRCODE_NULL_VALUE_NOT_ALLOWED, "labels must not contain nulls")
+                    .hint("Remove the null from the array of labels.")
+                    .raise()
+            })
+        })
+        .collect();
+    let (vectors, scoring) = session::with(|session| {
+        let vectors = label_embeddings(session, model, &labels)?;
+        Ok((vectors, session.model(model)?.encoder.package().classification.scoring))
+    });
+    if let Some(other) = vectors.first().filter(|vector| vector.len() != embedding.len()) {
+        different_dims(embedding.len(), other.len()).raise();
+    }
+    let cosines: Vec<f64> = vectors.iter().map(|vector| 1.0 - distance::cosine(embedding, vector)).collect();
+    if cosines.iter().any(|cosine| cosine.is_nan()) {
+        Report::new(Code::ERRCODE_DATA_EXCEPTION, "a zero vector cannot be classified")
+            .detail("It has no direction to compare with those of the labels.")
+            .raise();
+    }
+    let mut rows: Vec<(NewText, f32)> = labels
+        .iter()
+        .zip(scores(scoring, &cosines))
+        .map(|(label, score)| (label.to_new(), score as f32))
+        .collect();
+    rows.sort_by(|a, b| b.1.total_cmp(&a.1));
+    TableIterator::new(rows)
+}
+
+#[pg_extern]
+fn classify_image(image: Bytea<'_>, labels: Array<'_, Text<'_>>) -> Rows {
+    let model = guc::default_model();
+    classify(&image_embedding(&image, &model), &labels, &model)
+}
+
+#[pg_extern]
+fn classify_image_with(image: Bytea<'_>, labels: Array<'_, Text<'_>>, model: Text<'_>) -> Rows {
+    classify(&image_embedding(&image, model.as_str()), &labels, model.as_str())
+}
+
+#[pg_extern]
+fn classify_embedding(embedding: Vector<'_>, labels: Array<'_, Text<'_>>) -> Rows {
+    classify(embedding.elements(), &labels, &guc::default_model())
+}
+
+#[pg_extern]
+fn classify_embedding_with(embedding: Vector<'_>, labels: Array<'_, Text<'_>>, model: Text<'_>) -> Rows {
+    classify(embedding.elements(), &labels, model.as_str())
+}

@@ -1,0 +1,12 @@
+//! SQL functions over the encoders, and the state that a backend keeps for them.
+//!
+//! A call goes: name → [`session`] (package found, checked once a statement) → [`cache`] (answered?) →
+//! encoder (runtime loaded, tower opened, run) → cache. No server call happens while a model runs except
+//! the reading of two interrupt flags.
+
+mod cache;
+mod classify;
+mod functions;
+mod models;
+mod server;
+mod session;

@@ -1,0 +1,121 @@
+//! The rows behind the views `imgvec_models` and `imgvec_backend_stats`.
+
+use super::server;
+use super::session;
+use crate::error::Report;
+use crate::guc;
+use crate::types::datum::{NewRecord, NewText};
+use imgvec_encoder::package::{Listed, Modality, Package};
+use pgrx::prelude::*;
+use std::time::Duration;
+
+type ModelRows = TableIterator<
+    'static,
+    (
+        name!(name, NewText),
+        name!(family, Option<NewText>),
+        name!(modalities, Option<Vec<String>>),
+        name!(dims, Option<i32>),
+        name!(precision, Option<NewText>),
+        name!(digest, Option<NewText>),
+        name!(path, Option<NewText>),
+        name!(license, Option<NewText>),
+        name!(state, NewText),
+        name!(detail, Option<NewText>),
+        name!(memory_bytes, Option<i64>),
+    ),
+>;
+
+fn modality_name(modality: Modality) -> &'static str {
+    match modality {
+        Modality::Image => "image",
+        Modality::Text => "text",
+    }
+}
+
+fn text(text: &str) -> NewText {
+    NewText::from_utf8(text)
+}
+
+#[pg_extern]
+fn imgvec_model_list() -> ModelRows {
+    let may_see_paths = server::may_see_paths();
+    let cache_dir = guc::cache_directory();
+    let rows: Vec<_> = Package::list(&guc::model_path())
+        .into_iter()
+        .map(|Listed { name, dir, package }| {
+            pgrx::check_for_interrupts!();
+            let path = may_see_paths.then(|| text(&dir.to_string_lossy()));
+            let package = package.map_err(Report::from).and_then(|package| {
+                let digest = package.digest_interruptible(cache_dir.as_deref(), server::interrupt_pending)?;
+                Ok((package, digest))
+            });
+            match package {
+                Ok((package, digest)) => {
+                    let memory = session::with(|session| {
+                        Ok(session
+                            .model_if_open(&name)
+                            .filter(|model| model.digest == digest)
+                            .map(|model| model.encoder.loaded().iter().map(|graph| graph.bytes).sum::<u64>()))
+                    });
+                    (
+                        text(&name),
+                        Some(text(package.family.name())),
+                        Some(
+                            package
+                                .modalities
+                                .iter()
+                                .map(|modality| modality_name(*modality).to_owned())
+                                .collect(),
+                        ),
+                        package.dim.and_then(|dim| i32::try_from(dim).ok()),
+                        Some(text(package.precision.name())),
+                        Some(text(&digest.to_string())),
+                        path,
+                        package.license.as_deref().map(text),
+                        text(if memory.is_some() { "loaded" } else { "available" }),
+                        None,
+                        memory.and_then(|bytes| i64::try_from(bytes).ok()),
+                    )
+                }
+                Err(error) => {
+                    let detail = error.summary();
+                    (
+                        text(&name),
+                        None,
+                        None,
+                        None,
+                        None,
+                        None,
+                        path,
+                        None,
+                        text("broken"),
+                        Some(text(&detail)),
+                        None,
+                    )
+                }
+            }
+        })
+        .collect();
+    TableIterator::new(rows)
+}
+
+#[pg_extern]
+fn imgvec_backend_counters() -> NewRecord {
+    let integer = |value: u64| Some(i64::try_from(value).unwrap_or(i64::MAX));
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+    session::with(|session| {
+        let cost = session.models().map(|model| model.encoder.cost());
+        let (runs, inference) =
+            cost.fold((0, Duration::ZERO), |(runs, cpu), cost| (runs + cost.runs, cpu + cost.cpu));
+        Ok(NewRecord::new()
+            .column(integer(session.counters.images))
+            .column(integer(session.counters.texts))
+            .column(integer(runs))
+            .column(integer(session.cache.hits))
+            .column(integer(session.cache.misses))
+            .column(integer(u64::try_from(session.cache.len()).unwrap_or(u64::MAX)))
+            .column(Some(milliseconds(session.counters.cpu)))
+            .column(Some(milliseconds(inference))))
+    })
+}

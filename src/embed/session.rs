@@ -1,0 +1,230 @@
+//! What a backend keeps between calls: open encoders, the embedding cache, counters.
+//!
+//! Loaded in the backend on first use, never in the postmaster. A model's files are looked at again once
+//! in each statement; when they have changed, the model is opened anew.
+
+use super::cache::{EmbeddingCache, Key, Kind};
+use super::server;
+use crate::error::{Report, encoder};
+use crate::guc;
+use imgvec_encoder::image::ImageLimits;
+use imgvec_encoder::package::{ModelDigest, Package};
+use imgvec_encoder::runtime::{self, process_cpu};
+use imgvec_encoder::{EncodeError, Encoder, EncoderOptions};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A vector of unit length, shared with the cache.
+pub type Embedding = Rc<[f32]>;
+
+/// An open model.
+pub struct Model {
+    pub encoder: Encoder,
+    pub digest: ModelDigest,
+    found_by: Settings,
+    checked_in_statement: i64,
+}
+
+/// The settings that decide how a model is opened.
+#[derive(PartialEq)]
+struct Settings {
+    model_path: Vec<u8>,
+    threads: usize,
+    image_limits: ImageLimits,
+}
+
+impl Settings {
+    fn current() -> Self {
+        Self {
+            model_path: guc::model_path_setting(),
+            threads: guc::threads(),
+            image_limits: guc::image_limits(),
+        }
+    }
+}
+
+/// What encoders did in this backend.
+#[derive(Default)]
+pub struct Counters {
+    pub images: u64,
+    pub texts: u64,
+    /// Processor time of encoders, all threads: decoding, tokenizing and model runs.
+    pub cpu: Duration,
+}
+
+/// The state of the backend.
+pub struct Session {
+    models: HashMap<String, Model>,
+    pub cache: EmbeddingCache,
+    pub counters: Counters,
+}
+
+thread_local! {
+    static SESSION: RefCell<Option<Session>> = const { RefCell::new(None) };
+}
+
+/// Runs `work` with the session. The error is raised after the borrow has ended, so that a failed call
+/// leaves the session usable.
+pub fn with<T>(work: impl FnOnce(&mut Session) -> Result<T, Report>) -> T {
+    let result = SESSION.with_borrow_mut(|session| {
+        work(session.get_or_insert_with(|| Session {
+            models: HashMap::new(),
+            cache: EmbeddingCache::new(),
+            counters: Counters::default(),
+        }))
+    });
+    match result {
+        Ok(value) => value,
+        Err(report) => {
+            // A cancelled run ends as PostgreSQL words it: user request, timeout or termination.
+            pgrx::check_for_interrupts!();
+            report.raise()
+        }
+    }
+}
+
+impl Session {
+    /// Models that are open, by name.
+    pub fn model_if_open(&self, name: &str) -> Option<&Model> {
+        self.models.get(name)
+    }
+
+    /// All open models.
+    pub fn models(&self) -> impl Iterator<Item = &Model> {
+        self.models.values()
+    }
+
+    /// The open model of a name, opened if it is not, reopened if its files or settings changed.
+    pub fn model(&mut self, name: &str) -> Result<&mut Model, Report> {
+        let statement = server::statement_start();
+        let settings = Settings::current();
+        let is_current = self.models.get(name).is_some_and(|model| {
+            model.found_by == settings
+                && (model.checked_in_statement == statement || !model.encoder.package().changed_since_open())
+        });
+        if !is_current {
+            self.models.remove(name);
+            let model = open(name, settings)?;
+            self.models.insert(name.to_owned(), model);
+        }
+        let model = self.models.get_mut(name).expect("just opened");
+        model.checked_in_statement = statement;
+        Ok(model)
+    }
+
+    /// Embeddings of inputs of one kind, in order: from the cache, or by one run over those that are
+    /// missing, each distinct input once. `input` fetches an input by position.
+    ///
+    /// Inputs pass in groups of [`GROUP`], so that memory is bounded by a group and a cancelled call has
+    /// kept the groups before.
+    pub fn embed<I: AsRef<[u8]>>(
+        &mut self,
+        name: &str,
+        kind: Kind,
+        count: usize,
+        mut input: impl FnMut(usize) -> Result<Option<I>, Report>,
+    ) -> Result<Vec<Option<Embedding>>, Report> {
+        let digest = self.model(name)?.digest;
+        let mut embeddings = Vec::with_capacity(count);
+        for start in (0..count).step_by(GROUP) {
+            let end = count.min(start + GROUP);
+            let inputs = (start..end).map(&mut input).collect::<Result<Vec<_>, _>>()?;
+            self.embed_group(name, digest, kind, start, &inputs, &mut embeddings)?;
+            pgrx::check_for_interrupts!();
+        }
+        Ok(embeddings)
+    }
+
+    fn embed_group<I: AsRef<[u8]>>(
+        &mut self,
+        name: &str,
+        digest: ModelDigest,
+        kind: Kind,
+        start: usize,
+        inputs: &[Option<I>],
+        embeddings: &mut Vec<Option<Embedding>>,
+    ) -> Result<(), Report> {
+        let keys: Vec<Option<Key>> = inputs
+            .iter()
+            .map(|input| input.as_ref().map(|input| Key::new(digest, kind, input.as_ref())))
+            .collect();
+        let mut found: HashMap<Key, Embedding> = HashMap::new();
+        let mut missing: Vec<usize> = Vec::new();
+        for (position, key) in keys.iter().enumerate() {
+            let Some(key) = key else { continue };
+            if found.contains_key(key) || missing.iter().any(|&other| keys[other] == Some(*key)) {
+                continue;
+            }
+            match self.cache.get(key) {
+                Some(embedding) => {
+                    found.insert(*key, embedding);
+                }
+                None => missing.push(position),
+            }
+        }
+        if !missing.is_empty() {
+            let bytes: Vec<&[u8]> = missing
+                .iter()
+                .map(|&position| inputs[position].as_ref().expect("has a key").as_ref())
+                .collect();
+            let is_batch = embeddings.capacity() > 1;
+            let vectors = self.run(name, kind, &bytes).map_err(|error| {
+                encoder::encode_error(error, |index| is_batch.then(|| start + missing[index]))
+            })?;
+            for (&position, vector) in missing.iter().zip(vectors) {
+                let key = keys[position].expect("missing inputs have a key");
+                let embedding = Embedding::from(vector);
+                self.cache.put(key, Rc::clone(&embedding));
+                found.insert(key, embedding);
+            }
+        }
+        embeddings.extend(keys.iter().map(|key| key.as_ref().map(|key| Rc::clone(&found[key]))));
+        Ok(())
+    }
+
+    fn run(&mut self, name: &str, kind: Kind, inputs: &[&[u8]]) -> Result<Vec<Vec<f32>>, EncodeError> {
+        let model = self.models.get_mut(name).expect("opened by embed");
+        let encoder = &mut model.encoder;
+        let began = process_cpu();
+        let vectors = match kind {
+            Kind::Image => encoder.embed_images(inputs)?,
+            Kind::Text | Kind::Label => {
+                let texts: Vec<&str> = inputs
+                    .iter()
+                    .map(|text| std::str::from_utf8(text).expect("text inputs are UTF-8"))
+                    .collect();
+                encoder.embed_texts(&texts)?
+            }
+        };
+        self.counters.cpu += process_cpu().saturating_sub(began);
+        for warning in encoder.take_warnings() {
+            encoder::warning(&warning, name).warn();
+        }
+        let count = u64::try_from(vectors.len()).expect("a count");
+        match kind {
+            Kind::Image => self.counters.images += count,
+            Kind::Text | Kind::Label => self.counters.texts += count,
+        }
+        Ok(vectors)
+    }
+}
+
+/// Inputs that are held and run together.
+const GROUP: usize = 32;
+
+fn open(name: &str, settings: Settings) -> Result<Model, Report> {
+    let package = Package::find(&guc::model_path(), name)?;
+    runtime::init(&guc::onnxruntime_candidates())?;
+    let cache_dir = guc::cache_directory();
+    let digest = package.digest_interruptible(cache_dir.as_deref(), server::interrupt_pending)?;
+    let options = EncoderOptions {
+        threads: settings.threads,
+        cache_dir,
+        interrupt: server::interrupt_pending,
+        image_limits: settings.image_limits,
+    };
+    let encoder = Encoder::open(package, options).map_err(|error| encoder::encode_error(error, |_| None))?;
+    Ok(Model { encoder, digest, found_by: settings, checked_in_statement: 0 })
+}

@@ -1,0 +1,64 @@
+//! Words for images that were refused.
+
+use super::{Code, Report};
+use imgvec_encoder::image::ImageError;
+
+const FORMATS: &str = "Supply JPEG, PNG, GIF, WebP, BMP or TIFF data in a bytea value.";
+
+impl From<ImageError> for Report {
+    fn from(error: ImageError) -> Self {
+        let detail = sentence(&error);
+        match error {
+            ImageError::Empty | ImageError::UnknownFormat { .. } => {
+                Self::new(Code::ERRCODE_INVALID_BINARY_REPRESENTATION, "could not decode image")
+                    .detail(detail)
+                    .hint(FORMATS)
+            }
+            ImageError::Corrupt { .. } => {
+                Self::new(Code::ERRCODE_INVALID_BINARY_REPRESENTATION, "could not decode image")
+                    .detail(detail)
+                    .hint("Check that the file was stored whole, or save it again with an image editor.")
+            }
+            ImageError::Unsupported { .. } => {
+                Self::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, "image is of a kind that is not supported")
+                    .detail(detail)
+                    .hint(FORMATS)
+            }
+            ImageError::InputTooLarge { len, limit } => too_large(len, limit),
+            ImageError::TooManyPixels { .. } => {
+                Self::new(Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "image is too large")
+                    .detail(detail)
+                    .hint("Scale the image down, or have a superuser raise imgvec.max_image_pixels.")
+            }
+            ImageError::SideTooLong { .. } | ImageError::DecoderMemory { .. } => {
+                Self::new(Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "image is too large")
+                    .detail(detail)
+                    .hint("Scale the image down before it is stored.")
+            }
+            ImageError::OutOfMemory { .. } => Self::new(Code::ERRCODE_OUT_OF_MEMORY, "out of memory")
+                .detail(detail)
+                .hint("Scale the image down, or run fewer embeddings at a time."),
+            ImageError::Interrupted => super::interrupted(),
+        }
+    }
+}
+
+/// An encoded image beyond the limit, noticed before it was read.
+pub fn too_large(size: usize, limit: usize) -> Report {
+    Report::new(Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "image is too large")
+        .detail(format!("The data is {size} bytes long, and the limit is {limit} bytes."))
+        .hint("Scale the image down, or have a superuser raise imgvec.max_image_bytes.")
+}
+
+/// The `Display` of a core error, which is a sentence but for its capital and its period.
+pub fn sentence(error: &impl std::fmt::Display) -> String {
+    let text = error.to_string();
+    let mut chars = text.chars();
+    match chars.next() {
+        Some(first) => {
+            let period = if text.ends_with(['.', '!', '?']) { "" } else { "." };
+            format!("{}{}{period}", first.to_uppercase(), chars.as_str())
+        }
+        None => text,
+    }
+}

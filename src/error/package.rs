@@ -1,0 +1,104 @@
+//! Words for model packages that cannot be used.
+
+use super::image::sentence;
+use super::{Code, Report};
+use imgvec_encoder::package::{FileRole, MalformedFile, PackageError};
+use std::io;
+
+const COPY_AGAIN: &str = "Copy the model's directory again, whole.";
+const SEE_DOCUMENTATION: &str =
+    "The documentation lists the kinds of models that work, and what imgvec.toml can override.";
+
+impl From<PackageError> for Report {
+    fn from(error: PackageError) -> Self {
+        let message = error.to_string();
+        match error {
+            PackageError::InvalidName { .. } => Self::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, message)
+                .detail("A name has letters, digits, \".\", \"_\" and \"-\", and may be \"owner/model\".")
+                .hint("The view imgvec_models lists the models that are there."),
+            PackageError::NotFound { similar, .. } => Self::new(Code::ERRCODE_UNDEFINED_OBJECT, message)
+                .detail("No directory on imgvec.model_path has that name.")
+                .hint(match similar.as_slice() {
+                    [] => "The view imgvec_models lists the models that are there.".to_owned(),
+                    [first, ..] => format!("Perhaps you meant \"{first}\"."),
+                }),
+            PackageError::Missing { role, .. } => Self::new(Code::ERRCODE_UNDEFINED_FILE, message)
+                .detail(match role {
+                    FileRole::Graph => "The package names this file as an ONNX graph.",
+                    FileRole::ExternalData => "An ONNX graph keeps its weights in this file.",
+                    FileRole::Tokenizer => "Text cannot be embedded without the model's tokenizer.",
+                    FileRole::Preprocessing => "Images cannot be embedded without the model's preprocessing.",
+                    FileRole::Config => "The package needs this configuration file.",
+                })
+                .hint(COPY_AGAIN),
+            PackageError::NoGraph { .. } => Self::new(Code::ERRCODE_UNDEFINED_FILE, message)
+                .detail("Graphs are looked for in the directory and in its subdirectory \"onnx\".")
+                .hint("Supply the model's ONNX export; safetensors or pickle files do not work."),
+            PackageError::NoSuchPrecision { found, .. } => Self::new(Code::ERRCODE_UNDEFINED_FILE, message)
+                .detail(format!("It has {}.", list(found.iter().map(|precision| precision.name()))))
+                .hint("Change \"precision\" in imgvec.toml, or supply the graph."),
+            PackageError::Unreadable { source, .. } => {
+                let hint = match source.kind() {
+                    io::ErrorKind::PermissionDenied => {
+                        "Make the model's directory and files readable for the server's system user."
+                    }
+                    _ => COPY_AGAIN,
+                };
+                Self::new(Code::ERRCODE_IO_ERROR, message).detail(sentence(&source)).hint(hint)
+            }
+            PackageError::Malformed { source, .. } => {
+                let hint = match source {
+                    MalformedFile::Toml(_) | MalformedFile::Setting { .. } => "Correct the file imgvec.toml.",
+                    MalformedFile::Preprocessing(_) => SEE_DOCUMENTATION,
+                    MalformedFile::Json(_)
+                    | MalformedFile::NotUtf8
+                    | MalformedFile::TooLarge { .. }
+                    | MalformedFile::Onnx(_)
+                    | MalformedFile::Tokenizer(_) => COPY_AGAIN,
+                };
+                Self::new(Code::ERRCODE_CONFIG_FILE_ERROR, message).detail(sentence(&source)).hint(hint)
+            }
+            PackageError::Truncated { expected, found, .. } => {
+                Self::new(Code::ERRCODE_CONFIG_FILE_ERROR, message)
+                    .detail(format!("It has {found} bytes and should have at least {expected}."))
+                    .hint(COPY_AGAIN)
+            }
+            PackageError::UnsupportedInputs { inputs, unsupported, .. } => {
+                Self::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
+                    .detail(format!(
+                        "Of its inputs {}, there is nothing to feed {} with.",
+                        list(inputs.iter().map(|input| input.name.as_str())),
+                        list(unsupported.iter().map(String::as_str))
+                    ))
+                    .hint(SEE_DOCUMENTATION)
+            }
+            PackageError::NoOutput { wanted, outputs, .. } => {
+                let wanted = wanted.map_or(String::new(), |name| format!("There is no output \"{name}\". "));
+                Self::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
+                    .detail(format!("{wanted}Its outputs are {}.", list(outputs.iter().map(String::as_str))))
+                    .hint("Name the output that is the embedding in imgvec.toml.")
+            }
+            PackageError::TowersDiffer { .. } => Self::new(Code::ERRCODE_CONFIG_FILE_ERROR, message)
+                .detail("Image and text of one model are compared with each other.")
+                .hint("Supply both towers of one model, with their projections."),
+            PackageError::ImageSizeDiffers { graph, preprocessing, .. } => {
+                Self::new(Code::ERRCODE_CONFIG_FILE_ERROR, message)
+                    .detail(format!(
+                        "The graph takes {} x {} pixels, and preprocessing makes {} x {}.",
+                        graph.0, graph.1, preprocessing.0, preprocessing.1
+                    ))
+                    .hint("Correct the preprocessing configuration, or override it in imgvec.toml.")
+            }
+            PackageError::Unsupported { feature, .. } => {
+                Self::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
+                    .detail(format!("It asks for {feature}."))
+                    .hint(SEE_DOCUMENTATION)
+            }
+        }
+    }
+}
+
+/// Quoted names with commas.
+pub fn list(names: impl Iterator<Item = impl std::fmt::Display>) -> String {
+    names.map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,211 @@
+//! Every setting: name, default, limits, one sentence.
+//!
+//! What names a file or bounds a resource is for superusers (FIELD F2 row 35): a session must not make
+//! the server read a file of its choosing. Every setting works with SET LOCAL and ALTER DATABASE; a value
+//! given before the library is loaded is checked when it is.
+
+use crate::error::{Code, Report};
+use imgvec_encoder::image::ImageLimits;
+use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
+use pgrx::pg_sys;
+use std::ffi::{CStr, CString, OsString};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+static MODEL_PATH: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(Some(c"$sharedir/imgvec/models"));
+static ONNXRUNTIME_LIBRARY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static CACHE_DIRECTORY: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(Some(c"pgsql_tmp_imgvec"));
+static DEFAULT_MODEL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"starter"));
+static THREADS: GucSetting<i32> = GucSetting::<i32>::new(1);
+static EMBEDDING_CACHE_ENTRIES: GucSetting<i32> = GucSetting::<i32>::new(1_000);
+static MAX_IMAGE_PIXELS: GucSetting<i32> = GucSetting::<i32>::new(50_000_000);
+static MAX_IMAGE_BYTES: GucSetting<i32> = GucSetting::<i32>::new(64 << 20);
+
+/// Registers the settings and reserves the prefix.
+pub fn define() {
+    GucRegistry::define_string_guc(
+        c"imgvec.model_path",
+        c"Sets the directories that are searched for model packages.",
+        c"Separated by colons; $sharedir stands for the server's share directory.",
+        &MODEL_PATH,
+        GucContext::Suset,
+        GucFlags::SUPERUSER_ONLY,
+    );
+    GucRegistry::define_string_guc(
+        c"imgvec.onnxruntime_library",
+        c"Sets the ONNX Runtime library to load.",
+        c"When empty, libonnxruntime.so is looked for in the imgvec directory of the server's library directory, then on the system's library path. Has no effect after the first embedding of a session.",
+        &ONNXRUNTIME_LIBRARY,
+        GucContext::Suset,
+        GucFlags::SUPERUSER_ONLY,
+    );
+    GucRegistry::define_string_guc(
+        c"imgvec.cache_directory",
+        c"Sets where models are kept in the form that backends share.",
+        c"Relative to the data directory. When empty, nothing is kept, and every backend holds a private copy of its models.",
+        &CACHE_DIRECTORY,
+        GucContext::Suset,
+        GucFlags::SUPERUSER_ONLY,
+    );
+    GucRegistry::define_string_guc(
+        c"imgvec.default_model",
+        c"Sets the model of encoder functions that are called without one.",
+        c"The name of a package on imgvec.model_path; the view imgvec_models lists them.",
+        &DEFAULT_MODEL,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"imgvec.threads",
+        c"Sets the threads that one inference may use.",
+        c"Takes effect for models that are loaded later in the session.",
+        &THREADS,
+        1,
+        64,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"imgvec.embedding_cache_entries",
+        c"Sets how many recent embeddings a session remembers.",
+        c"With 0, a query may run the model once for each row.",
+        &EMBEDDING_CACHE_ENTRIES,
+        0,
+        100_000,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"imgvec.max_image_pixels",
+        c"Sets the largest number of pixels of an image.",
+        c"Decoding takes about 3 to 8 bytes of memory for each pixel.",
+        &MAX_IMAGE_PIXELS,
+        1,
+        1_000_000_000,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"imgvec.max_image_bytes",
+        c"Sets the largest size of an encoded image.",
+        c"An image that is larger is refused before it is read.",
+        &MAX_IMAGE_BYTES,
+        1,
+        1 << 30,
+        GucContext::Suset,
+        GucFlags::UNIT_BYTE,
+    );
+    reserve_prefix();
+}
+
+/// After this, an unknown setting with our prefix is an error rather than a placeholder.
+fn reserve_prefix() {
+    // SAFETY: a NUL-terminated static string.
+    unsafe {
+        #[cfg(feature = "pg14")]
+        pg_sys::EmitWarningsOnPlaceholders(c"imgvec".as_ptr());
+        #[cfg(not(feature = "pg14"))]
+        pg_sys::MarkGUCPrefixReserved(c"imgvec".as_ptr());
+    }
+}
+
+fn string(setting: &'static GucSetting<Option<CString>>) -> Vec<u8> {
+    setting.get().map(CString::into_bytes).unwrap_or_default()
+}
+
+fn path(bytes: Vec<u8>) -> PathBuf {
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
+/// The raw value, to notice changes.
+pub fn model_path_setting() -> Vec<u8> {
+    string(&MODEL_PATH)
+}
+
+/// Directories that are searched for packages, in order.
+pub fn model_path() -> Vec<PathBuf> {
+    string(&MODEL_PATH)
+        .split(|&byte| byte == b':')
+        .filter(|part| !part.is_empty())
+        .map(|part| match part.strip_prefix(b"$sharedir") {
+            Some(rest) => {
+                let mut full = share_directory();
+                full.extend_from_slice(rest);
+                path(full)
+            }
+            None => path(part.to_vec()),
+        })
+        .collect()
+}
+
+/// Where to look for ONNX Runtime, best first.
+pub fn onnxruntime_candidates() -> Vec<PathBuf> {
+    let setting = string(&ONNXRUNTIME_LIBRARY);
+    if !setting.is_empty() {
+        return vec![path(setting)];
+    }
+    // SAFETY: the server sets pkglib_path, a NUL-terminated array, when it starts.
+    let libdir = unsafe { CStr::from_ptr(std::ptr::addr_of!(pg_sys::pkglib_path).cast()) };
+    vec![
+        path(libdir.to_bytes().to_vec()).join("imgvec/libonnxruntime.so"),
+        PathBuf::from("libonnxruntime.so.1"),
+        PathBuf::from("libonnxruntime.so"),
+    ]
+}
+
+/// Where shared forms of models are kept; `None` keeps none.
+pub fn cache_directory() -> Option<PathBuf> {
+    let setting = string(&CACHE_DIRECTORY);
+    // A backend's working directory is the data directory, but say it in full: ONNX Runtime compares
+    // paths of external data.
+    // SAFETY: the server sets DataDir, NUL-terminated, before any backend starts.
+    let data_directory = unsafe { CStr::from_ptr(pg_sys::DataDir) };
+    (!setting.is_empty()).then(|| path(data_directory.to_bytes().to_vec()).join(path(setting)))
+}
+
+/// The model of calls that name none.
+pub fn default_model() -> String {
+    let name = string(&DEFAULT_MODEL);
+    if name.is_empty() {
+        Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, "no default model is set")
+            .detail("The setting \"imgvec.default_model\" is empty.")
+            .hint("Name a model in the call, or set imgvec.default_model to one of the view imgvec_models.")
+            .raise();
+    }
+    String::from_utf8_lossy(&name).into_owned()
+}
+
+/// Threads of one inference.
+pub fn threads() -> usize {
+    usize::try_from(THREADS.get()).expect("bounded by the setting")
+}
+
+/// Capacity of the embedding cache.
+pub fn embedding_cache_entries() -> usize {
+    usize::try_from(EMBEDDING_CACHE_ENTRIES.get()).expect("bounded by the setting")
+}
+
+/// Largest encoded image, in bytes.
+pub fn max_image_bytes() -> usize {
+    usize::try_from(MAX_IMAGE_BYTES.get()).expect("bounded by the setting")
+}
+
+/// What a decoder may use.
+pub fn image_limits() -> ImageLimits {
+    ImageLimits {
+        max_pixels: u64::from(MAX_IMAGE_PIXELS.get().unsigned_abs()),
+        max_input_bytes: max_image_bytes(),
+        ..ImageLimits::default()
+    }
+}
+
+fn share_directory() -> Vec<u8> {
+    let mut buffer = [0 as std::ffi::c_char; pg_sys::MAXPGPATH as usize];
+    // SAFETY: the buffer has MAXPGPATH bytes, as the function asks; the server sets my_exec_path.
+    unsafe {
+        pg_sys::get_share_path(std::ptr::addr_of!(pg_sys::my_exec_path).cast(), buffer.as_mut_ptr());
+        CStr::from_ptr(buffer.as_ptr()).to_bytes().to_vec()
+    }
+}

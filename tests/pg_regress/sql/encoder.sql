@@ -1,0 +1,147 @@
+-- Encoders by the starter model: results, errors, NULLs, and how often the model runs.
+-- The numbers themselves are held by the golden tests of crates/encoder.
+\pset null NULL
+SET imgvec.default_model = 'starter';
+CREATE TABLE pictures (name text PRIMARY KEY, data bytea);
+INSERT INTO pictures VALUES
+    ('png', '\x89504e470d0a1a0a0000000d4948445200000008000000060802000000716748ac0000001849444154789c63646068506060c0442c0c1a0c58013d2400017f023e1d2f55830000000049454e44ae426082'),
+    ('gif', '\x47494638376108000600820000c0b48070b480a0788020a080705080c014807014802014802c0000000008000600000827000f083460a080418107081a2c2090804301020a0c98480022c48903020400c011a3468e000202003b'),
+    ('bmp', '\x424dc60000000000000036000000280000000800000006000000010018000000000090000000c40e0000c40e0000000000000000000080c80080c82080c84080c86080c88080c8a080c8c080c8e080a00080a02080a04080a06080a08080a0a080a0c080a0e08078008078208078408078608078808078a08078c08078e08050008050208050408050608050808050a08050c08050e08028008028208028408028608028808028a08028c08028e08000008000208000408000608000808000a08000c08000e0'),
+    ('webp', '\x524946462a000000574542505650384c1e0000002f07400100b98ce87fec22a2ff012101618eff1b250b0664006302905a36'),
+    ('tiff', '\x49492a0008000000090000010400010000000800000001010400010000000600000002010300010000000800000003010300010000000100000006010300010000000100000011010400010000007a0000001601040001000000060000001701040001000000300000001c0103000100000001000000000000000f18222b353e4852263039434c565f693e47515a646d7781555f68727b858e986d768089939ca6af848e97a1aab4bdc7'),
+    ('jpeg', '\xffd8ffe000104a46494600010100000100010000ffdb004300100b0c0e0c0a100e0d0e1211101318281a181616183123251d283a333d3c3933383740485c4e404457453738506d51575f626768673e4d71797064785c656763ffdb0043011112121815182f1a1a2f634238426363636363636363636363636363636363636363636363636363636363636363636363636363636363636363636363636363ffc00011080006000803012200021101031101ffc4001f0000010501010101010100000000000000000102030405060708090a0bffc400b5100002010303020403050504040000017d01020300041105122131410613516107227114328191a1082342b1c11552d1f02433627282090a161718191a25262728292a3435363738393a434445464748494a535455565758595a636465666768696a737475767778797a838485868788898a92939495969798999aa2a3a4a5a6a7a8a9aab2b3b4b5b6b7b8b9bac2c3c4c5c6c7c8c9cad2d3d4d5d6d7d8d9dae1e2e3e4e5e6e7e8e9eaf1f2f3f4f5f6f7f8f9faffc4001f0100030101010101010101010000000000000102030405060708090a0bffc400b51100020102040403040705040400010277000102031104052131061241510761711322328108144291a1b1c109233352f0156272d10a162434e125f11718191a262728292a35363738393a434445464748494a535455565758595a636465666768696a737475767778797a82838485868788898a92939495969798999aa2a3a4a5a6a7a8a9aab2b3b4b5b6b7b8b9bac2c3c4c5c6c7c8c9cad2d3d4d5d6d7d8d9dae2e3e4e5e6e7e8e9eaf2f3f4f5f6f7f8f9faffda000c03010002110311003f00669fa1c5c74a28a2b0ab5a7cdb9ae02bd4f62b53ffd9'),
+    ('jpeg turned', '\xffd8ffe000104a46494600010100000100010000ffe100224578696600004d4d002a00000008000101120003000000010006000000000000ffdb004300100b0c0e0c0a100e0d0e1211101318281a181616183123251d283a333d3c3933383740485c4e404457453738506d51575f626768673e4d71797064785c656763ffdb0043011112121815182f1a1a2f634238426363636363636363636363636363636363636363636363636363636363636363636363636363636363636363636363636363ffc00011080006000803012200021101031101ffc4001f0000010501010101010100000000000000000102030405060708090a0bffc400b5100002010303020403050504040000017d01020300041105122131410613516107227114328191a1082342b1c11552d1f02433627282090a161718191a25262728292a3435363738393a434445464748494a535455565758595a636465666768696a737475767778797a838485868788898a92939495969798999aa2a3a4a5a6a7a8a9aab2b3b4b5b6b7b8b9bac2c3c4c5c6c7c8c9cad2d3d4d5d6d7d8d9dae1e2e3e4e5e6e7e8e9eaf1f2f3f4f5f6f7f8f9faffc4001f0100030101010101010101010000000000000102030405060708090a0bffc400b51100020102040403040705040400010277000102031104052131061241510761711322328108144291a1b1c109233352f0156272d10a162434e125f11718191a262728292a35363738393a434445464748494a535455565758595a636465666768696a737475767778797a82838485868788898a92939495969798999aa2a3a4a5a6a7a8a9aab2b3b4b5b6b7b8b9bac2c3c4c5c6c7c8c9cad2d3d4d5d6d7d8d9dae2e3e4e5e6e7e8e9eaf2f3f4f5f6f7f8f9faffda000c03010002110311003f00669fa1c5c74a28a2b0ab5a7cdb9ae02bd4f62b53ffd9');
+
+SELECT name, i.* FROM pictures, image_info(data) i ORDER BY name;
+SELECT image_info(NULL);
+
+-- unit vectors of the model's dimension, the same for the same pixels whatever the file format
+SELECT name, imgvec_dims(e) AS dims, round(imgvec_norm(e)::numeric, 5) AS norm
+FROM pictures, embed_image(data, 'starter') e ORDER BY name;
+SELECT count(*) AS equal_pairs FROM pictures a, pictures b
+WHERE a.name IN ('png', 'bmp', 'webp') AND b.name IN ('png', 'bmp', 'webp')
+  AND embed_image(a.data) = embed_image(b.data);
+SELECT imgvec_dims(embed_text('dog')), round(imgvec_norm(embed_text('dog'))::numeric, 5) AS norm,
+       embed_text('dog') = embed_text('dog', 'starter') AS same_model, embed_text('dog') = embed_text('cat') AS same_word;
+SELECT imgvec_dims(embed_text('')) AS empty, imgvec_dims(embed_text(E'\u00e9\U0001f436 \\x00 [PAD] <|endoftext|>')) AS odd,
+       imgvec_dims(embed_text(repeat('dog ', 1000000))) AS megabytes;
+SELECT embed_image(NULL), embed_text(NULL), embed_text('dog', NULL);
+
+-- batches: NULL in, NULL out; equal to one by one
+SELECT embed_texts(ARRAY['dog', NULL, 'cat', 'dog']) = ARRAY[embed_text('dog'), NULL, embed_text('cat'), embed_text('dog')] AS equal;
+SELECT embed_texts('{}'), embed_images('{}', 'starter'), embed_texts(NULL), array_length(embed_texts(ARRAY[NULL]), 1);
+SELECT bool_and(e = embed_image(data)) AS equal
+FROM (SELECT unnest(array_agg(data ORDER BY name)) AS data, unnest(embed_images(array_agg(data ORDER BY name))) AS e FROM pictures) s;
+SELECT array_length(embed_texts(ARRAY(SELECT 'word ' || i FROM generate_series(1, 100) i)), 1);
+
+-- classification
+SELECT count(*), round(sum(score)::numeric, 4), bool_and(score BETWEEN 0 AND 1) AS probabilities
+FROM pictures, classify_image(data, ARRAY['cat', 'dog', 'car']) WHERE name = 'png';
+SELECT label, score >= 0.5 AS likely FROM classify_embedding(embed_text('dog'), ARRAY['cat', 'dog', 'airplane']);
+SELECT * FROM classify_embedding(embed_text('dog'), '{}');
+SELECT label, round(score::numeric, 3) FROM classify_embedding(embed_text('dog'), ARRAY['dog', 'dog']);
+
+-- errors
+CREATE FUNCTION pg_temp.error_of(statement text) RETURNS TABLE (code text, message text, detail text, hint text)
+LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE statement;
+    RETURN QUERY SELECT 'none', NULL::text, NULL::text, NULL::text;
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+        detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+    RETURN NEXT;
+END $$;
+\x on
+SELECT statement, e.* FROM unnest(ARRAY[
+    $$SELECT embed_image('')$$,
+    $$SELECT embed_image('\x00010203')$$,
+    $$SELECT embed_image('just text')$$,
+    $$SELECT embed_image(substr(data, 1, length(data) / 2)) FROM pictures WHERE name = 'jpeg'$$,
+    $$SELECT embed_image(substr(data, 1, length(data) - 20)) FROM pictures WHERE name = 'png'$$,
+    $$SELECT embed_image('\x474946383961384a384a800000000000ffffff2c00000000384a384a0002024401003b')$$,
+    $$SELECT embed_image('\xffd8ffc0001108ffdcffdc03012200021101031101')$$,
+    $$SELECT embed_image('\x0000001c6674797061766966')$$,
+    $$SELECT image_info('\x')$$,
+    $$SELECT image_info('\x89504e470d0a1a0a')$$,
+    $$SELECT embed_images(ARRAY['\x'::bytea], 'starter')$$,
+    $$SELECT embed_text('dog', 'no-such-model')$$,
+    $$SELECT embed_text('dog', 'startr')$$,
+    $$SELECT embed_text('dog', '')$$,
+    $$SELECT embed_text('dog', '../starter')$$,
+    $$SELECT embed_text('dog', '/etc/passwd')$$,
+    $$SELECT embed_text('dog', repeat('x', 1000))$$,
+    $$SELECT * FROM classify_embedding('[1,2]', ARRAY['cat'])$$,
+    $$SELECT * FROM classify_embedding(embed_text('dog') * 0::text::imgvec, ARRAY['cat'])$$,
+    $$SELECT * FROM classify_embedding(embed_text('dog') - embed_text('dog'), ARRAY['cat'])$$,
+    $$SELECT * FROM classify_image('', ARRAY['cat', NULL])$$,
+    $$SELECT * FROM classify_embedding(embed_text('dog'), ARRAY['cat', NULL])$$,
+    $$INSERT INTO narrow VALUES (embed_text('dog'))$$,
+    $$SET imgvec.threads = 0$$,
+    $$SET imgvec.embedding_cache_entries = -1$$,
+    $$SET imgvec.max_image_pixels = 0$$
+]) WITH ORDINALITY AS t(statement, ord), LATERAL pg_temp.error_of(statement) e ORDER BY ord;
+SET imgvec.max_image_bytes = 50;
+SELECT e.* FROM pg_temp.error_of($$SELECT embed_image(data) FROM pictures WHERE name = 'bmp'$$) e;
+RESET imgvec.max_image_bytes;
+SET imgvec.max_image_pixels = 40;
+SELECT e.* FROM pg_temp.error_of($$SELECT image_info(data) FROM pictures WHERE name = 'bmp'$$) e;
+RESET imgvec.max_image_pixels;
+SET imgvec.default_model = '';
+SELECT e.* FROM pg_temp.error_of($$SELECT embed_text('dog')$$) e;
+RESET imgvec.default_model;
+\x off
+
+-- a generated column, checked against the column's dimension
+CREATE TABLE photos (id serial PRIMARY KEY, data bytea, embedding imgvec(256) GENERATED ALWAYS AS (embed_image(data, 'starter')) STORED);
+INSERT INTO photos (data) SELECT data FROM pictures ORDER BY name;
+SELECT count(embedding) FROM photos;
+INSERT INTO photos (data) VALUES ('not a picture');
+INSERT INTO photos (data) VALUES (NULL) RETURNING embedding;
+CREATE TABLE bad (data bytea, embedding imgvec(256) GENERATED ALWAYS AS (embed_image(data)) STORED);
+CREATE TABLE narrow (e imgvec(3));
+INSERT INTO narrow VALUES (embed_text('dog'));
+
+-- the model runs once for each distinct input, whatever the plan
+\c -
+CREATE TABLE many AS SELECT i AS id, embed_text('word ' || (i % 50)) AS embedding FROM generate_series(1, 10000) i;
+SELECT texts_embedded, cache_misses FROM imgvec_backend_stats;
+\c -
+SET max_parallel_workers_per_gather = 0;
+SELECT count(*) FROM (SELECT id FROM many ORDER BY embedding <=> embed_text('dog') LIMIT 10) s;
+SELECT texts_embedded, model_runs FROM imgvec_backend_stats;
+PREPARE search(text) AS SELECT count(*) FROM (SELECT id FROM many ORDER BY embedding <=> embed_text($1) LIMIT 10) s;
+SET plan_cache_mode = force_generic_plan;
+EXECUTE search('cat');
+SELECT texts_embedded, model_runs FROM imgvec_backend_stats;
+SELECT count(*) FROM (VALUES ('cat'), ('dog'), ('bird')) q(word),
+    LATERAL (SELECT id FROM many ORDER BY embedding <=> embed_text(word) LIMIT 5) s;
+SELECT texts_embedded, model_runs FROM imgvec_backend_stats;
+BEGIN;
+DECLARE c CURSOR FOR SELECT id > 0 AS found FROM many ORDER BY embedding <=> embed_text('ship') LIMIT 3;
+FETCH 1 FROM c;
+FETCH 2 FROM c;
+COMMIT;
+SELECT texts_embedded, model_runs, cache_entries FROM imgvec_backend_stats;
+-- with the cache off, the model runs for each row
+SET imgvec.embedding_cache_entries = 0;
+SELECT count(*) FROM (SELECT id FROM many WHERE id <= 20 ORDER BY embedding <=> embed_text('tree')) s;
+SELECT cache_entries FROM imgvec_backend_stats;
+RESET imgvec.embedding_cache_entries;
+
+-- what is there
+SELECT name, family, modalities, dims, length(digest) AS digest_length, state, detail FROM imgvec_models WHERE name = 'starter';
+SELECT path IS NOT NULL AS superuser_sees_paths, memory_bytes > 0 AS in_memory FROM imgvec_models WHERE name = 'starter';
+CREATE ROLE regress_imgvec_plain;
+SET ROLE regress_imgvec_plain;
+SELECT imgvec_dims(embed_text('dog')), path FROM imgvec_models WHERE name = 'starter';
+SHOW imgvec.model_path;
+SET imgvec.model_path = '/tmp';
+SET imgvec.onnxruntime_library = '/tmp/evil.so';
+SET imgvec.cache_directory = '/tmp';
+SET imgvec.threads = 64;
+SET imgvec.max_image_pixels = 1000000000;
+SET imgvec.embedding_cache_entries = 10;
+RESET ROLE;
+DROP ROLE regress_imgvec_plain;
+DROP TABLE pictures, photos, many, narrow;

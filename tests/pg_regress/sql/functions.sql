@@ -1,0 +1,53 @@
+-- Distances, arithmetic, functions, aggregates.
+SET extra_float_digits = 0;
+\pset null NULL
+
+SELECT '[0,0]'::imgvec <-> '[3,4]' AS l2, '[1,2]'::imgvec <#> '[3,4]' AS negative_ip,
+       '[1,0]'::imgvec <=> '[0,1]' AS cosine, '[1,2]'::imgvec <+> '[4,6]' AS l1;
+SELECT l2_distance('[0,0]'::imgvec, '[3,4]'), inner_product('[1,2]'::imgvec, '[3,4]'),
+       cosine_distance('[1,1]'::imgvec, '[-1,-1]'), l1_distance('[1,2]'::imgvec, '[4,6]'),
+       imgvec_l2_squared_distance('[0,0]', '[3,4]'), imgvec_spherical_distance('[1,0]', '[0,1]');
+SELECT round(cosine_distance('[1,2]'::imgvec, '[2,4]')::numeric, 6) AS parallel,
+       cosine_distance('[0,0]'::imgvec, '[1,1]') AS zero, cosine_distance('[0,0]'::imgvec, '[0,0]') AS both_zero;
+-- beyond single precision
+SELECT round((l2_distance('[3e38]'::imgvec, '[-3e38]') / 1e38)::numeric, 4) AS l2,
+       round(cosine_distance('[3e38,3e38]'::imgvec, '[3e38,3e38]')::numeric, 6) AS large,
+       round(cosine_distance('[1e-30,0]'::imgvec, '[0,1e-30]')::numeric, 6) AS small;
+SELECT '[1]'::imgvec <-> '[1,2]';
+SELECT '[1]'::imgvec <#> '[1,2]';
+SELECT '[1]'::imgvec <=> '[1,2]';
+SELECT '[1]'::imgvec <+> '[1,2]';
+SELECT NULL::imgvec <-> '[1,2]' AS l2;
+
+SELECT imgvec_dims('[1,2,3]'), imgvec_norm('[3,4]'), l2_normalize('[3,4]'::imgvec), l2_normalize('[0,0]'::imgvec);
+SELECT '[1,2]'::imgvec + '[3,4]', '[1,2]'::imgvec - '[3,5]', '[1,2]'::imgvec * '[3,4]', '[1,2]'::imgvec || '[3]';
+SELECT '[3e38]'::imgvec + '[3e38]';
+SELECT '[3e38]'::imgvec - '[-3e38]';
+SELECT '[1e30]'::imgvec * '[1e30]';
+SELECT '[1e-30]'::imgvec * '[1e-30]';
+SELECT '[1]'::imgvec + '[1,2]';
+SELECT subvector('[1,2,3,4,5]'::imgvec, 2, 3), subvector('[1,2,3]'::imgvec, -1, 3), subvector('[1,2,3]'::imgvec, 2, 100),
+       subvector('[1,2,3]'::imgvec, 3, 2147483647);
+SELECT subvector('[1,2,3]'::imgvec, 4, 1);
+SELECT subvector('[1,2,3]'::imgvec, 1, -1);
+SELECT subvector('[1,2,3]'::imgvec, -2147483648, 2147483647);
+SELECT binary_quantize('[1,0,-1,0.5,-0.5,7,8,9,10]'::imgvec), binary_quantize('[1]'::imgvec);
+
+SELECT avg(v), sum(v), count(v) FROM (VALUES ('[1,2]'::imgvec), ('[3,4]'), (NULL)) t(v);
+SELECT avg(v), sum(v) FROM (VALUES ('[1,2]'::imgvec)) t(v) WHERE false;
+SELECT avg(v), sum(v) FROM (VALUES (NULL::imgvec)) t(v);
+SELECT avg(v) FROM (VALUES ('[3e38]'::imgvec), ('[3e38]')) t(v);
+SELECT sum(v) FROM (VALUES ('[3e38]'::imgvec), ('[3e38]')) t(v);
+SELECT avg(v) FROM (VALUES ('[1]'::imgvec), ('[1,2]')) t(v);
+SELECT imgvec_avg('{}');
+SELECT imgvec_avg(ARRAY[1, NULL]::float8[]);
+SELECT imgvec_accum('{-1}', '[1]');
+
+-- parallel aggregation gives the same answer
+CREATE TABLE many (v imgvec(2));
+INSERT INTO many SELECT ARRAY[i, -i]::real[] FROM generate_series(1, 20000) i;
+ANALYZE many;
+SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0;
+EXPLAIN (COSTS OFF) SELECT avg(v) FROM many;
+SELECT avg(v), sum(v) FROM many;
+DROP TABLE many;

@@ -1,0 +1,37 @@
+//! The hand-written SQL and the library agree: every C symbol that the SQL names is exported, and every
+//! exported function is named by the SQL. Otherwise a typing error would wait for its first caller.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+fn named_by_sql() -> BTreeSet<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql/imgvec.sql");
+    let sql = std::fs::read_to_string(path).expect("sql/imgvec.sql is readable");
+    sql.split('\'').filter(|literal| literal.ends_with("_wrapper")).map(str::to_owned).collect()
+}
+
+/// Functions that the library registers with the server: each has a `pg_finfo_` companion.
+fn exported() -> BTreeSet<String> {
+    let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/release/libimgvec.so");
+    let nm = Command::new("nm")
+        .args(["--dynamic", "--defined-only", "--format=posix"])
+        .arg(&library)
+        .output()
+        .expect("nm, of binutils, runs");
+    assert!(nm.status.success(), "nm {}: {}", library.display(), String::from_utf8_lossy(&nm.stderr));
+    String::from_utf8_lossy(&nm.stdout)
+        .lines()
+        .filter_map(|line| line.split(' ').next()?.strip_prefix("pg_finfo_").map(str::to_owned))
+        .collect()
+}
+
+#[test]
+fn sql_and_library_name_the_same_functions() {
+    let (sql, library) = (named_by_sql(), exported());
+    assert!(sql.len() > 40, "found only {} functions in the SQL", sql.len());
+    let missing: Vec<_> = sql.difference(&library).collect();
+    assert!(missing.is_empty(), "the SQL names functions that the library does not export: {missing:?}");
+    let unnamed: Vec<_> = library.difference(&sql).collect();
+    assert!(unnamed.is_empty(), "the library exports functions that no SQL names: {unnamed:?}");
+}
