@@ -4,6 +4,8 @@
 PG_CONFIG ?= $(or $(shell command -v pg_config),/usr/bin/pg_config)
 export PG_CONFIG
 export PGRX_PG_CONFIG_PATH = $(PG_CONFIG)
+# Variables of the demo, when given on make's command line.
+export QUERIES KEEP
 
 # Evaluated in recipes, after set-up has installed the server.
 PG_MAJOR = $(shell $(PG_CONFIG) --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
@@ -14,6 +16,7 @@ REGRESS_TESTS = $(basename $(notdir $(sort $(wildcard tests/pg_regress/sql/*.sql
 .PHONY: help
 help:
 	@echo 'make demo [PHOTOS=dir]  embed pictures in a private server, search them, write target/demo/index.html'
+	@echo '                        QUERIES="a, b" searches for other words, KEEP=1 leaves the server running'
 	@echo 'make test               everything: crates, SQL, throw-away clusters'
 	@echo 'make build              compile the extension'
 	@echo 'make install            copy it into the server of PG_CONFIG; DESTDIR as usual'

@@ -275,6 +275,16 @@ impl Cluster {
         assert!(promoted, "the standby was not promoted within a minute");
     }
 
+    /// Leaves the server running after this process, and tells its directory.
+    pub fn keep(mut self) -> PathBuf {
+        if let Some(running) = self.running.take() {
+            running.dismiss_watcher();
+        }
+        let directory = std::mem::take(&mut self.directory);
+        std::mem::forget(self);
+        directory
+    }
+
     /// How to connect as superuser to database `postgres`.
     pub fn config(&self) -> Config {
         let mut config = Config::new();
