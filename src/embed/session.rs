@@ -45,6 +45,15 @@ impl Settings {
     }
 }
 
+/// What a call asks for.
+struct Request<'a> {
+    name: &'a str,
+    digest: ModelDigest,
+    kind: Kind,
+    /// Whether errors say which input they mean.
+    is_batch: bool,
+}
+
 /// What encoders did in this backend.
 #[derive(Default)]
 pub struct Counters {
@@ -126,12 +135,12 @@ impl Session {
         count: usize,
         mut input: impl FnMut(usize) -> Result<Option<I>, Report>,
     ) -> Result<Vec<Option<Embedding>>, Report> {
-        let digest = self.model(name)?.digest;
+        let request = Request { name, digest: self.model(name)?.digest, kind, is_batch: count > 1 };
         let mut embeddings = Vec::with_capacity(count);
         for start in (0..count).step_by(GROUP) {
             let end = count.min(start + GROUP);
             let inputs = (start..end).map(&mut input).collect::<Result<Vec<_>, _>>()?;
-            self.embed_group(name, digest, kind, start, &inputs, &mut embeddings)?;
+            self.embed_group(&request, start, &inputs, &mut embeddings)?;
             pgrx::check_for_interrupts!();
         }
         Ok(embeddings)
@@ -139,16 +148,14 @@ impl Session {
 
     fn embed_group<I: AsRef<[u8]>>(
         &mut self,
-        name: &str,
-        digest: ModelDigest,
-        kind: Kind,
+        request: &Request<'_>,
         start: usize,
         inputs: &[Option<I>],
         embeddings: &mut Vec<Option<Embedding>>,
     ) -> Result<(), Report> {
         let keys: Vec<Option<Key>> = inputs
             .iter()
-            .map(|input| input.as_ref().map(|input| Key::new(digest, kind, input.as_ref())))
+            .map(|input| input.as_ref().map(|input| Key::new(request.digest, request.kind, input.as_ref())))
             .collect();
         let mut found: HashMap<Key, Embedding> = HashMap::new();
         let mut missing: Vec<usize> = Vec::new();
@@ -169,9 +176,8 @@ impl Session {
                 .iter()
                 .map(|&position| inputs[position].as_ref().expect("has a key").as_ref())
                 .collect();
-            let is_batch = embeddings.capacity() > 1;
-            let vectors = self.run(name, kind, &bytes).map_err(|error| {
-                encoder::encode_error(error, |index| is_batch.then(|| start + missing[index]))
+            let vectors = self.run(request.name, request.kind, &bytes).map_err(|error| {
+                encoder::encode_error(error, |index| request.is_batch.then(|| start + missing[index]))
             })?;
             for (&position, vector) in missing.iter().zip(vectors) {
                 let key = keys[position].expect("missing inputs have a key");

@@ -25,7 +25,8 @@ WHERE oprcom <> 0 AND (SELECT c.oprcom FROM pg_operator c WHERE c.oid = o.oprcom
 SELECT amname, opcname, opcdefault, amvalidate(c.oid) FROM pg_opclass c JOIN pg_am a ON a.oid = opcmethod
 JOIN ours ON classid = 'pg_opclass'::regclass AND objid = c.oid ORDER BY 1;
 
--- settings: who may set them
+-- settings, which exist once the library is loaded: who may set them
+SELECT '[1]'::imgvec;
 SELECT name, context, vartype FROM pg_settings WHERE name LIKE 'imgvec.%' ORDER BY name;
 SET imgvec.no_such_setting = 1;
 

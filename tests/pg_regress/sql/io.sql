@@ -18,6 +18,7 @@ EXCEPTION WHEN OTHERS THEN
     RETURN NEXT;
 END $$;
 \x on
+\pset format unaligned
 SELECT literal, e.*
 FROM unnest(ARRAY['', '1,2', '[1,2', '[1,2]x', '[1,,2]', '[1,]', '[,]', '[]', '[ ]', '[a]', '[1 2]', '[0x1p3]', '[nan]', '[inf]',
                   '[-Infinity]', '[4e38]', '[1,2][3]', '{1,2}'])
@@ -26,6 +27,7 @@ FROM unnest(ARRAY['', '1,2', '[1,2', '[1,2]x', '[1,,2]', '[1,]', '[,]', '[]', '[
 ORDER BY ord;
 SELECT e.* FROM pg_temp.error_of('SELECT (''['' || repeat(''1,'', 16000) || ''1]'')::imgvec') e;
 \x off
+\pset format aligned
 SELECT imgvec_dims(('[' || repeat('1,', 15999) || '1]')::imgvec);
 
 -- type modifiers
@@ -34,6 +36,7 @@ CREATE TEMP TABLE t (v imgvec(3));
 SELECT format_type(atttypid, atttypmod), atttypmod FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'v';
 INSERT INTO t VALUES ('[1,2,3]');
 \x on
+\pset format unaligned
 SELECT literal, e.*
 FROM unnest(ARRAY['imgvec(0)', 'imgvec(-1)', 'imgvec(16001)', 'imgvec(3,4)', 'imgvec(x)', 'imgvec(99999999999999999999)'])
          WITH ORDINALITY AS t(literal, ord),
@@ -42,6 +45,7 @@ ORDER BY ord;
 SELECT e.* FROM pg_temp.error_of('INSERT INTO t VALUES (''[1,2]'')') e;
 SELECT e.* FROM pg_temp.error_of('SELECT ''[1,2,3]''::imgvec::imgvec(2)') e;
 \x off
+\pset format aligned
 ALTER TABLE t ALTER COLUMN v TYPE imgvec;
 INSERT INTO t VALUES ('[1,2]');
 SELECT * FROM t ORDER BY v;
