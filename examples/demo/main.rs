@@ -91,7 +91,8 @@ fn main() -> ExitCode {
     match demo() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("demo: {error}");
+            let of_server = error.downcast_ref().map(describe);
+            eprintln!("demo: {}", of_server.unwrap_or_else(|| error.to_string()));
             ExitCode::FAILURE
         }
     }
@@ -109,7 +110,7 @@ fn demo() -> Outcome<()> {
         }
     };
 
-    println!("Starting a private PostgreSQL.");
+    println!("Starting a private PostgreSQL ...");
     let cluster = Cluster::new("demo").start_empty();
     let mut demo = Demo { client: cluster.client(), page: Page::default(), facts: Vec::new() };
     demo.create_table()?;
@@ -303,15 +304,15 @@ impl Demo {
         };
         let fresh = median(&|run| format!("picture number {run}"))?;
         let repeated = median(&|_| "dog".to_owned())?;
-        let query = "SELECT images_embedded, texts_embedded, preprocessing_ms, inference_ms FROM imgvec_backend_stats";
+        let query = "SELECT images_embedded, texts_embedded, encoder_cpu_ms, inference_cpu_ms FROM imgvec_backend_stats";
         let row = self.client.query_one(query, &[])?;
         let (images, texts): (i64, i64) = (row.get(0), row.get(1));
-        let (preprocessing, inference): (f64, f64) = (row.get(2), row.get(3));
+        let (encoder, inference): (f64, f64) = (row.get(2), row.get(3));
         self.facts.extend([
             ("a search for new words, without an index", format!("{fresh:.2} ms")),
             ("the same words again", format!("{repeated:.2} ms")),
             ("images and texts through the model", format!("{images} and {texts}")),
-            ("CPU time: preprocessing, model", format!("{preprocessing:.0} ms, {inference:.0} ms")),
+            ("CPU time of embedding, and of the model alone", format!("{encoder:.0} ms, {inference:.0} ms")),
         ]);
         println!();
         for (fact, value) in &self.facts {
