@@ -1,0 +1,176 @@
+//! Kernels for AVX-512 with VNNI.
+
+use super::{ResidualSums, Scaled};
+use std::arch::x86_64::*;
+
+/// See [`super::Kernels::fastscan`]. Four groups per step: byte shuffles look up 64 rows at once. The sums
+/// of odd bytes also spill into the 16-bit sums of even ones and are taken out at the end.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub fn fastscan(table: &[u8], codes: &[u8]) -> [u16; 32] {
+    let low = _mm512_set1_epi8(15);
+    let mut sums = [_mm512_setzero_si512(); 4];
+    for (t, c) in table.chunks_exact(64).zip(codes.chunks_exact(64)) {
+        // SAFETY: both chunks are 64 bytes; the loads need no alignment.
+        let (t, c) =
+            unsafe { (_mm512_loadu_si512(t.as_ptr().cast()), _mm512_loadu_si512(c.as_ptr().cast())) };
+        let first = _mm512_shuffle_epi8(t, _mm512_and_si512(c, low));
+        let second = _mm512_shuffle_epi8(t, _mm512_and_si512(_mm512_srli_epi16::<4>(c), low));
+        sums[0] = _mm512_add_epi16(sums[0], first);
+        sums[1] = _mm512_add_epi16(sums[1], _mm512_srli_epi16::<8>(first));
+        sums[2] = _mm512_add_epi16(sums[2], second);
+        sums[3] = _mm512_add_epi16(sums[3], _mm512_srli_epi16::<8>(second));
+    }
+    let mut out = [0u16; 32];
+    for half in 0..2 {
+        let odd = add_lanes(sums[2 * half + 1]);
+        let even = _mm_sub_epi16(add_lanes(sums[2 * half]), _mm_slli_epi16::<8>(odd));
+        let target = &mut out[16 * half..16 * half + 16];
+        // SAFETY: `target` is 32 bytes, two stores of 16.
+        unsafe {
+            _mm_storeu_si128(target.as_mut_ptr().cast(), _mm_unpacklo_epi16(even, odd));
+            _mm_storeu_si128(target.as_mut_ptr().add(8).cast(), _mm_unpackhi_epi16(even, odd));
+        }
+    }
+    out
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn add_lanes(x: __m512i) -> __m128i {
+    let half = _mm256_add_epi16(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64::<1>(x));
+    _mm_add_epi16(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half))
+}
+
+/// See [`super::Kernels::dot_f32_i8`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub fn dot_f32_i8(a: &[f32], b: &[i8]) -> f32 {
+    let mut sums = [_mm512_setzero_ps(); 4];
+    for (x, y) in a.chunks_exact(64).zip(b.chunks_exact(64)) {
+        for (i, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: chunks of 64 elements, read 16 at a time.
+            let (x, y) = unsafe {
+                (_mm512_loadu_ps(x.as_ptr().add(16 * i)), _mm_loadu_si128(y.as_ptr().add(16 * i).cast()))
+            };
+            *sum = _mm512_fmadd_ps(x, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(y)), *sum);
+        }
+    }
+    let [a, b, c, d] = sums;
+    _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d)))
+}
+
+/// See [`super::Kernels::dot_i8`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
+    let mut sums = [_mm512_setzero_si512(); 2];
+    for (x, y) in a.chunks_exact(64).zip(b.chunks_exact(64)) {
+        for (i, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: chunks of 64 bytes, read 32 at a time.
+            let (x, y) = unsafe {
+                (
+                    _mm256_loadu_si256(x.as_ptr().add(32 * i).cast()),
+                    _mm256_loadu_si256(y.as_ptr().add(32 * i).cast()),
+                )
+            };
+            *sum = _mm512_dpwssd_epi32(*sum, _mm512_cvtepi8_epi16(x), _mm512_cvtepi8_epi16(y));
+        }
+    }
+    _mm512_reduce_add_epi32(_mm512_add_epi32(sums[0], sums[1]))
+}
+
+/// See [`super::Kernels::matrix_i8`]. Tiles of four by four rows. The instruction multiplies unsigned by
+/// signed bytes, so `a + 128` is used and 128 times the sum of each row of `b` taken off again.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub fn matrix_i8(a: &[i8], b: &[i8], dim: usize, out: &mut [i32]) {
+    let (m, n) = (a.len() / dim, b.len() / dim);
+    let excess: Vec<i32> = b.chunks_exact(dim).map(|row| sum_i8(row) * 128).collect();
+    for i in (0..m).step_by(4) {
+        for j in (0..n).step_by(4) {
+            // Rows behind the end repeat the last one; their results are dropped.
+            let row = |x: &[i8], count: usize, k: usize| x[k.min(count - 1) * dim..][..dim].as_ptr();
+            let left: [*const i8; 4] = std::array::from_fn(|k| row(a, m, i + k));
+            let right: [*const i8; 4] = std::array::from_fn(|k| row(b, n, j + k));
+            // SAFETY: eight rows of `dim` bytes, each from a slice of that length.
+            let tile = unsafe { tile(left, right, dim) };
+            for (k, sums) in tile.iter().enumerate().take(m - i) {
+                for (l, &sum) in sums.iter().enumerate().take(n - j) {
+                    out[(i + k) * n + j + l] = sum - excess[j + l];
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// Each pointer must be good for reading `dim` bytes, a multiple of 64.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+#[inline]
+unsafe fn tile(left: [*const i8; 4], right: [*const i8; 4], dim: usize) -> [[i32; 4]; 4] {
+    let flip = _mm512_set1_epi8(-128);
+    let mut sums = [[_mm512_setzero_si512(); 4]; 4];
+    for at in (0..dim).step_by(64) {
+        // SAFETY: `at + 64 <= dim`, by the caller's promise.
+        let load = |row: *const i8| unsafe { _mm512_loadu_si512(row.add(at).cast()) };
+        let y = [load(right[0]), load(right[1]), load(right[2]), load(right[3])];
+        for k in 0..4 {
+            let x = _mm512_xor_si512(load(left[k]), flip);
+            for l in 0..4 {
+                sums[k][l] = _mm512_dpbusd_epi32(sums[k][l], x, y[l]);
+            }
+        }
+    }
+    let mut out = [[0; 4]; 4];
+    for (row, [a, b, c, d]) in out.iter_mut().zip(sums) {
+        let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+        let all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+        let half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64::<1>(all));
+        let sum = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
+        // SAFETY: `row` is 16 bytes.
+        unsafe { _mm_storeu_si128(row.as_mut_ptr().cast(), sum) };
+    }
+    out
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn sum_i8(row: &[i8]) -> i32 {
+    let ones = _mm512_set1_epi8(1);
+    let mut sum = _mm512_setzero_si512();
+    for x in row.chunks_exact(64) {
+        // SAFETY: a chunk is 64 bytes.
+        sum = _mm512_dpbusd_epi32(sum, ones, unsafe { _mm512_loadu_si512(x.as_ptr().cast()) });
+    }
+    _mm512_reduce_add_epi32(sum)
+}
+
+/// See [`super::Kernels::residual`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub fn residual(base: Scaled, other: Scaled, center: &[f32], bits: &mut [u8]) -> ResidualSums {
+    let (base_scale, other_scale) = (_mm512_set1_ps(base.scale), _mm512_set1_ps(other.scale));
+    let zero = _mm512_setzero_ps();
+    let mut sums = [zero; 5];
+    let coded = bits.len() * 8;
+    for at in (0..base.codes.len()).step_by(16) {
+        // SAFETY: the three slices have one length, a multiple of 64, as `Kernels::residual` checked.
+        let (b, o, c) = unsafe {
+            (
+                _mm_loadu_si128(base.codes.as_ptr().add(at).cast()),
+                _mm_loadu_si128(other.codes.as_ptr().add(at).cast()),
+                _mm512_loadu_ps(center.as_ptr().add(at)),
+            )
+        };
+        let float = |codes| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes));
+        let x = _mm512_mul_ps(base_scale, float(b));
+        // Multiplied, rounded, then subtracted, as the reference does: a fused step could flip a sign.
+        let r = _mm512_sub_ps(_mm512_mul_ps(other_scale, float(o)), x);
+        sums[0] = _mm512_fmadd_ps(r, r, sums[0]);
+        sums[3] = _mm512_fmadd_ps(x, r, sums[3]);
+        sums[4] = _mm512_fmadd_ps(c, r, sums[4]);
+        if at < coded {
+            let positive = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(r, zero);
+            sums[1] = _mm512_add_ps(sums[1], _mm512_abs_ps(r));
+            sums[2] = _mm512_add_ps(sums[2], _mm512_mask_sub_ps(_mm512_sub_ps(zero, x), positive, x, zero));
+            bits[at / 8..at / 8 + 2].copy_from_slice(&positive.to_le_bytes());
+        }
+    }
+    let [norm_squared, magnitude, base_signs, base_dot, center_dot] = sums.map(|s| _mm512_reduce_add_ps(s));
+    ResidualSums { norm_squared, magnitude, base_signs, base_dot, center_dot }
+}

@@ -1,0 +1,276 @@
+//! The numeric kernels, one instantiation for each instruction set, chosen at run time.
+//!
+//! This is the one module of the crate with unsafe code: vector loads through pointers, and calls of
+//! functions compiled for processor features. It lives here and not in the vector crate because these
+//! kernels read the page formats of this crate and nothing else uses them. [`scalar`] is the reference
+//! that every other instantiation is tested against.
+#![allow(unsafe_code, reason = "intrinsics load through pointers; the rest of the crate forbids it")]
+
+pub mod scalar;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
+/// An instruction set that this build has kernels for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Portable code.
+    Scalar,
+    /// AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// AVX-512 F, BW, VL and VNNI: servers since 2019 (Intel) and 2022 (AMD).
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// Part of every 64-bit ARM.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+}
+
+impl Level {
+    /// The levels that this processor can run, best last.
+    #[must_use]
+    pub fn available() -> Vec<Level> {
+        #[allow(unused_mut, reason = "other architectures have the portable code only")]
+        let mut levels = vec![Level::Scalar];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                levels.push(Level::Avx2);
+                let vnni = is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni");
+                if vnni {
+                    levels.push(Level::Avx512);
+                }
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        levels.push(Level::Neon);
+        levels
+    }
+
+    /// The best level that this processor can run.
+    #[must_use]
+    pub fn best() -> Level {
+        *Level::available().last().expect("scalar is always there")
+    }
+}
+
+/// The kernels of one level. Having one proves that the processor can run it.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernels {
+    level: Level,
+}
+
+/// What [`Kernels::residual`] sums up. `r` is the residual, `s` its signs over the coded dimensions, `b`
+/// the base and `c` the center.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ResidualSums {
+    /// `<r, r>` over all dimensions.
+    pub norm_squared: f32,
+    /// `<r, s>` over the coded dimensions.
+    pub magnitude: f32,
+    /// `<b, s>` over the coded dimensions.
+    pub base_signs: f32,
+    /// `<b, r>` over all dimensions.
+    pub base_dot: f32,
+    /// `<c, r>` over all dimensions.
+    pub center_dot: f32,
+}
+
+/// A vector of 8-bit codes and their common factor.
+#[derive(Clone, Copy, Debug)]
+pub struct Scaled<'a> {
+    /// `[padded_dim]`.
+    pub codes: &'a [i8],
+    /// What a code is multiplied by.
+    pub scale: f32,
+}
+
+/// Calls the function of the level; the functions of other levels are compiled for features that the
+/// processor may lack, hence unsafe.
+macro_rules! dispatch {
+    ($self:ident, $name:ident ( $($arg:expr),* )) => {
+        match $self.level {
+            Level::Scalar => scalar::$name($($arg),*),
+            // SAFETY: `Kernels` is only made for levels that `Level::available` found on this processor,
+            // and slice lengths were checked by the caller.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => unsafe { avx2::$name($($arg),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => unsafe { avx512::$name($($arg),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => unsafe { neon::$name($($arg),*) },
+        }
+    };
+}
+
+impl Kernels {
+    /// The best kernels for this processor.
+    #[must_use]
+    pub fn best() -> Self {
+        Self { level: Level::best() }
+    }
+
+    /// The kernels of a level, `None` if the processor cannot run them.
+    #[must_use]
+    pub fn of(level: Level) -> Option<Self> {
+        Level::available().contains(&level).then_some(Self { level })
+    }
+
+    /// Adds up, for each of 32 codes, one table entry per group of four dimensions.
+    ///
+    /// `table` and `codes` are `[groups, 16]` bytes: 16 entries per group; the codes of rows 0 to 15 in
+    /// the low and of rows 16 to 31 in the high halves. At most 256 groups, so that sums fit 16 bits.
+    ///
+    /// # Panics
+    /// If the lengths differ, are no multiple of 64 bytes or exceed 256 groups.
+    #[inline]
+    #[must_use]
+    pub fn fastscan(&self, table: &[u8], codes: &[u8]) -> [u16; 32] {
+        assert!(table.len() == codes.len() && table.len().is_multiple_of(64) && table.len() <= 4096);
+        dispatch!(self, fastscan(table, codes))
+    }
+
+    /// Inner product of floats and codes.
+    ///
+    /// # Panics
+    /// If the lengths differ or are no multiple of 64.
+    #[inline]
+    #[must_use]
+    pub fn dot_f32_i8(&self, a: &[f32], b: &[i8]) -> f32 {
+        assert!(a.len() == b.len() && a.len().is_multiple_of(64));
+        dispatch!(self, dot_f32_i8(a, b))
+    }
+
+    /// Inner product of codes.
+    ///
+    /// # Panics
+    /// If the lengths differ or are no multiple of 64.
+    #[inline]
+    #[must_use]
+    pub fn dot_i8(&self, a: &[i8], b: &[i8]) -> i32 {
+        assert!(a.len() == b.len() && a.len().is_multiple_of(64));
+        dispatch!(self, dot_i8(a, b))
+    }
+
+    /// All inner products of the rows of `a`, `[m, dim]`, with those of `b`, `[n, dim]`, into `out`, `[m, n]`.
+    ///
+    /// # Panics
+    /// If `dim` is no multiple of 64 or the lengths do not agree.
+    pub fn matrix_i8(&self, a: &[i8], b: &[i8], dim: usize, out: &mut [i32]) {
+        assert!(
+            dim.is_multiple_of(64) && dim > 0 && a.len().is_multiple_of(dim) && b.len().is_multiple_of(dim)
+        );
+        assert_eq!(out.len(), a.len() / dim * (b.len() / dim));
+        dispatch!(self, matrix_i8(a, b, dim, out));
+    }
+
+    /// The sign code of `other - base` and the sums that its factors are made of. `bits` has one bit per
+    /// coded dimension, set where the residual is not negative.
+    ///
+    /// # Panics
+    /// If the lengths do not agree, or are no multiples of 64.
+    pub fn residual(&self, base: Scaled, other: Scaled, center: &[f32], bits: &mut [u8]) -> ResidualSums {
+        let n = base.codes.len();
+        assert!(n == other.codes.len() && n == center.len() && n.is_multiple_of(64));
+        assert!(bits.len() * 8 <= n && bits.len().is_multiple_of(8));
+        dispatch!(self, residual(base, other, center, bits))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn others() -> impl Iterator<Item = Kernels> {
+        Level::available().into_iter().filter_map(Kernels::of)
+    }
+
+    fn codes(blocks: std::ops::Range<usize>) -> impl Strategy<Value = (Vec<i8>, Vec<i8>)> {
+        blocks.prop_flat_map(|n| {
+            let one = || proptest::collection::vec(any::<i8>(), n * 64);
+            (one(), one())
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn fastscan_agrees((a, b) in codes(1..65)) {
+            let (a, b): (Vec<u8>, Vec<u8>) =
+                (a.iter().map(|x| x.cast_unsigned()).collect(), b.iter().map(|x| x.cast_unsigned()).collect());
+            for k in others() {
+                prop_assert_eq!(k.fastscan(&a, &b), scalar::fastscan(&a, &b), "{:?}", k);
+            }
+        }
+
+        #[test]
+        fn dots_agree((a, b) in codes(1..64)) {
+            let floats: Vec<f32> = a.iter().map(|&x| f32::from(x) * 0.37).collect();
+            let wanted = scalar::dot_f32_i8(&floats, &b);
+            let size: f32 = floats.iter().zip(&b).map(|(x, &y)| (x * f32::from(y)).abs()).sum();
+            for k in others() {
+                prop_assert_eq!(k.dot_i8(&a, &b), scalar::dot_i8(&a, &b), "{:?}", k);
+                let got = k.dot_f32_i8(&floats, &b);
+                prop_assert!((got - wanted).abs() <= 1e-5 * size + 1e-6, "{:?}: {} {}", k, got, wanted);
+            }
+        }
+
+        #[test]
+        fn matrices_agree(m in 1usize..11, n in 1usize..11, blocks in 1usize..4, seed: u64) {
+            let dim = 64 * blocks;
+            let mut random = crate::random::SplitMix64::new(seed);
+            let mut rows = |n: usize| -> Vec<i8> {
+                (0..n * dim).map(|_| random.next_u64().to_le_bytes()[3].cast_signed()).collect()
+            };
+            let (a, b) = (rows(m), rows(n));
+            let (mut got, mut wanted) = (vec![0; m * n], vec![0; m * n]);
+            scalar::matrix_i8(&a, &b, dim, &mut wanted);
+            for k in others() {
+                k.matrix_i8(&a, &b, dim, &mut got);
+                prop_assert_eq!(&got, &wanted, "{:?}", k);
+            }
+        }
+
+        #[test]
+        fn residuals_agree((a, b) in codes(1..20), keep in 1usize..20) {
+            let coded = a.len().min(keep * 64) / 8;
+            let center: Vec<f32> = b.iter().rev().map(|&x| f32::from(x) * 0.01).collect();
+            let (base, other) = (Scaled { codes: &a, scale: 0.5 }, Scaled { codes: &b, scale: 0.25 });
+            let (mut bits, mut wanted_bits) = (vec![0; coded], vec![0; coded]);
+            let w = scalar::residual(base, other, &center, &mut wanted_bits);
+            for k in others() {
+                let g = k.residual(base, other, &center, &mut bits);
+                prop_assert_eq!(&bits, &wanted_bits, "{:?}", k);
+                let size = 1e-4 * (1.0 + w.norm_squared);
+                for (x, y) in [
+                    (g.norm_squared, w.norm_squared), (g.magnitude, w.magnitude), (g.base_signs, w.base_signs),
+                    (g.base_dot, w.base_dot), (g.center_dot, w.center_dot),
+                ] {
+                    prop_assert!((x - y).abs() <= size, "{:?}: {:?} {:?}", k, g, w);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn extreme_codes_do_not_overflow() {
+        let low = vec![-128i8; 4032];
+        for k in others() {
+            assert_eq!(k.dot_i8(&low, &low), 4032 * 128 * 128, "{k:?}");
+            let mut out = [0];
+            k.matrix_i8(&low, &low, 4032, &mut out);
+            assert_eq!(out[0], 4032 * 128 * 128, "{k:?}");
+            assert_eq!(k.fastscan(&[255; 4096], &[0x5A; 4096]), [65_280; 32], "{k:?}");
+        }
+    }
+}

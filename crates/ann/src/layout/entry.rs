@@ -1,0 +1,139 @@
+//! Entry pages: a chain of sampled nodes with 1-bit codes, scored as a whole to start a search.
+//!
+//! | offset | width | type | field |
+//! |---|---|---|---|
+//! | 0 | 4 | u32 | next entry page, 0 if this is the last |
+//! | 4 | 2 | u16 | entries on this page, holes included |
+//! | 6 | 2 | - | 0 |
+//! | 8 | B each | | blocks of 32 entries |
+//!
+//! A block, with C = code dim and B = 256 + 4 C:
+//!
+//! | offset | width | type | field |
+//! |---|---|---|---|
+//! | 0 | 32 * 4 | u32 | node ids; all ones is a hole |
+//! | 128 | 32 * 2 | bf16 | factors: add |
+//! | 192 | 32 * 2 | bf16 | factors: scale |
+//! | 256 | 4 C | bits | codes of the vectors themselves, one FastScan block |
+
+use super::bytes::{get_u16, get_u32, put_u16, put_u32};
+use super::geometry::{ENTRY_BLOCK, ENTRY_HEADER_BYTES};
+use super::{Geometry, Kind, NodeId, Page, PageError, bf16, check, expect};
+use crate::quantize::fastscan;
+
+const ADDS: usize = 4 * ENTRY_BLOCK;
+const SCALES: usize = ADDS + 2 * ENTRY_BLOCK;
+const CODES: usize = SCALES + 2 * ENTRY_BLOCK;
+
+/// One sampled node, without its code.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Entry {
+    /// The node, or [`NodeId::NONE`] for a hole.
+    pub id: NodeId,
+    /// What the estimate adds to the query's own part.
+    pub add: f32,
+    /// What the estimate multiplies the code sum by.
+    pub scale: f32,
+}
+
+/// Makes `page` an entry page without entries.
+pub fn init(page: &mut Page, g: &Geometry) {
+    super::init(page, Kind::Entry, capacity(g));
+}
+
+fn capacity(g: &Geometry) -> u16 {
+    u16::try_from(g.entries_per_page()).expect("a page holds fewer than 1,000")
+}
+
+fn block_start(g: &Geometry, i: usize) -> usize {
+    ENTRY_HEADER_BYTES + i / ENTRY_BLOCK * g.entry_block_bytes()
+}
+
+/// Next page of the chain and number of entries on this one.
+///
+/// # Errors
+/// [`PageError`] if it is no entry page of this geometry.
+pub fn header(page: &Page, g: &Geometry) -> Result<(u32, usize), PageError> {
+    expect(page, Kind::Entry, capacity(g))?;
+    let count = get_u16(page, 4);
+    check("entries", count.into(), 0, capacity(g).into())?;
+    Ok((get_u32(page, 0), count.into()))
+}
+
+/// Links the next page.
+pub fn set_next(page: &mut Page, next: u32) {
+    put_u32(page, 0, next);
+}
+
+/// Entry `i`; the caller has compared `i` with the page's count.
+#[must_use]
+pub fn get(page: &Page, g: &Geometry, i: usize) -> Entry {
+    let (start, row) = (block_start(g, i), i % ENTRY_BLOCK);
+    Entry {
+        id: NodeId(get_u32(page, start + 4 * row)),
+        add: bf16::to_f32(get_u16(page, start + ADDS + 2 * row)),
+        scale: bf16::to_f32(get_u16(page, start + SCALES + 2 * row)),
+    }
+}
+
+/// The FastScan block that holds entry `i` and its 31 companions.
+#[must_use]
+pub fn codes<'a>(page: &'a Page, g: &Geometry, i: usize) -> &'a [u8] {
+    &page[block_start(g, i) + CODES..block_start(g, i) + g.entry_block_bytes()]
+}
+
+/// Writes entry `i`, at most one behind the last.
+pub fn set(page: &mut Page, g: &Geometry, i: usize, entry: &Entry, bits: &[u8]) {
+    let (start, row) = (block_start(g, i), i % ENTRY_BLOCK);
+    put_u32(page, start + 4 * row, entry.id.0);
+    put_u16(page, start + ADDS + 2 * row, bf16::nearest(entry.add));
+    put_u16(page, start + SCALES + 2 * row, bf16::nearest(entry.scale));
+    fastscan::set_code(&mut page[start + CODES..start + g.entry_block_bytes()], row, bits);
+    let count = usize::from(get_u16(page, 4)).max(i + 1);
+    put_u16(page, 4, u16::try_from(count).expect("within the capacity"));
+}
+
+/// Makes entry `i` a hole.
+pub fn clear(page: &mut Page, g: &Geometry, i: usize) {
+    put_u32(page, block_start(g, i) + 4 * (i % ENTRY_BLOCK), NodeId::NONE.0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::PAGE_BYTES;
+    use super::*;
+
+    #[test]
+    fn entries_round_trip() {
+        for dim in [2, 512, 4000] {
+            let g = Geometry::new(dim).unwrap();
+            let mut page = [0; PAGE_BYTES];
+            init(&mut page, &g);
+            set_next(&mut page, 12);
+            let n = g.entries_per_page();
+            let bits = |i: usize| vec![(i * 31).to_le_bytes()[0]; g.code_dim() / 8];
+            let entry =
+                |i: usize| Entry { id: NodeId(u32::try_from(i).unwrap() * 3), add: i as f32, scale: 0.5 };
+            for i in 0..n {
+                set(&mut page, &g, i, &entry(i), &bits(i));
+            }
+            assert_eq!(header(&page, &g), Ok((12, n)));
+            clear(&mut page, &g, 5);
+            for i in 0..n {
+                let wanted = if i == 5 { NodeId::NONE } else { entry(i).id };
+                assert_eq!(get(&page, &g, i).id, wanted);
+                assert!((get(&page, &g, i).add - entry(i).add).abs() <= entry(i).add / 256.0);
+                assert_eq!(fastscan::get_code(codes(&page, &g, i), i % ENTRY_BLOCK), bits(i));
+            }
+        }
+    }
+
+    #[test]
+    fn counts_beyond_the_page_are_refused() {
+        let g = Geometry::new(512).unwrap();
+        let mut page = [0; PAGE_BYTES];
+        init(&mut page, &g);
+        put_u16(&mut page, 4, u16::MAX);
+        assert!(matches!(header(&page, &g), Err(PageError::Field { field: "entries", .. })));
+    }
+}

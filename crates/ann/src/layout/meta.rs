@@ -1,0 +1,193 @@
+//! The metapage, block 0: everything that a search must know before it reads a node.
+//!
+//! | offset | width | type | field |
+//! |---|---|---|---|
+//! | 0 | 4 | u32 | magic, `MAGIC` |
+//! | 4 | 2 | u16 | format version |
+//! | 6 | 1 | u8 | metric: 1 cosine, 2 L2, 3 inner product |
+//! | 7 | 1 | u8 | nodes per page |
+//! | 8 | 2 | u16 | dim |
+//! | 10 | 2 | u16 | padded dim |
+//! | 12 | 2 | u16 | code dim |
+//! | 14 | 2 | u16 | max degree, 32 |
+//! | 16 | 8 | u64 | seed of the rotation |
+//! | 24 | 4 | u32 | first entry page, 0 if none |
+//! | 28 | 4 | u32 | last entry page, 0 if none |
+//! | 32 | 4 | u32 | entries ever appended, holes included |
+//! | 36 | 4 | u32 | generation of the entry table; a cached copy of another generation is stale |
+//! | 40 | 4 | u32 | first tid page with a free cell, 0 if none |
+//! | 44 | 4 | u32 | rows when the index was built |
+//! | 48 | 16 | - | 0 |
+//! | 64 | 2 each | bf16 | center in rotated space, padded dim elements |
+
+use super::bytes::{get_u16, get_u32, get_u64, put_u16, put_u32, put_u64};
+use super::{FORMAT_VERSION, Geometry, Kind, MAX_DEGREE, Page, PageError, bf16, check, expect, init};
+use crate::metric::Metric;
+
+/// "ann1" in a little-endian dump.
+pub const MAGIC: u32 = u32::from_le_bytes(*b"ann1");
+const CENTER: usize = 64;
+const _: () = assert!(CENTER + 2 * super::MAX_DIM.next_multiple_of(64) <= super::BODY_BYTES);
+
+/// The metapage, decoded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Meta {
+    /// What distance means in this index.
+    pub metric: Metric,
+    /// Sizes of the other pages.
+    pub geometry: Geometry,
+    /// Seed of the rotation.
+    pub seed: u64,
+    /// First entry page, 0 if none.
+    pub entry_first: u32,
+    /// Last entry page, 0 if none.
+    pub entry_last: u32,
+    /// Entries ever appended, holes included.
+    pub entry_count: u32,
+    /// Changes with every change of the entry table.
+    pub entry_generation: u32,
+    /// First tid page with a free cell, 0 if none.
+    pub tids_free: u32,
+    /// Rows when the index was built.
+    pub built_rows: u32,
+    /// Subtracted from every rotated vector before it is quantized; `[padded_dim]`, bf16 values.
+    pub center: Vec<f32>,
+}
+
+impl Meta {
+    /// The metapage of an index without rows. The center is rounded to what the page can hold.
+    #[must_use]
+    pub fn new(metric: Metric, geometry: Geometry, seed: u64, center: &[f32]) -> Self {
+        assert_eq!(center.len(), geometry.padded_dim());
+        Self {
+            metric,
+            geometry,
+            seed,
+            entry_first: 0,
+            entry_last: 0,
+            entry_count: 0,
+            entry_generation: 0,
+            tids_free: 0,
+            built_rows: 0,
+            center: center.iter().map(|&x| bf16::to_f32(bf16::nearest(x))).collect(),
+        }
+    }
+
+    /// Writes the page.
+    pub fn encode(&self, page: &mut Page) {
+        let g = &self.geometry;
+        let small = |n: usize| u16::try_from(n).expect("a geometry's sizes fit 16 bits");
+        init(page, Kind::Meta, 0);
+        put_u32(page, 0, MAGIC);
+        put_u16(page, 4, FORMAT_VERSION.into());
+        page[6] = self.metric.code();
+        page[7] = u8::try_from(g.slots()).expect("at most 16");
+        put_u16(page, 8, small(g.dim()));
+        put_u16(page, 10, small(g.padded_dim()));
+        put_u16(page, 12, small(g.code_dim()));
+        put_u16(page, 14, small(MAX_DEGREE));
+        put_u64(page, 16, self.seed);
+        self.encode_links(page);
+        for (i, &x) in self.center.iter().enumerate() {
+            put_u16(page, CENTER + 2 * i, bf16::nearest(x));
+        }
+    }
+
+    /// Writes the fields that change after the build into a page that holds the others.
+    pub fn encode_links(&self, page: &mut Page) {
+        for (at, value) in [
+            (24, self.entry_first),
+            (28, self.entry_last),
+            (32, self.entry_count),
+            (36, self.entry_generation),
+            (40, self.tids_free),
+            (44, self.built_rows),
+        ] {
+            put_u32(page, at, value);
+        }
+    }
+
+    /// Reads the page.
+    ///
+    /// # Errors
+    /// [`PageError`] if it is no metapage, or one whose geometry this release would not have chosen.
+    pub fn decode(page: &Page) -> Result<Self, PageError> {
+        expect(page, Kind::Meta, 0)?;
+        let magic = get_u32(page, 0);
+        if magic != MAGIC {
+            return Err(PageError::Magic { found: magic });
+        }
+        check("version", get_u16(page, 4).into(), FORMAT_VERSION.into(), FORMAT_VERSION.into())?;
+        let metric = Metric::from_code(page[6]).ok_or(PageError::Field {
+            field: "metric",
+            found: page[6].into(),
+            low: 1,
+            high: 3,
+        })?;
+        let geometry = Geometry::checked(get_u16(page, 8), get_u16(page, 10), get_u16(page, 12), page[7])?;
+        check("max_degree", get_u16(page, 14).into(), MAX_DEGREE as u64, MAX_DEGREE as u64)?;
+        let center: Vec<f32> =
+            (0..geometry.padded_dim()).map(|i| bf16::to_f32(get_u16(page, CENTER + 2 * i))).collect();
+        if center.iter().any(|x| !x.is_finite()) {
+            return Err(PageError::NotFinite { field: "center" });
+        }
+        Ok(Self {
+            metric,
+            geometry,
+            seed: get_u64(page, 16),
+            entry_first: get_u32(page, 24),
+            entry_last: get_u32(page, 28),
+            entry_count: get_u32(page, 32),
+            entry_generation: get_u32(page, 36),
+            tids_free: get_u32(page, 40),
+            built_rows: get_u32(page, 44),
+            center,
+        })
+    }
+
+    /// The entry table's generation alone: what a search compares its cached copy with.
+    ///
+    /// # Errors
+    /// [`PageError`] if it is no metapage.
+    pub fn generation(page: &Page) -> Result<u32, PageError> {
+        expect(page, Kind::Meta, 0)?;
+        Ok(get_u32(page, 36))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn example(dim: usize) -> Meta {
+        let geometry = Geometry::new(dim).unwrap();
+        let center: Vec<f32> = (0..geometry.padded_dim()).map(|i| (i as f32).sin()).collect();
+        let mut meta = Meta::new(Metric::InnerProduct, geometry, 0x1234_5678_9ABC_DEF0, &center);
+        (meta.entry_first, meta.entry_last, meta.entry_count) = (1, 9, 1024);
+        (meta.entry_generation, meta.tids_free, meta.built_rows) = (3, 77, 50_000);
+        meta
+    }
+
+    #[test]
+    fn round_trips() {
+        for dim in [1, 64, 512, 784, 4000] {
+            let (meta, mut page) = (example(dim), [0; super::super::PAGE_BYTES]);
+            meta.encode(&mut page);
+            assert_eq!(Meta::decode(&page).unwrap(), meta);
+            assert_eq!(Meta::generation(&page), Ok(3));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_bytes_never_panic(at in 0usize..96, value: u8) {
+            let mut page = [0; super::super::PAGE_BYTES];
+            example(512).encode(&mut page);
+            page[at] = value;
+            if let Ok(meta) = Meta::decode(&page) {
+                prop_assert_eq!(meta.geometry, Geometry::new(512).unwrap());
+            }
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! Node pages: `slots` nodes in fixed places, no line pointers.
+//!
+//! Slot `s` starts at byte `s * node_bytes`. With P = padded dim and C = code dim:
+//!
+//! | offset | width | type | field |
+//! |---|---|---|---|
+//! | 0 | 4 + 2 | u32, u16 | heap tid: block, offset; offset 0 if that row is gone |
+//! | 6 | 1 | u8 | degree, 0 to 32 |
+//! | 7 | 1 | u8 | state: 0 free, 1 live, 2 dead |
+//! | 8 | 4 | f32 | scale: element = scale * code + center |
+//! | 12 | 4 | f32 | bias: squared norm of scale * code; for inner product its product with the center |
+//! | 16 | 2 | bf16 | error: norm of what quantizing lost, rounded up |
+//! | 18 | 2 | u16 | version, changes whenever the slot's vector, state or rows change |
+//! | 20 | 4 | u32 | protected edges, bit i for edge i: never evicted for a nearer neighbor |
+//! | 24 | 4 | u32 | first cell of further heap tids with the same vector, 0 if none |
+//! | 28 | 2 | u16 | generation, changes whenever the slot gets another vector |
+//! | 30 | 2 | - | 0, for filter keys to come |
+//! | 32 | P | i8 | vector, rotated, less the center, divided by scale |
+//! | 32 + P | 32 * 4 | u32 | neighbor ids |
+//! | 160 + P | 32 * 2 | bf16 | neighbor factors: add |
+//! | 224 + P | 32 * 2 | bf16 | neighbor factors: scale |
+//! | 288 + P | 32 * 2 | bf16 | squared distance of each neighbor |
+//! | 352 + P | 4 C | bits | neighbor codes, one FastScan block |
+//!
+//! Entries of the five arrays behind the degree mean nothing.
+
+use super::bytes::{get_f32, get_u16, get_u32, put_f32, put_u16, put_u32};
+use super::geometry::NODE_HEADER_BYTES;
+use super::{Geometry, HeapTid, Kind, MAX_DEGREE, NodeId, Page, PageError, bf16, check, expect, new_page};
+use zerocopy::FromBytes;
+
+/// Whether a slot holds a node, and whether its row may still be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// No node. No edge that matters leads here.
+    Free,
+    /// At least one row.
+    Live,
+    /// All rows are gone; searches still walk through.
+    Dead,
+}
+
+/// The first 32 bytes of a node.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Header {
+    /// The row, or an invalid tid if that row is gone.
+    pub tid: HeapTid,
+    /// Number of neighbors.
+    pub degree: usize,
+    /// See [`State`].
+    pub state: State,
+    /// Step of the 8-bit elements.
+    pub scale: f32,
+    /// The part of the distance that needs no query.
+    pub bias: f32,
+    /// Upper bound on the norm of the quantizing error.
+    pub error: f32,
+    /// Changes with vector, state and rows.
+    pub version: u16,
+    /// Bit i: edge i must stay.
+    pub protected: u32,
+    /// First cell of further rows, 0 if none.
+    pub tids: u32,
+    /// Changes with the vector.
+    pub generation: u16,
+}
+
+impl Header {
+    /// An empty slot, as on a fresh page.
+    pub const FREE: Header = Header {
+        tid: HeapTid::INVALID,
+        degree: 0,
+        state: State::Free,
+        scale: 0.0,
+        bias: 0.0,
+        error: 0.0,
+        version: 0,
+        protected: 0,
+        tids: 0,
+        generation: 0,
+    };
+}
+
+/// One neighbor of a node, without its code.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Edge {
+    /// The neighbor.
+    pub id: NodeId,
+    /// What the estimate adds to the node's own score.
+    pub add: f32,
+    /// What the estimate multiplies the code sum by.
+    pub scale: f32,
+    /// Squared L2 distance between the two quantized vectors.
+    pub distance_squared: f32,
+}
+
+/// Byte offsets of a node's arrays.
+#[derive(Clone, Copy, Debug)]
+struct Offsets {
+    ids: usize,
+    adds: usize,
+    scales: usize,
+    distances: usize,
+    codes: usize,
+    end: usize,
+}
+
+impl Offsets {
+    fn of(g: &Geometry) -> Self {
+        let ids = NODE_HEADER_BYTES + g.padded_dim();
+        let adds = ids + 4 * MAX_DEGREE;
+        let scales = adds + 2 * MAX_DEGREE;
+        let distances = scales + 2 * MAX_DEGREE;
+        let codes = distances + 2 * MAX_DEGREE;
+        Self { ids, adds, scales, distances, codes, end: g.node_bytes() }
+    }
+}
+
+/// An empty node page.
+#[must_use]
+pub fn empty_page(g: &Geometry) -> Page {
+    new_page(Kind::Node, capacity(g))
+}
+
+/// Makes `page` an empty node page.
+pub fn init(page: &mut Page, g: &Geometry) {
+    super::init(page, Kind::Node, capacity(g));
+}
+
+fn capacity(g: &Geometry) -> u16 {
+    u16::try_from(g.slots()).expect("at most 16")
+}
+
+/// A node on a page, for reading.
+#[derive(Clone, Copy)]
+pub struct Node<'a> {
+    bytes: &'a [u8],
+    at: Offsets,
+    header: Header,
+}
+
+impl<'a> Node<'a> {
+    /// The node in a slot, which may be free.
+    ///
+    /// # Errors
+    /// [`PageError`] if the page holds no nodes of this geometry, or the slot's header makes no sense.
+    pub fn read(page: &'a Page, g: &Geometry, slot: usize) -> Result<Self, PageError> {
+        expect(page, Kind::Node, capacity(g))?;
+        let at = Offsets::of(g);
+        let bytes = &page[slot * at.end..(slot + 1) * at.end];
+        Ok(Self { bytes, at, header: decode_header(bytes)? })
+    }
+
+    /// The header.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The 8-bit vector, `[padded_dim]`.
+    #[must_use]
+    pub fn vector(&self) -> &'a [i8] {
+        <[i8]>::ref_from_bytes(&self.bytes[NODE_HEADER_BYTES..self.at.ids]).expect("i8 has no alignment")
+    }
+
+    /// Id of neighbor `i`.
+    #[must_use]
+    pub fn id(&self, i: usize) -> NodeId {
+        debug_assert!(i < self.header.degree);
+        NodeId(get_u32(self.bytes, self.at.ids + 4 * i))
+    }
+
+    /// The neighbor ids.
+    pub fn ids(self) -> impl ExactSizeIterator<Item = NodeId> + use<'a> {
+        (0..self.header.degree).map(move |i| self.id(i))
+    }
+
+    /// Neighbor `i`.
+    #[must_use]
+    pub fn edge(&self, i: usize) -> Edge {
+        let number = |at: usize| bf16::to_f32(get_u16(self.bytes, at + 2 * i));
+        Edge {
+            id: self.id(i),
+            add: number(self.at.adds),
+            scale: number(self.at.scales),
+            distance_squared: number(self.at.distances),
+        }
+    }
+
+    /// The factors of all 32 places, `(add, scale)`; behind the degree they mean nothing.
+    #[must_use]
+    pub fn factors(&self) -> ([f32; MAX_DEGREE], [f32; MAX_DEGREE]) {
+        let read = |at: usize| {
+            let bytes = &self.bytes[at..at + 2 * MAX_DEGREE];
+            std::array::from_fn(|i| bf16::to_f32(u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]])))
+        };
+        (read(self.at.adds), read(self.at.scales))
+    }
+
+    /// The FastScan block of the neighbor codes.
+    #[must_use]
+    pub fn codes(&self) -> &'a [u8] {
+        &self.bytes[self.at.codes..]
+    }
+}
+
+/// A node on a page, for writing.
+pub struct NodeMut<'a> {
+    bytes: &'a mut [u8],
+    at: Offsets,
+}
+
+impl<'a> NodeMut<'a> {
+    /// The node in a slot.
+    ///
+    /// # Errors
+    /// As [`Node::read`].
+    pub fn open(page: &'a mut Page, g: &Geometry, slot: usize) -> Result<Self, PageError> {
+        expect(page, Kind::Node, capacity(g))?;
+        let at = Offsets::of(g);
+        let bytes = &mut page[slot * at.end..(slot + 1) * at.end];
+        decode_header(bytes)?;
+        Ok(Self { bytes, at })
+    }
+
+    /// The node as it is now.
+    #[must_use]
+    pub fn as_node(&self) -> Node<'_> {
+        let header = decode_header(self.bytes).expect("checked when opened, written by us since");
+        Node { bytes: self.bytes, at: self.at, header }
+    }
+
+    /// Replaces the header.
+    pub fn set_header(&mut self, h: &Header) {
+        assert!(h.degree <= MAX_DEGREE);
+        let b = &mut *self.bytes;
+        put_u32(b, 0, h.tid.block);
+        put_u16(b, 4, h.tid.offset);
+        b[6] = u8::try_from(h.degree).expect("at most 32");
+        b[7] = match h.state {
+            State::Free => 0,
+            State::Live => 1,
+            State::Dead => 2,
+        };
+        put_f32(b, 8, h.scale);
+        put_f32(b, 12, h.bias);
+        put_u16(b, 16, bf16::at_least(h.error));
+        put_u16(b, 18, h.version);
+        put_u32(b, 20, h.protected);
+        put_u32(b, 24, h.tids);
+        put_u16(b, 28, h.generation);
+        put_u16(b, 30, 0);
+    }
+
+    /// Replaces the vector, `[padded_dim]`.
+    pub fn set_vector(&mut self, vector: &[i8]) {
+        for (byte, &code) in self.bytes[NODE_HEADER_BYTES..self.at.ids].iter_mut().zip(vector) {
+            *byte = code.cast_unsigned();
+        }
+    }
+
+    /// Writes neighbor `i`; `bits` has one sign per coded dimension. The degree is the caller's to raise.
+    pub fn set_edge(&mut self, i: usize, edge: &Edge, bits: &[u8]) {
+        assert!(i < MAX_DEGREE);
+        let b = &mut *self.bytes;
+        put_u32(b, self.at.ids + 4 * i, edge.id.0);
+        put_u16(b, self.at.adds + 2 * i, bf16::nearest(edge.add));
+        put_u16(b, self.at.scales + 2 * i, bf16::nearest(edge.scale));
+        put_u16(b, self.at.distances + 2 * i, bf16::nearest(edge.distance_squared));
+        crate::quantize::fastscan::set_code(&mut b[self.at.codes..], i, bits);
+    }
+
+    /// Takes edge `i` out by moving the last one into its place.
+    pub fn remove_edge(&mut self, i: usize) {
+        let mut header = *self.as_node().header();
+        let last = header.degree - 1;
+        if i != last {
+            let edge = self.as_node().edge(last);
+            let bits = crate::quantize::fastscan::get_code(self.as_node().codes(), last);
+            self.set_edge(i, &edge, &bits);
+        }
+        let moved = header.protected >> last & 1;
+        header.protected = header.protected & !(1 << last) & !(1 << i);
+        if i != last {
+            header.protected |= moved << i;
+        }
+        header.degree = last;
+        self.set_header(&header);
+    }
+}
+
+fn decode_header(b: &[u8]) -> Result<Header, PageError> {
+    let state = match b[7] {
+        0 => State::Free,
+        1 => State::Live,
+        2 => State::Dead,
+        found => return Err(PageError::Field { field: "state", found: found.into(), low: 0, high: 2 }),
+    };
+    check("degree", b[6].into(), 0, MAX_DEGREE as u64)?;
+    Ok(Header {
+        tid: HeapTid { block: get_u32(b, 0), offset: get_u16(b, 4) },
+        degree: b[6].into(),
+        state,
+        scale: get_f32(b, 8),
+        bias: get_f32(b, 12),
+        error: bf16::to_f32(get_u16(b, 16)),
+        version: get_u16(b, 18),
+        protected: get_u32(b, 20),
+        tids: get_u32(b, 24),
+        generation: get_u16(b, 28),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn header(degree: usize) -> Header {
+        Header {
+            tid: HeapTid { block: 70_000, offset: 3 },
+            degree,
+            state: State::Live,
+            scale: 0.25,
+            bias: 17.5,
+            error: 0.5,
+            version: 9,
+            protected: 0b101,
+            tids: 129,
+            generation: 2,
+        }
+    }
+
+    fn edge(i: usize) -> Edge {
+        let x = f32::from(u8::try_from(i).unwrap());
+        Edge {
+            id: NodeId(1000 + u32::try_from(i).unwrap()),
+            add: -x,
+            scale: x + 1.0,
+            distance_squared: 2.0 * x,
+        }
+    }
+
+    fn bits(g: &Geometry, i: usize) -> Vec<u8> {
+        (0..g.code_dim() / 8).map(|j| (i * 37 + j * 11).to_le_bytes()[0]).collect()
+    }
+
+    #[test]
+    fn nodes_round_trip_side_by_side() {
+        for dim in [3, 512, 784, 4000] {
+            let g = Geometry::new(dim).unwrap();
+            let mut page = empty_page(&g);
+            for slot in 0..g.slots() {
+                let vector: Vec<i8> =
+                    (0..g.padded_dim()).map(|i| ((i * 7 + slot) % 255) as u8 as i8).collect();
+                let mut node = NodeMut::open(&mut page, &g, slot).unwrap();
+                node.set_header(&Header { version: u16::try_from(slot).unwrap(), ..header(MAX_DEGREE) });
+                node.set_vector(&vector);
+                for i in 0..MAX_DEGREE {
+                    node.set_edge(i, &edge(i), &bits(&g, i + slot));
+                }
+            }
+            for slot in 0..g.slots() {
+                let node = Node::read(&page, &g, slot).unwrap();
+                assert_eq!(node.header(), &Header { version: slot as u16, ..header(MAX_DEGREE) });
+                assert_eq!(node.vector()[1], ((7 + slot) % 255) as u8 as i8);
+                assert_eq!(node.ids().len(), MAX_DEGREE);
+                for i in 0..MAX_DEGREE {
+                    assert_eq!(node.edge(i), edge(i));
+                    let code = crate::quantize::fastscan::get_code(node.codes(), i);
+                    assert_eq!(code, bits(&g, i + slot), "{dim} dimensions, edge {i}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn removing_an_edge_keeps_the_others() {
+        let g = Geometry::new(64).unwrap();
+        let mut page = empty_page(&g);
+        let mut node = NodeMut::open(&mut page, &g, 2).unwrap();
+        node.set_header(&Header { protected: 0b1001, ..header(4) });
+        for i in 0..4 {
+            node.set_edge(i, &edge(i), &bits(&g, i));
+        }
+        node.remove_edge(1);
+        let ids: Vec<u32> = node.as_node().ids().map(|id| id.0).collect();
+        assert_eq!(ids, [1000, 1003, 1002]);
+        assert_eq!(node.as_node().header().protected, 0b011, "protection moves with its edge");
+        assert_eq!(crate::quantize::fastscan::get_code(node.as_node().codes(), 1), bits(&g, 3));
+        node.remove_edge(2);
+        node.remove_edge(0);
+        assert_eq!(node.as_node().ids().collect::<Vec<_>>(), [NodeId(1003)]);
+        assert_eq!(node.as_node().header().protected, 1);
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 400), slot in 0usize..12) {
+            let g = Geometry::new(64).unwrap();
+            let mut page = empty_page(&g);
+            page[slot * g.node_bytes()..][..400].copy_from_slice(&bytes);
+            if let Ok(node) = Node::read(&page, &g, slot) {
+                prop_assert!(node.ids().len() <= MAX_DEGREE);
+                let _ = (node.factors(), node.vector(), node.codes());
+            }
+        }
+    }
+}

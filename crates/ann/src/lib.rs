@@ -1,0 +1,20 @@
+//! The `ann` index without PostgreSQL: codes, graph search, build, insert, vacuum and page formats.
+//!
+//! Storage is seen through one trait, [`store::PageStore`]; randomness, threads, memory limits and the
+//! interrupt check are handed in. `README.md` beside this crate tells how the parts work together.
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod arch;
+#[forbid(unsafe_code)]
+pub mod layout;
+#[forbid(unsafe_code)]
+pub mod metric;
+#[forbid(unsafe_code)]
+pub mod quantize;
+#[forbid(unsafe_code)]
+pub mod random;
+#[forbid(unsafe_code)]
+pub mod store;
+
+pub use metric::Metric;
