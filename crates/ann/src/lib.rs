@@ -7,6 +7,12 @@
 
 pub mod arch;
 #[forbid(unsafe_code)]
+pub mod build;
+#[forbid(unsafe_code)]
+pub mod graph;
+#[forbid(unsafe_code)]
+pub mod index;
+#[forbid(unsafe_code)]
 pub mod layout;
 #[forbid(unsafe_code)]
 pub mod metric;
@@ -15,6 +21,9 @@ pub mod quantize;
 #[forbid(unsafe_code)]
 pub mod random;
 #[forbid(unsafe_code)]
+pub mod space;
+#[forbid(unsafe_code)]
 pub mod store;
 
+pub use index::{AccessError, Index};
 pub use metric::Metric;

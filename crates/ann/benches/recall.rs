@@ -1,0 +1,86 @@
+//! Recall@10 against CPU time, hops and pages on generated sets: `cargo bench -p imgvec-ann [-- rows]`.
+//!
+//! In process, one thread per search, page accesses without a buffer manager. Times are those of the
+//! calling thread; the exact answers come from the same run.
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use common::{Data, build, clustered, exact, manifold, search};
+use imgvec_ann::graph::search::{Options, Search};
+use imgvec_ann::{Index, Metric};
+use std::time::Instant;
+
+fn main() {
+    let numbers: Vec<usize> = std::env::args().filter_map(|a| a.parse().ok()).collect();
+    let n = numbers.first().copied().unwrap_or(50_000);
+    println!("kernels {:?}, recall@10 of 200 queries", imgvec_ann::arch::Level::best());
+    run(&clustered(512, n, 200, n / 50, 1, false), Metric::Cosine);
+    run(&clustered(512, n, 200, n / 50, 1, true), Metric::Cosine);
+    run(&manifold(512, n, 200, 28, 2), Metric::L2);
+    run(&manifold(512, n, 200, 28, 2), Metric::InnerProduct);
+}
+
+fn run(data: &Data, metric: Metric) {
+    let truth: Vec<Vec<usize>> = data.queries.iter().map(|q| exact(metric, &data.rows, q, 10)).collect();
+    let (wall, cpu) = (Instant::now(), process_seconds());
+    let (store, report) = build(metric, &data.rows, data.dim, 2);
+    let index = Index::open(&store).unwrap();
+    println!(
+        "\n{}, {metric:?}: build {:.2} s CPU, {:.2} s wall, {} leaves, {} relinked, {} B/row",
+        data.name,
+        process_seconds() - cpu,
+        wall.elapsed().as_secs_f64(),
+        report.leaves,
+        report.relinked,
+        report.pages * 8192 / report.rows.max(1)
+    );
+    println!("   ef  recall   us/query    hops   fetched  estimates");
+    for ef in [20, 40, 60, 80, 120, 200, 400] {
+        let (mut hits, mut fetched, mut hops, mut estimates) = (0, 0, 0, 0);
+        for (query, truth) in data.queries.iter().zip(&truth) {
+            let (rows, count, stats) = search(&store, &index, metric, &data.rows, query, 10, ef);
+            hits += rows.iter().filter(|row| truth.contains(row)).count();
+            fetched += count;
+            hops += stats.hops;
+            estimates += stats.estimates;
+        }
+        // The index alone: the rows that the executor would have fetched on average.
+        let per_query = fetched / data.queries.len();
+        let mut best = f64::INFINITY;
+        for _ in 0..3 {
+            let start = thread_seconds();
+            for query in &data.queries {
+                let mut search = Search::new(&index, query, &Options { ef, ..Options::default() }).unwrap();
+                for _ in 0..per_query {
+                    let _ = search.next(&store, &index).unwrap();
+                }
+            }
+            best = best.min(thread_seconds() - start);
+        }
+        let q = data.queries.len() as f64;
+        println!(
+            "{ef:5}  {:.4}  {:9.1}  {:6.1}  {:8.1}  {:9.0}",
+            hits as f64 / (10.0 * q),
+            best / q * 1e6,
+            hops as f64 / q,
+            fetched as f64 / q,
+            estimates as f64 / q
+        );
+    }
+}
+
+/// CPU time of the calling thread, by the scheduler's nanoseconds.
+fn thread_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    stat.split_whitespace().next().and_then(|x| x.parse::<f64>().ok()).unwrap_or(0.0) / 1e9
+}
+
+/// CPU time of this process with all its threads, in hundredths.
+fn process_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after = stat.rsplit(')').next().unwrap_or_default();
+    let fields: Vec<&str> = after.split_whitespace().collect();
+    let ticks = |i: usize| fields.get(i).and_then(|x| x.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(11) + ticks(12)) / 100.0
+}

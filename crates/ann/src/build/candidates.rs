@@ -1,0 +1,85 @@
+//! Bounded candidate lists: for each row the nearest few rows that any leaf proposed.
+
+use crate::graph::beam::Key;
+use crate::layout::NodeId;
+use std::sync::Mutex;
+
+/// Most candidates of a row.
+pub const LIST_LEN: usize = 64;
+/// Bytes of a row's list.
+pub const LIST_BYTES: usize = LIST_LEN * 8 + 1;
+/// Rows that share a lock.
+const CHUNK: usize = 128;
+
+/// Lists of keys (squared distance and row), filled by several threads.
+pub struct Lists {
+    chunks: Vec<Mutex<Chunk>>,
+}
+
+struct Chunk {
+    keys: Vec<Key>,
+    lens: [u8; CHUNK],
+}
+
+impl Lists {
+    /// Empty lists for `rows` rows.
+    #[must_use]
+    pub fn new(rows: usize) -> Self {
+        let chunk =
+            || Mutex::new(Chunk { keys: vec![Key::new(0.0, NodeId(0)); CHUNK * LIST_LEN], lens: [0; CHUNK] });
+        Self { chunks: (0..rows.div_ceil(CHUNK)).map(|_| chunk()).collect() }
+    }
+
+    /// Offers candidates to a row; the nearest [`LIST_LEN`] different ones stay. What stays does not
+    /// depend on the order of offers, except among equal distances.
+    pub fn offer(&self, row: u32, candidates: impl IntoIterator<Item = Key>) {
+        let (chunk, place) = (row as usize / CHUNK, row as usize % CHUNK);
+        let mut guard = self.chunks[chunk].lock().expect("workers do not panic");
+        let Chunk { keys, lens } = &mut *guard;
+        let keys = &mut keys[place * LIST_LEN..(place + 1) * LIST_LEN];
+        let mut len = usize::from(lens[place]);
+        for key in candidates {
+            if key.id().0 == row || keys[..len].iter().any(|k| k.id() == key.id()) {
+                continue;
+            }
+            if len < LIST_LEN {
+                keys[len] = key;
+                len += 1;
+                continue;
+            }
+            let farthest = keys.iter_mut().max().expect("a full list is not empty");
+            if key < *farthest {
+                *farthest = key;
+            }
+        }
+        lens[place] = u8::try_from(len).expect("at most 64");
+    }
+
+    /// A row's candidates, nearest first.
+    #[must_use]
+    pub fn sorted(&self, row: u32) -> Vec<Key> {
+        let (chunk, place) = (row as usize / CHUNK, row as usize % CHUNK);
+        let guard = self.chunks[chunk].lock().expect("workers do not panic");
+        let mut keys = guard.keys[place * LIST_LEN..][..usize::from(guard.lens[place])].to_vec();
+        drop(guard);
+        keys.sort_unstable();
+        keys
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_nearest_once() {
+        let lists = Lists::new(300);
+        let key = |i: u32| Key::new(i as f32, NodeId(i));
+        lists.offer(200, (0..100).rev().map(key));
+        lists.offer(200, (0..100).map(key));
+        assert_eq!(lists.sorted(200), (0..64).map(key).collect::<Vec<_>>());
+        lists.offer(5, (0..10).map(key));
+        assert_eq!(lists.sorted(5), (0..10).filter(|&i| i != 5).map(key).collect::<Vec<_>>(), "not itself");
+        assert!(lists.sorted(6).is_empty());
+    }
+}

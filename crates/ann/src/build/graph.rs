@@ -1,0 +1,300 @@
+//! From leaves to the finished graph over row numbers.
+
+use super::candidates::Lists;
+use super::executor::{Cancelled, Executor, map};
+use super::leaf::{self, Scratch};
+use super::partition::partition;
+use super::{Parameters, Phase, RowSet};
+use crate::graph::beam::Key;
+use crate::graph::prune;
+use crate::layout::{MAX_DEGREE, NodeId};
+use crate::random::SplitMix64;
+use crate::space::Space;
+
+/// Samples that give the long edges, and how many of a sampled row's places each may take.
+const BACKBONE: [(usize, usize); 2] = [(8, 4), (64, 4)];
+/// Fewer rows than this need no long edges: their leaves overlap enough.
+const BACKBONE_MIN_ROWS: usize = 64;
+/// Rows that a worker prunes at once.
+const CHUNK: usize = 512;
+/// Entry table: one row in so many, within limits.
+const ROWS_PER_ENTRY: usize = 500;
+/// Fewest entries, if there are as many rows.
+pub const MIN_ENTRIES: usize = 1024;
+/// Most entries.
+pub const MAX_ENTRIES: usize = 16_384;
+/// Rounds of linking what is not reachable; the links of one round may cut another row off.
+const CONNECT_ROUNDS: usize = 4;
+
+/// How many entries an index of so many rows has.
+#[must_use]
+pub fn entry_target(rows: usize) -> usize {
+    (rows / ROWS_PER_ENTRY).clamp(MIN_ENTRIES, MAX_ENTRIES).min(rows)
+}
+
+/// Neighbors of one row: protected ones first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Links {
+    pub rows: Vec<u32>,
+    pub protected: usize,
+}
+
+/// The graph, the order to write rows in, and the rows of the entry table.
+pub(super) struct Graph {
+    pub links: Vec<Links>,
+    pub order: Vec<u32>,
+    pub entries: Vec<u32>,
+    pub relinked: u64,
+}
+
+/// Builds the graph; also tells how many leaves it took.
+pub(super) fn build(
+    set: &RowSet,
+    space: &Space,
+    parameters: &Parameters,
+    executor: &dyn Executor,
+    progress: &mut dyn FnMut(Phase),
+) -> Result<(Graph, u64), Cancelled> {
+    let n = set.len();
+    let mut random = SplitMix64::new(parameters.seed);
+    let all: Vec<u32> = (0..u32::try_from(n).expect("memory ends before")).collect();
+
+    progress(Phase::Partition);
+    let leaves = partition(set, all.clone(), parameters, space.kernels, &mut random, executor)?;
+    let mut leaf_count = leaves.len() as u64;
+    let mut placed = vec![false; n];
+    let order: Vec<u32> = leaves
+        .iter()
+        .flatten()
+        .copied()
+        .filter(|&row| !std::mem::replace(&mut placed[row as usize], true))
+        .collect();
+
+    progress(Phase::Leaves);
+    let candidates = Lists::new(n);
+    fill(set, space, &leaves, parameters, parameters.leaf_kept, &candidates, executor)?;
+    drop(leaves);
+
+    let mut backbone = vec![Links::default(); n];
+    for (one_in, places) in BACKBONE {
+        let mut sample: Vec<u32> = random.sample(n, n / one_in).into_iter().map(|i| all[i]).collect();
+        if n < BACKBONE_MIN_ROWS || sample.len() < 2 {
+            continue;
+        }
+        sample.sort_unstable();
+        let leaves = partition(set, sample.clone(), parameters, space.kernels, &mut random, executor)?;
+        leaf_count += leaves.len() as u64;
+        let lists = Lists::new(n);
+        fill(set, space, &leaves, parameters, places, &lists, executor)?;
+        add_long_edges(set, space, &sample, &lists, places, parameters, &mut backbone, executor)?;
+    }
+
+    progress(Phase::Prune);
+    let forward = prune_all(set, space, &candidates, &backbone, parameters, false, executor)?;
+    drop(candidates);
+    let both = Lists::new(n);
+    map(
+        executor,
+        n.div_ceil(CHUNK),
+        || (),
+        |(), chunk| {
+            for row in chunk * CHUNK..n.min((chunk + 1) * CHUNK) {
+                for &key in &forward[row] {
+                    both.offer(all[row], [key]);
+                    both.offer(key.id().0, [Key::new(key.score(), NodeId(all[row]))]);
+                }
+            }
+        },
+    )?;
+    drop(forward);
+    let kept = prune_all(set, space, &both, &backbone, parameters, true, executor)?;
+    drop(both);
+    let mut links: Vec<Links> = backbone
+        .into_iter()
+        .zip(kept)
+        .map(|(mut links, keys)| {
+            links.rows.extend(keys.iter().map(|key| key.id().0));
+            links
+        })
+        .collect();
+
+    progress(Phase::Connect);
+    let entries: Vec<u32> = random.sample(n, entry_target(n)).into_iter().map(|i| all[i]).collect();
+    let relinked = connect(set, space, &mut links, &entries, &mut random);
+    Ok((Graph { links, order, entries, relinked }, leaf_count))
+}
+
+/// Runs all leaves into candidate lists.
+fn fill(
+    set: &RowSet,
+    space: &Space,
+    leaves: &[Vec<u32>],
+    parameters: &Parameters,
+    keep: usize,
+    lists: &Lists,
+    executor: &dyn Executor,
+) -> Result<(), Cancelled> {
+    map(executor, leaves.len(), Scratch::default, |scratch, i| {
+        leaf::neighbors(set, &leaves[i], parameters, keep, space.kernels, scratch, |row, keys| {
+            lists.offer(row, keys.iter().copied());
+        });
+    })?;
+    Ok(())
+}
+
+/// Squared distance between two rows.
+fn between(set: &RowSet, space: &Space, a: u32, b: u32) -> f32 {
+    space.between(set.scaled(a), set.norms[a as usize], set.scaled(b), set.norms[b as usize])
+}
+
+/// Gives each sampled row its best `places` edges within the sample, and as many back as there is room.
+#[allow(clippy::too_many_arguments, reason = "one phase of the build over shared inputs")]
+fn add_long_edges(
+    set: &RowSet,
+    space: &Space,
+    sample: &[u32],
+    lists: &Lists,
+    places: usize,
+    parameters: &Parameters,
+    backbone: &mut [Links],
+    executor: &dyn Executor,
+) -> Result<(), Cancelled> {
+    let chosen = map(
+        executor,
+        sample.len().div_ceil(CHUNK),
+        || (),
+        |(), chunk| {
+            let rows = &sample[chunk * CHUNK..sample.len().min((chunk + 1) * CHUNK)];
+            let choose = |&row: &u32| {
+                let keys = lists.sorted(row);
+                let distances: Vec<f32> = keys.iter().map(|key| key.score()).collect();
+                let kept = prune::select(&distances, parameters.alpha, places, true, |a, b| {
+                    between(set, space, keys[a].id().0, keys[b].id().0)
+                });
+                kept.into_iter().map(|k| keys[k].id().0).collect::<Vec<u32>>()
+            };
+            rows.iter().map(choose).collect::<Vec<_>>()
+        },
+    )?;
+    let limit: Vec<usize> = sample.iter().map(|&row| backbone[row as usize].rows.len() + places).collect();
+    let mut add = |row: u32, other: u32, limit: usize| {
+        let links = &mut backbone[row as usize];
+        if links.rows.len() < limit && !links.rows.contains(&other) {
+            links.rows.push(other);
+            links.protected += 1;
+        }
+    };
+    // Half of the places for one's own choice, the rest for those who chose this row.
+    let all = || sample.iter().zip(&limit).zip(chosen.iter().flatten());
+    for ((&row, &limit), others) in all() {
+        for &other in &others[..others.len().min(places / 2)] {
+            add(row, other, limit);
+        }
+    }
+    for ((&row, _), others) in all() {
+        for &other in &others[..others.len().min(places / 2)] {
+            let at = sample.binary_search(&other).expect("both are in the sample");
+            add(other, row, limit[at]);
+        }
+    }
+    for ((&row, &limit), others) in all() {
+        for &other in others {
+            add(row, other, limit);
+        }
+    }
+    Ok(())
+}
+
+/// Prunes every row's candidates to the places that the backbone leaves.
+fn prune_all(
+    set: &RowSet,
+    space: &Space,
+    lists: &Lists,
+    backbone: &[Links],
+    parameters: &Parameters,
+    fill: bool,
+    executor: &dyn Executor,
+) -> Result<Vec<Vec<Key>>, Cancelled> {
+    let n = set.len();
+    let chunks = map(
+        executor,
+        n.div_ceil(CHUNK),
+        || (),
+        |(), chunk| {
+            let prune = |row: usize| {
+                let fixed = &backbone[row].rows;
+                let mut keys = lists.sorted(u32::try_from(row).expect("row numbers fit"));
+                keys.retain(|key| !fixed.contains(&key.id().0));
+                let distances: Vec<f32> = keys.iter().map(|key| key.score()).collect();
+                let kept =
+                    prune::select(&distances, parameters.alpha, MAX_DEGREE - fixed.len(), fill, |a, b| {
+                        between(set, space, keys[a].id().0, keys[b].id().0)
+                    });
+                kept.into_iter().map(|k| keys[k]).collect::<Vec<Key>>()
+            };
+            (chunk * CHUNK..n.min((chunk + 1) * CHUNK)).map(prune).collect::<Vec<_>>()
+        },
+    )?;
+    Ok(chunks.into_iter().flatten().collect())
+}
+
+/// Makes every row reachable from the first entry by protected links where necessary.
+fn connect(
+    set: &RowSet,
+    space: &Space,
+    links: &mut [Links],
+    entries: &[u32],
+    random: &mut SplitMix64,
+) -> u64 {
+    let Some(&root) = entries.first() else { return 0 };
+    let mut relinked = 0;
+    for _ in 0..CONNECT_ROUNDS {
+        let mut reached = vec![false; links.len()];
+        let mut around = visit(links, root, &mut reached);
+        if around.len() == links.len() {
+            break;
+        }
+        for row in 0..links.len() {
+            if reached[row] {
+                continue;
+            }
+            let lost = u32::try_from(row).expect("row numbers fit");
+            // A neighbor that was reached, else the nearest of a sample of what was.
+            let sample = random.sample(around.len(), 1000);
+            let near = links[row].rows.iter().copied().filter(|&r| reached[r as usize]);
+            let parent =
+                near.chain(sample.into_iter().map(|i| around[i])).filter(|&r| has_room(&links[r as usize]));
+            let parent = parent.min_by_key(|&r| Key::new(between(set, space, lost, r), NodeId(r)));
+            let Some(parent) = parent else { continue };
+            let target = &mut links[parent as usize];
+            if target.rows.len() == MAX_DEGREE {
+                target.rows.pop();
+            }
+            target.rows.insert(target.protected, lost);
+            target.protected += 1;
+            relinked += 1;
+            around.append(&mut visit(links, lost, &mut reached));
+        }
+    }
+    relinked
+}
+
+fn has_room(links: &Links) -> bool {
+    links.protected < MAX_DEGREE / 2
+}
+
+/// Rows reachable from `start` that were not reached before.
+fn visit(links: &[Links], start: u32, reached: &mut [bool]) -> Vec<u32> {
+    reached[start as usize] = true;
+    let mut found = vec![start];
+    let mut at = 0;
+    while at < found.len() {
+        for &row in &links[found[at] as usize].rows {
+            if !std::mem::replace(&mut reached[row as usize], true) {
+                found.push(row);
+            }
+        }
+        at += 1;
+    }
+    found
+}

@@ -1,0 +1,172 @@
+//! An index that was opened: metapage and entry table in memory.
+
+use crate::layout::entry;
+use crate::layout::meta::Meta;
+use crate::layout::{BlockNumber, MAX_DEGREE, NodeId, PageError};
+use crate::space::{Query, Space};
+use crate::store::PageStore;
+
+/// What can go wrong while pages are read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError<E: std::error::Error + 'static> {
+    /// The storage failed.
+    #[error(transparent)]
+    Store(E),
+    /// A page is damaged.
+    #[error("block {} of the index is damaged: {error}", block.0)]
+    Damaged {
+        /// The page.
+        block: BlockNumber,
+        /// What is wrong with it.
+        error: PageError,
+    },
+    /// A chain of pages or cells returns to itself.
+    #[error("chain of pages at block {} has no end", block.0)]
+    EndlessChain {
+        /// Where it was noticed.
+        block: BlockNumber,
+    },
+    /// All 2^32 - 1 node ids, or all cells for further rows, are in use.
+    #[error("the index is full")]
+    Full,
+}
+
+/// Names the page of a page error.
+pub(crate) fn damaged<E: std::error::Error>(block: BlockNumber) -> impl FnOnce(PageError) -> AccessError<E> {
+    move |error| AccessError::Damaged { block, error }
+}
+
+/// How many of the best entries a search starts from.
+const ENTRY_POINTS: usize = 4;
+
+/// The entry table in memory.
+#[derive(Clone, Debug, Default)]
+struct EntryTable {
+    blocks: Vec<EntryBlock>,
+    codes: Vec<u8>,
+}
+
+#[derive(Clone, Debug)]
+struct EntryBlock {
+    ids: [NodeId; MAX_DEGREE],
+    adds: [f32; MAX_DEGREE],
+    scales: [f32; MAX_DEGREE],
+}
+
+/// Metapage and entry table of an index. Cheap to keep from scan to scan: see [`Index::refresh`].
+#[derive(Clone, Debug)]
+pub struct Index {
+    pub(crate) meta: Meta,
+    pub(crate) space: Space,
+    entries: EntryTable,
+}
+
+impl Index {
+    /// Reads the metapage and the entry table: 2 to about 90 pages.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub fn open<S: PageStore>(store: &S) -> Result<Self, AccessError<S::Error>> {
+        let meta = read_meta(store)?;
+        let space = Space::new(&meta);
+        let entries = load_entries(store, &meta)?;
+        Ok(Self { meta, space, entries })
+    }
+
+    /// Reads one page, and the entry table again if it has changed.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub fn refresh<S: PageStore>(&mut self, store: &S) -> Result<(), AccessError<S::Error>> {
+        let generation = {
+            let page = store.read(BlockNumber(0)).map_err(AccessError::Store)?;
+            Meta::generation(&page).map_err(damaged(BlockNumber(0)))?
+        };
+        if generation != self.meta.entry_generation {
+            self.meta = read_meta(store)?;
+            self.entries = load_entries(store, &self.meta)?;
+        }
+        Ok(())
+    }
+
+    /// The space of its vectors.
+    #[must_use]
+    pub fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// The metapage as it was when last read.
+    #[must_use]
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// The nodes that searches may start from.
+    pub fn entry_points(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.entries.blocks.iter().flat_map(|b| b.ids).filter(|&id| id != NodeId::NONE)
+    }
+
+    /// Calls `each` with every entry's estimated score.
+    pub(crate) fn score_entries(&self, query: &Query, mut each: impl FnMut(f32, NodeId)) {
+        let base = query.center_score();
+        let codes = self.entries.codes.chunks_exact(self.space.geometry.code_block_bytes());
+        for (block, codes) in self.entries.blocks.iter().zip(codes) {
+            let estimates = query.estimates(base, &block.adds, &block.scales, codes);
+            for (id, estimate) in block.ids.iter().zip(estimates) {
+                if *id != NodeId::NONE {
+                    each(estimate, *id);
+                }
+            }
+        }
+    }
+
+    /// The best few entries, best first.
+    pub(crate) fn best_entries(&self, query: &Query) -> Vec<(f32, NodeId)> {
+        let mut best: Vec<(f32, NodeId)> = Vec::with_capacity(ENTRY_POINTS + 1);
+        self.score_entries(query, |score, id| {
+            if best.len() < ENTRY_POINTS || score < best[ENTRY_POINTS - 1].0 {
+                let at = best.partition_point(|&(s, _)| s <= score);
+                best.insert(at, (score, id));
+                best.truncate(ENTRY_POINTS);
+            }
+        });
+        best
+    }
+}
+
+pub(crate) fn read_meta<S: PageStore>(store: &S) -> Result<Meta, AccessError<S::Error>> {
+    let page = store.read(BlockNumber(0)).map_err(AccessError::Store)?;
+    Meta::decode(&page).map_err(damaged(BlockNumber(0)))
+}
+
+fn load_entries<S: PageStore>(store: &S, meta: &Meta) -> Result<EntryTable, AccessError<S::Error>> {
+    let g = &meta.geometry;
+    let mut table = EntryTable::default();
+    let pages = store.block_count().map_err(AccessError::Store)?;
+    let (mut next, mut seen) = (meta.entry_first, 0);
+    while next != 0 {
+        let block = BlockNumber(next);
+        seen += 1;
+        if seen > pages {
+            return Err(AccessError::EndlessChain { block });
+        }
+        store.check_interrupts().map_err(AccessError::Store)?;
+        let page = store.read(block).map_err(AccessError::Store)?;
+        let (following, count) = entry::header(&page, g).map_err(damaged(block))?;
+        for start in (0..count).step_by(MAX_DEGREE) {
+            let mut b = EntryBlock {
+                ids: [NodeId::NONE; MAX_DEGREE],
+                adds: [0.0; MAX_DEGREE],
+                scales: [0.0; MAX_DEGREE],
+            };
+            for i in 0..MAX_DEGREE.min(count - start) {
+                let e = entry::get(&page, g, start + i);
+                (b.ids[i], b.adds[i], b.scales[i]) = (e.id, e.add, e.scale);
+            }
+            table.blocks.push(b);
+            table.codes.extend_from_slice(entry::codes(&page, g, start));
+        }
+        next = following;
+    }
+    Ok(table)
+}

@@ -1,0 +1,296 @@
+//! The space of an index: how a user's vector becomes codes, and how a query scores them.
+
+use crate::arch::{Kernels, Scaled};
+use crate::layout::meta::Meta;
+use crate::layout::node::Node;
+use crate::layout::{Geometry, MAX_DEGREE};
+use crate::metric::Metric;
+use crate::quantize::fastscan::Table;
+use crate::quantize::{Rotation, int8};
+
+/// A vector that this index cannot hold or search for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VectorError {
+    /// Another number of dimensions than the index was made for.
+    #[error("expected {expected} dimensions, not {found}")]
+    Dimensions {
+        /// Dimensions of the index.
+        expected: usize,
+        /// Dimensions of the vector.
+        found: usize,
+    },
+    /// Squared distances would leave the range of a 32-bit float.
+    #[error("norm of the vector is beyond {MAX_NORM:e}")]
+    TooLong,
+    /// Not a number, or infinite.
+    #[error("vector is not finite")]
+    NotFinite,
+}
+
+/// The longest vector that can be indexed by L2 or inner product: squares stay within f32.
+pub const MAX_NORM: f64 = 1e18;
+
+/// How vectors of one index are rotated, centered and compared.
+#[derive(Clone, Debug)]
+pub struct Space {
+    pub(crate) metric: Metric,
+    pub(crate) geometry: Geometry,
+    pub(crate) center: Vec<f32>,
+    pub(crate) kernels: Kernels,
+    rotation: Rotation,
+    center_norm: f64,
+}
+
+/// A vector as the index stores it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quantized {
+    /// `[padded_dim]`.
+    pub codes: Vec<i8>,
+    /// What codes are multiplied by.
+    pub scale: f32,
+    /// Upper bound on the norm of what is lost.
+    pub error: f32,
+    /// Squared norm of `scale * codes`.
+    pub norm_squared: f32,
+    /// The field of the node header.
+    pub bias: f32,
+}
+
+impl Quantized {
+    pub(crate) fn scaled(&self) -> Scaled<'_> {
+        Scaled { codes: &self.codes, scale: self.scale }
+    }
+}
+
+impl Space {
+    /// The space that a metapage describes.
+    #[must_use]
+    pub fn new(meta: &Meta) -> Self {
+        let center = meta.center.clone();
+        Self {
+            metric: meta.metric,
+            geometry: meta.geometry,
+            rotation: Rotation::new(meta.geometry.padded_dim(), meta.seed),
+            center_norm: norm(&center),
+            center,
+            kernels: Kernels::best(),
+        }
+    }
+
+    /// Sizes of the pages.
+    #[must_use]
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// What distance means.
+    #[must_use]
+    pub fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    /// Scales to unit length under cosine and rotates. Answers the rotated vector, not centered, and the
+    /// norm before scaling; a vector of zeros stays as it is.
+    fn rotate(&self, vector: &[f32]) -> Result<(Vec<f32>, f64), VectorError> {
+        if vector.len() != self.geometry.dim() {
+            return Err(VectorError::Dimensions { expected: self.geometry.dim(), found: vector.len() });
+        }
+        let length = norm(vector);
+        if !length.is_finite() {
+            return Err(VectorError::NotFinite);
+        }
+        let mut rotated = vec![0.0; self.geometry.padded_dim()];
+        if self.metric == Metric::Cosine && length > 0.0 {
+            #[allow(clippy::cast_possible_truncation, reason = "elements of a unit vector")]
+            let unit: Vec<f32> = vector.iter().map(|&x| (f64::from(x) / length) as f32).collect();
+            self.rotation.apply(&unit, &mut rotated);
+        } else if length > MAX_NORM {
+            return Err(VectorError::TooLong);
+        } else {
+            self.rotation.apply(vector, &mut rotated);
+        }
+        Ok((rotated, length))
+    }
+
+    /// The rotated vector before centering; what a builder's sample is averaged over.
+    pub(crate) fn rotated(&self, vector: &[f32]) -> Result<Vec<f32>, VectorError> {
+        Ok(self.rotate(vector)?.0)
+    }
+
+    /// A row's codes; `None` for a vector of zeros under cosine, which has no direction and is not indexed.
+    ///
+    /// # Errors
+    /// [`VectorError`] if the index cannot hold the vector.
+    pub fn quantize(&self, vector: &[f32]) -> Result<Option<Quantized>, VectorError> {
+        let (mut rotated, length) = self.rotate(vector)?;
+        if self.metric == Metric::Cosine && length == 0.0 {
+            return Ok(None);
+        }
+        for (x, c) in rotated.iter_mut().zip(&self.center) {
+            *x -= c;
+        }
+        let mut codes = vec![0; rotated.len()];
+        let q = int8::quantize(&rotated, &mut codes);
+        let bias = match self.metric {
+            Metric::Cosine | Metric::L2 => q.norm_squared,
+            Metric::InnerProduct => q.scale * self.kernels.dot_f32_i8(&self.center, &codes),
+        };
+        Ok(Some(Quantized { codes, scale: q.scale, error: q.error, norm_squared: q.norm_squared, bias }))
+    }
+
+    /// Squared L2 distance between two stored vectors.
+    pub(crate) fn between(&self, a: Scaled, a_norm: f32, b: Scaled, b_norm: f32) -> f32 {
+        #[allow(clippy::cast_precision_loss, reason = "a product of two codes' scales is no exacter")]
+        let dot = self.kernels.dot_i8(a.codes, b.codes) as f32;
+        (a_norm + b_norm - 2.0 * a.scale * b.scale * dot).max(0.0)
+    }
+
+    /// Squared norm of a stored vector.
+    pub(crate) fn norm_squared(&self, node: &Node) -> f32 {
+        match self.metric {
+            Metric::Cosine | Metric::L2 => node.header().bias,
+            #[allow(clippy::cast_precision_loss, reason = "the scale is no exacter")]
+            Metric::InnerProduct => {
+                let scale = node.header().scale;
+                scale * scale * self.kernels.dot_i8(node.vector(), node.vector()) as f32
+            }
+        }
+    }
+}
+
+/// A vector to search for.
+#[derive(Clone, Debug)]
+pub struct Query {
+    metric: Metric,
+    kernels: Kernels,
+    rotated: Vec<f32>,
+    table: Table,
+    norm_squared: f32,
+    norm: f64,
+    center_norm: f64,
+    center_dot: f64,
+    no_direction: bool,
+}
+
+impl Query {
+    /// Prepares a search by the metric of the index.
+    ///
+    /// # Errors
+    /// [`VectorError`] if the vector does not fit the index.
+    pub fn new(space: &Space, vector: &[f32]) -> Result<Self, VectorError> {
+        let (rotated, length) = space.rotate(vector)?;
+        let mut query = Self::centered(space, space.metric, rotated);
+        query.no_direction = space.metric == Metric::Cosine && length == 0.0;
+        Ok(query)
+    }
+
+    /// Prepares a search for the nearest by L2 of a vector that was rotated and not yet centered.
+    pub(crate) fn nearest(space: &Space, vector: &[f32]) -> Result<Self, VectorError> {
+        let (rotated, _) = space.rotate(vector)?;
+        Ok(Self::centered(space, Metric::L2, rotated))
+    }
+
+    fn centered(space: &Space, metric: Metric, mut rotated: Vec<f32>) -> Self {
+        let (norm_before, center_dot) = (norm(&rotated), dot(&rotated, &space.center));
+        for (x, c) in rotated.iter_mut().zip(&space.center) {
+            *x -= c;
+        }
+        let mut table = Table::new(space.geometry.code_dim());
+        table.fill(&rotated);
+        #[allow(clippy::cast_possible_truncation, reason = "rounding; the range was checked")]
+        let norm_squared = dot(&rotated, &rotated) as f32;
+        Self {
+            metric,
+            kernels: space.kernels,
+            table,
+            norm_squared,
+            norm: norm_before,
+            center_norm: space.center_norm,
+            center_dot,
+            rotated,
+            no_direction: false,
+        }
+    }
+
+    /// The score of a node: squared L2 distance, or the negative inner product less the center's part.
+    #[inline]
+    #[must_use]
+    pub fn score(&self, scale: f32, bias: f32, codes: &[i8]) -> f32 {
+        let dot = scale * self.kernels.dot_f32_i8(&self.rotated, codes);
+        match self.metric {
+            Metric::Cosine | Metric::L2 => self.norm_squared + bias - 2.0 * dot,
+            Metric::InnerProduct => -dot - bias,
+        }
+    }
+
+    /// Estimated scores of 32 neighbors of a node that scored `base`.
+    #[inline]
+    #[must_use]
+    pub fn estimates(
+        &self,
+        base: f32,
+        adds: &[f32; MAX_DEGREE],
+        scales: &[f32; MAX_DEGREE],
+        codes: &[u8],
+    ) -> [f32; MAX_DEGREE] {
+        let sums = self.table.sums(self.kernels, codes);
+        std::array::from_fn(|i| base + adds[i] + scales[i] * sums[i])
+    }
+
+    /// The score of the center, which entries are relative to.
+    #[must_use]
+    pub fn center_score(&self) -> f32 {
+        match self.metric {
+            Metric::Cosine | Metric::L2 => self.norm_squared,
+            Metric::InnerProduct => 0.0,
+        }
+    }
+
+    /// The rotated, centered vector, `[padded_dim]`.
+    pub(crate) fn rotated(&self) -> &[f32] {
+        &self.rotated
+    }
+
+    /// A distance that the row's true one is never below, given its node's score, scale and error bound.
+    ///
+    /// The true vector lies within `error` of the quantized one, so by the triangle inequality an L2
+    /// distance differs by at most `error`, and an inner product by at most `error * |query|`. What f32
+    /// arithmetic loses on the way (sums of products 1e-6 of norms that are overstated fourfold, the
+    /// rotation 4e-6 of them, and 1e-5 of the result in the caller's exact distance) comes on top. NaN if the query has
+    /// no direction: then the exact distances are NaN, too.
+    #[must_use]
+    pub fn lower_bound(&self, score: f32, scale: f32, error: f32) -> f64 {
+        if self.no_direction {
+            return f64::NAN;
+        }
+        let (score, error) = (f64::from(score), f64::from(error));
+        #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
+        let row_norm = f64::from(scale.abs()) * 127.0 * (self.rotated.len() as f64).sqrt();
+        let rounding = 4e-6 * (self.norm + self.center_norm + row_norm);
+        let l2 = || {
+            let lost = 1e-6 * (f64::from(self.norm_squared) + row_norm.powi(2));
+            (((score - lost).max(0.0).sqrt() - error - rounding) * (1.0 - 1e-5)).max(0.0)
+        };
+        match self.metric {
+            Metric::L2 => l2(),
+            // Unit vectors: 1 - cos is half the squared L2 distance.
+            Metric::Cosine => (l2().powi(2) / 2.0 - 2e-6).max(0.0),
+            Metric::InnerProduct => {
+                let reach = self.norm + self.center_norm;
+                score
+                    - self.center_dot
+                    - self.norm * error
+                    - rounding * reach
+                    - 1e-5 * reach * (row_norm + reach)
+            }
+        }
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
+}
+
+fn norm(a: &[f32]) -> f64 {
+    dot(a, a).sqrt()
+}
