@@ -56,18 +56,24 @@ pub(super) fn apply(
 /// Writes stored column x as upright row x, or as row `w - 1 - x` with `flip_y`; a row runs
 /// along the stored column, backwards with `flip_x`.
 ///
-/// Works in square blocks so that both sides stay in the first-level cache.
+/// Works in square tiles, so that the lines of cache that are written to stay there until they
+/// are full.
 fn transpose(pixels: &[u8], w: usize, h: usize, upright: &mut [u8], flip_x: bool, flip_y: bool) {
-    const BLOCK: usize = 32;
-    for y0 in (0..h).step_by(BLOCK) {
-        for x0 in (0..w).step_by(BLOCK) {
-            for x in x0..(x0 + BLOCK).min(w) {
+    const TILE: usize = 16;
+    let (stored, _) = pixels.as_chunks::<3>();
+    let (upright, _) = upright.as_chunks_mut::<3>();
+    for y0 in (0..h).step_by(TILE) {
+        let tile_height = TILE.min(h - y0);
+        for x0 in (0..w).step_by(TILE) {
+            for x in x0..(x0 + TILE).min(w) {
                 let row = if flip_y { w - 1 - x } else { x };
-                let row = &mut upright[3 * h * row..][..3 * h];
-                for y in y0..(y0 + BLOCK).min(h) {
-                    let column = if flip_x { h - 1 - y } else { y };
-                    let from = 3 * (w * y + x);
-                    row[3 * column..3 * column + 3].copy_from_slice(&pixels[from..from + 3]);
+                let column = if flip_x { h - y0 - tile_height } else { y0 };
+                let target = &mut upright[h * row + column..][..tile_height];
+                let source = stored[w * y0 + x..].iter().step_by(w);
+                if flip_x {
+                    target.iter_mut().rev().zip(source).for_each(|(to, from)| *to = *from);
+                } else {
+                    target.iter_mut().zip(source).for_each(|(to, from)| *to = *from);
                 }
             }
         }
@@ -77,6 +83,18 @@ fn transpose(pixels: &[u8], w: usize, h: usize, upright: &mut [u8], flip_x: bool
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Sides that are no multiple of a tile: every pixel must arrive, and turning back undoes it.
+    #[test]
+    fn turning_there_and_back_keeps_every_pixel() {
+        let (width, height) = (37, 50);
+        let stored: Vec<u8> = (0..3 * width * height).map(|i| (i * 7 % 251) as u8).collect();
+        for (there, back) in [(2, 2), (3, 3), (4, 4), (5, 5), (6, 8), (7, 7), (8, 6)] {
+            let (w, h, turned) = apply(there, width, height, stored.clone()).unwrap();
+            assert_eq!((w, h), if swaps_sides(there) { (height, width) } else { (width, height) });
+            assert_eq!(apply(back, w, h, turned).unwrap(), (width, height, stored.clone()), "{there}");
+        }
+    }
 
     /// A 3 x 2 picture of the letters ABC / DEF, turned every way.
     #[test]

@@ -20,7 +20,7 @@ pub(super) fn read(data: &[u8]) -> Result<Header, ImageError> {
     };
     let info =
         ImageInfo { format: Bmp, width, height, frames: Some(1), orientation: 1, channels, bits_per_channel };
-    Ok(Header { info, peak_bytes: 4 * u64::from(width) * u64::from(height) })
+    Ok(Header { info, least_bytes: 0, peak_bytes: 4 * u64::from(width) * u64::from(height) })
 }
 
 /// Width, height (negative when the rows run downwards) and bits per pixel.

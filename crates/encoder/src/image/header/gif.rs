@@ -30,7 +30,7 @@ pub(super) fn read(data: &[u8]) -> Result<Header, ImageError> {
     let frame = u64::from(first.width) * u64::from(first.height);
     let spans =
         first.left == 0 && first.width == width && first.top + u32::from(first.height) <= u32::from(height);
-    Ok(Header { info, peak_bytes: 4 * screen + if spans { 0 } else { 4 * frame } })
+    Ok(Header { info, least_bytes: 0, peak_bytes: 4 * screen + if spans { 0 } else { 4 * frame } })
 }
 
 fn color_table_len(flags: u8) -> usize {

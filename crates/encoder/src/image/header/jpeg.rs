@@ -78,6 +78,11 @@ pub(super) fn read(data: &[u8]) -> Result<Header, ImageError> {
     let frame =
         frame.ok_or_else(|| ImageError::corrupt(Jpeg, "its first scan comes before its frame header"))?;
     let scan_components = bytes.u8(offset + 4).unwrap_or(0);
+    // Every block has a code for its DC coefficient, and one for the end of its AC coefficients
+    // unless those come in other scans; no code is shorter than a bit. A file with fewer bits
+    // lies about its size, and a decoder would fill up what is missing with gray.
+    let bits_per_block = if frame.progressive { 1 } else { 2 };
+    let least_bytes = offset as u64 + (frame.blocks * bits_per_block).div_ceil(8);
     let pixels = u64::from(frame.width) * u64::from(frame.height);
     // An image that comes in several scans keeps all its coefficients, two bytes each.
     let coefficients =
@@ -91,7 +96,7 @@ pub(super) fn read(data: &[u8]) -> Result<Header, ImageError> {
         channels: frame.components,
         bits_per_channel: frame.precision,
     };
-    Ok(Header { info, peak_bytes: 3 * pixels + coefficients })
+    Ok(Header { info, least_bytes, peak_bytes: 3 * pixels + coefficients })
 }
 
 /// Offset of the next 0xff at or behind `offset`.

@@ -45,7 +45,9 @@ pub struct ImageInfo {
 /// A header together with what decoding needs to know and nobody else.
 pub(super) struct Header {
     pub(super) info: ImageInfo,
-    /// Bytes per pixel that the decoder holds at its peak, its output included. A bound, exact
+    /// Fewest bytes that an image of this size can have, 0 where the format sets no bound.
+    pub(super) least_bytes: u64,
+    /// Bytes that the decoder holds at its peak, its output included. A bound, exact
     /// enough to compare with a limit of hundreds of megabytes.
     pub(super) peak_bytes: u64,
 }
@@ -98,6 +100,10 @@ pub(super) fn read(data: &[u8], limits: &ImageLimits) -> Result<Header, ImageErr
             bytes: header.peak_bytes,
             limit: limits.max_decoder_bytes,
         });
+    }
+    if header.least_bytes > data.len() as u64 {
+        let reason = format!("{} bytes are too few for {width} x {height} pixels", data.len());
+        return Err(ImageError::corrupt(format, reason));
     }
     Ok(header)
 }

@@ -61,5 +61,9 @@ pub(super) fn read(data: &[u8]) -> Result<Header, ImageError> {
     // Behind the samples the decoder keeps two rows of at most eight bytes per pixel and a
     // window of 64 KiB.
     let rows = 2 * 8 * u64::from(width);
-    Ok(Header { info, peak_bytes: pixels.saturating_mul(layout.peak_bytes_per_pixel()) + rows })
+    Ok(Header {
+        info,
+        least_bytes: 0,
+        peak_bytes: pixels.saturating_mul(layout.peak_bytes_per_pixel()) + rows,
+    })
 }

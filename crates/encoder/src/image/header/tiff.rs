@@ -49,7 +49,7 @@ pub(super) fn read(data: &[u8]) -> Result<Header, ImageError> {
     // The decoder's samples, their copy in the order that we want, and the RGB made of them.
     let bytes_per_pixel = 2 * (u64::from(bits) * u64::from(samples)).div_ceil(8) + 3;
     let peak_bytes = (u64::from(width) * u64::from(height)).saturating_mul(bytes_per_pixel);
-    Ok(Header { info, peak_bytes })
+    Ok(Header { info, least_bytes: 0, peak_bytes })
 }
 
 #[derive(Clone, Copy)]

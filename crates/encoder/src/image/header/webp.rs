@@ -103,7 +103,7 @@ fn header(width: u32, height: u32, stream: Bitstream, extended: Extended) -> Hea
         channels: output,
         bits_per_channel: 8,
     };
-    Header { info, peak_bytes: u64::from(output) * pixels + planes * frame_pixels + canvas }
+    Header { info, least_bytes: 0, peak_bytes: u64::from(output) * pixels + planes * frame_pixels + canvas }
 }
 
 /// Length of a chunk's body with the byte that pads it to even length.

@@ -1,10 +1,10 @@
 //! Resampling that gives the very bytes that Pillow gives.
 //!
 //! The reference is `Image.resize` of Pillow 13 for 8-bit images (`src/libImaging/Resample.c`,
-//! and `Geometry.c` for the nearest neighbor): two passes, usually first along rows and then
-//! along columns (or the other way round), weights in fixed point of 22 bits, and the pixels between the
-//! passes rounded to bytes. Every model was trained on its output, and being equal to the bit costs nothing: see
-//! the README for timings.
+//! and `Geometry.c` for the nearest neighbor): two passes, along rows and along columns, weights
+//! in fixed point of 22 bits, and the pixels between the passes rounded to bytes. Models are
+//! trained and measured on its output, and being equal to the bit costs little: the README has
+//! timings.
 //!
 //! Unlike Pillow, only a window of the result is computed, namely what the crop will keep. That
 //! is a saving for photographs and a bound for hostile sides: an image of 10000 x 1 pixels
@@ -43,7 +43,7 @@ pub struct Window {
 /// Resizes `image` to `width` x `height` pixels and returns the part in `window`.
 ///
 /// Takes time in proportion to the pixels of `image` that the window covers, and holds 8 MiB
-/// besides the result and the weights (at most 24 bytes per pixel of the longest side).
+/// besides the result and the weights (at most 100 bytes per pixel of the longest side).
 ///
 /// # Errors
 /// [`ImageError::OutOfMemory`].
@@ -111,7 +111,11 @@ fn across_first(
         Some(down) => down.sources(),
         None => window.top as usize..(window.top + window.height) as usize,
     };
-    let columns = across.map(|across| Columns::new(across, 0, image.width() as usize));
+    let columns = across.map(|across| (across.sources(), Columns::new(across, across.sources().start)));
+    let mut padded = match &columns {
+        Some((sources, columns)) => try_zeroed(3 * sources.len() + columns.padding())?,
+        None => Vec::new(),
+    };
     let strip_max = (STRIP_BYTES / (3 * rows.len())).clamp(1, window.width as usize);
     let mut strip = try_zeroed(3 * strip_max * rows.len())?;
     let out_stride = 3 * window.width as usize;
@@ -121,7 +125,11 @@ fn across_first(
         let strip = &mut strip[..stride * rows.len()];
         for (row, target) in rows.clone().zip(strip.chunks_exact_mut(stride)) {
             match &columns {
-                Some(columns) => columns.blend(image.row(row), first, target),
+                Some((sources, columns)) => {
+                    let row = &image.row(row)[3 * sources.start..3 * sources.end];
+                    padded[..row.len()].copy_from_slice(row);
+                    columns.blend(&padded, first, target);
+                }
                 None => {
                     let left = 3 * (window.left as usize + first);
                     target.copy_from_slice(&image.row(row)[left..left + stride]);
@@ -151,12 +159,18 @@ fn down_first(
 ) -> Result<(), ImageError> {
     // The source columns that the window needs.
     let sources = across.sources();
-    let columns = Columns::new(across, sources.start, sources.len());
+    let columns = Columns::new(across, sources.start);
     let stride = 3 * image.width() as usize;
-    let mut blended = try_zeroed(3 * sources.len())?;
+    let len = 3 * sources.len();
+    let mut blended = try_zeroed(len + columns.padding())?;
     for (y, target) in output.chunks_exact_mut(3 * across.len()).enumerate() {
         let (from, weights) = down.of(y);
-        blend_rows(&image.pixels()[from * stride + 3 * sources.start..], stride, weights, &mut blended);
+        blend_rows(
+            &image.pixels()[from * stride + 3 * sources.start..],
+            stride,
+            weights,
+            &mut blended[..len],
+        );
         columns.blend(&blended, 0, target);
     }
     Ok(())
