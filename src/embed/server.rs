@@ -31,3 +31,16 @@ pub fn may_see_paths() -> bool {
     // SAFETY: catalog look-ups inside a transaction, where every function call is.
     unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), role) }
 }
+
+/// Gives memory that is free inside the allocator back to the system. Reading a model leaves holes as
+/// large as its files: 13 MB beside a loaded CLIP ViT-B/32, 800 MB in the backend that prepared it.
+pub fn return_free_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        unsafe extern "C" {
+            fn malloc_trim(pad: usize) -> i32;
+        }
+        // SAFETY: thread-safe, takes no pointers, and frees nothing that is in use.
+        unsafe { malloc_trim(0) };
+    }
+}

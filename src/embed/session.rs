@@ -25,6 +25,8 @@ pub struct Model {
     pub digest: ModelDigest,
     found_by: Settings,
     checked_in_statement: i64,
+    /// Graphs that were loaded when free memory was last given back.
+    settled_graphs: usize,
 }
 
 /// The settings that decide how a model is opened.
@@ -204,6 +206,11 @@ impl Session {
                 encoder.embed_texts(&texts)?
             }
         };
+        let graphs = encoder.loaded().len();
+        if graphs != model.settled_graphs {
+            model.settled_graphs = graphs;
+            server::return_free_memory();
+        }
         self.counters.cpu += process_cpu().saturating_sub(began);
         for warning in encoder.take_warnings() {
             encoder::warning(&warning, name).warn();
@@ -232,5 +239,5 @@ fn open(name: &str, settings: Settings) -> Result<Model, Report> {
         image_limits: settings.image_limits,
     };
     let encoder = Encoder::open(package, options).map_err(|error| encoder::encode_error(error, |_| None))?;
-    Ok(Model { encoder, digest, found_by: settings, checked_in_statement: 0 })
+    Ok(Model { encoder, digest, found_by: settings, checked_in_statement: 0, settled_graphs: 0 })
 }
