@@ -68,8 +68,8 @@ impl Encoder {
         rows: usize,
         items: usize,
     ) -> Result<Vec<Vec<f32>>, EncodeError> {
-        let (width, height) = tower.preprocessing.output_size();
-        let (width, height) = (width as usize, height as usize);
+        let (height, width) = tower.preprocessing.output_size();
+        let (height, width) = (height as usize, width as usize);
         let turned;
         let (shape, values) = match pixels.layout {
             Layout::ChannelsFirst => ([rows, 3, height, width], values),

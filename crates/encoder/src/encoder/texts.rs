@@ -87,7 +87,7 @@ impl Encoder {
             columns.iter().map(|column| (column.name, &shape[..], column.feed())).collect();
         let picture = tower.inputs.pixels.as_ref().map(|pixels| {
             let size = self.package.image.as_ref().map(|image| image.preprocessing.output_size());
-            let size = size.map(|(width, height)| (width as usize, height as usize));
+            let size = size.map(|(height, width)| (width as usize, height as usize));
             let (width, height) = pixels.size.or(size).unwrap_or((224, 224));
             Placeholder::pixels(pixels, if tower.inputs.shared_batch { rows } else { 1 }, width, height)
         });

@@ -228,7 +228,7 @@ fn image_tower(
     let wanted = overrides.output.as_deref();
     let output = Output::of(&graph, Modality::Image, configs.family, wanted, pooling, inputs.both())?;
     let (preprocessing_file, preprocessing) = preprocessing(files, overrides.preprocessing)?;
-    let (width, height) = preprocessing.output_size();
+    let (height, width) = preprocessing.output_size();
     let made = (width as usize, height as usize);
     if let Some(taken) = inputs.pixels.as_ref().and_then(|pixels| pixels.size)
         && taken != made

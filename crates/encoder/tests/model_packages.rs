@@ -1,0 +1,508 @@
+//! Packages that are wrong in one way each, and what is said about them; finding and listing; digests.
+
+mod model_support;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use imgvec_encoder::EncodeError;
+use imgvec_encoder::package::{
+    FileRole, MalformedFile, OnnxError, Package, PackageError, Padding, Precision, Scoring, Unsupported,
+};
+use model_support::graph::{F32, GraphBuilder, I64, STRING, text_tower, word_tokenizer};
+use model_support::{Scratch, copy, copy_of, data, encoder, onnx_runtime};
+
+/// The error of opening a directory; a package that opens is a failure of the test.
+fn error(scratch: &Scratch) -> PackageError {
+    Package::open(scratch.path()).expect_err("the package is broken")
+}
+
+/// Matches a pattern with its condition, or shows what was there instead.
+macro_rules! assert_matches {
+    ($value:expr, $($pattern:tt)+) => {
+        match $value {
+            $($pattern)+ => {}
+            other => panic!("found {other:?}"),
+        }
+    };
+}
+
+#[test]
+fn an_empty_directory_has_no_graph() {
+    assert_matches!(error(&Scratch::new()), PackageError::NoGraph { .. });
+}
+
+#[test]
+fn missing_files_are_named_with_their_role() {
+    for (file, role) in [
+        ("tokenizer.json", FileRole::Tokenizer),
+        ("preprocessor_config.json", FileRole::Preprocessing),
+        ("onnx/text_model.onnx_data", FileRole::ExternalData),
+    ] {
+        let scratch = copy_of("clip-external");
+        fs::remove_file(scratch.path().join(file)).unwrap();
+        assert_matches!(error(&scratch), PackageError::Missing { path, role: found }
+            if path == scratch.path().join(file) && found == role);
+    }
+}
+
+#[test]
+fn a_graph_named_in_the_toml_must_be_there() {
+    let scratch = copy_of("clip");
+    scratch.write("imgvec.toml", "[image]\ngraph = \"onnx/other.onnx\"");
+    assert_matches!(error(&scratch), PackageError::Missing { role: FileRole::Graph, path } if path.ends_with("onnx/other.onnx"));
+}
+
+#[test]
+fn half_copied_graphs_and_weights_are_found_without_loading_them() {
+    for file in ["onnx/vision_model.onnx", "onnx/vision_model.onnx_data"] {
+        let scratch = copy_of("clip-external");
+        let path = scratch.path().join(file);
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        assert_matches!(error(&scratch), PackageError::Truncated { path: found, expected, found: size }
+            if found == path && expected > size && size == bytes.len() as u64 / 2);
+    }
+}
+
+#[test]
+fn every_cut_of_a_graph_is_an_error_and_never_a_panic() {
+    let scratch = copy_of("resnet");
+    let path = scratch.path().join("onnx/model.onnx");
+    let bytes = fs::read(&path).unwrap();
+    // The last field is the operator set, behind the graph: a file without it is refused on loading.
+    for length in (0..bytes.len() - 64).step_by(101) {
+        fs::write(&path, &bytes[..length]).unwrap();
+        assert_matches!(error(&scratch), PackageError::Truncated { .. } | PackageError::Malformed { .. });
+    }
+}
+
+#[test]
+fn damaged_graphs_never_panic() {
+    let scratch = copy_of("bert-cls");
+    let path = scratch.path().join("onnx/model.onnx");
+    let mut bytes = fs::read(&path).unwrap();
+    // A fixed sequence of places and values.
+    let mut state = 12345_u64;
+    for _ in 0..2000 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let place = (state >> 33) as usize % bytes.len();
+        let old = std::mem::replace(&mut bytes[place], (state >> 24) as u8);
+        fs::write(&path, &bytes).unwrap();
+        let _ = Package::open(scratch.path());
+        bytes[place] = old;
+    }
+}
+
+#[test]
+fn other_files_under_the_name_of_a_graph_are_recognized() {
+    let scratch = copy_of("dinov2");
+    let pointer = "version https://git-lfs.example/spec/v1\noid sha256:0\nsize 1\n";
+    scratch.write("onnx/model.onnx", pointer);
+    assert_matches!(
+        error(&scratch),
+        PackageError::Malformed { source: MalformedFile::Onnx(OnnxError::LfsPointer), .. }
+    );
+    scratch.write("onnx/model.onnx", "<html>404 not found</html>");
+    assert_matches!(
+        error(&scratch),
+        PackageError::Malformed { source: MalformedFile::Onnx(OnnxError::NotOnnx { .. }), .. }
+            | PackageError::Truncated { .. }
+    );
+    scratch.write("onnx/model.onnx", "");
+    assert_matches!(error(&scratch), PackageError::Malformed { .. });
+}
+
+#[test]
+fn external_data_cannot_lie_elsewhere() {
+    for location in ["../secret", "/etc/passwd", "a/../../b", ""] {
+        let scratch = copy_of("dinov2");
+        let graph = GraphBuilder::new()
+            .input("pixel_values", F32, &[-1, 3, 28, 28])
+            .output("pooler_output", F32, &[-1, 4])
+            .external("weight", &[4, 4], location, 64);
+        scratch.write("onnx/model.onnx", graph.finish());
+        assert_matches!(error(&scratch), PackageError::Malformed {
+            source: MalformedFile::Onnx(OnnxError::ExternalDataEscapes { location: found }), ..
+        } if found == location);
+    }
+}
+
+#[test]
+fn unreadable_files_are_told_from_missing_ones() {
+    let scratch = copy_of("clip");
+    let config = scratch.path().join("config.json");
+    fs::remove_file(&config).unwrap();
+    // A directory in place of a file, and a link to itself, are unreadable even for root.
+    symlink(&config, &config).unwrap();
+    assert_matches!(error(&scratch), PackageError::Unreadable { path, .. } if path == config);
+}
+
+#[test]
+fn malformed_json_is_named_with_its_place() {
+    for file in ["config.json", "preprocessor_config.json", "tokenizer_config.json"] {
+        let scratch = copy_of("clip");
+        scratch.write(file, "{\"a\": 1,\n]");
+        assert_matches!(error(&scratch), PackageError::Malformed { path, source: MalformedFile::Json(error) }
+            if path.ends_with(file) && error.line() == 2);
+    }
+    let scratch = copy_of("clip");
+    scratch.write("config.json", [0xff, 0xfe]);
+    assert_matches!(error(&scratch), PackageError::Malformed { source: MalformedFile::NotUtf8, .. });
+    scratch.write("config.json", vec![b' '; 9 << 20]);
+    assert_matches!(error(&scratch), PackageError::Malformed { source: MalformedFile::TooLarge { .. }, .. });
+}
+
+#[test]
+fn preprocessing_that_is_not_known_is_refused() {
+    let scratch = copy_of("clip");
+    scratch.write("preprocessor_config.json", r#"{"image_processor_type": "OneFormerImageProcessor"}"#);
+    assert_matches!(error(&scratch), PackageError::Malformed { source: MalformedFile::Preprocessing(_), .. });
+}
+
+#[test]
+fn typing_errors_in_the_toml_are_errors() {
+    for (toml, word) in [
+        ("normalise = true", "normalise"),
+        ("[text]\nmax_lenght = 5", "max_lenght"),
+        ("[image]\npooling = \"average\"", "average"),
+        ("family = \"clap\"", "clap"),
+        ("precision = 8", "precision"),
+        ("[text", "text"),
+    ] {
+        let scratch = copy_of("clip");
+        scratch.write("imgvec.toml", toml);
+        assert_matches!(error(&scratch), PackageError::Malformed { path, source: MalformedFile::Toml(error) }
+            if path.ends_with("imgvec.toml") && error.to_string().contains(word));
+    }
+    for (toml, wanted) in [
+        ("truncate_dims = 0", "truncate_dims"),
+        ("truncate_dims = 13", "truncate_dims"),
+        ("[text]\nmax_length = 1", "text.max_length"),
+        ("[classification]\ntemperature = -1.0", "classification.temperature"),
+        ("[classification]\ntemperature = 0.1\nscale = 2.0", "classification.temperature"),
+        ("[classification]\ntemplates = [\"a photo\"]", "classification.templates"),
+    ] {
+        let scratch = copy_of("clip");
+        scratch.write("imgvec.toml", toml);
+        assert_matches!(error(&scratch), PackageError::Malformed {
+            source: MalformedFile::Setting { setting, .. }, ..
+        } if setting == wanted);
+    }
+}
+
+#[test]
+fn inputs_that_cannot_be_fed_are_listed() {
+    for (name, element, shape) in
+        [("spatial_shapes", I64, &[-1, 2][..]), ("past_key", F32, &[-1, 2, 4]), ("label", STRING, &[-1])]
+    {
+        let scratch = copy_of("dinov2");
+        let graph = GraphBuilder::new()
+            .input("pixel_values", F32, &[-1, 3, -1, -1])
+            .input(name, element, shape)
+            .output("pooler_output", F32, &[-1, 16]);
+        scratch.write("onnx/model.onnx", graph.finish());
+        assert_matches!(error(&scratch), PackageError::UnsupportedInputs { inputs, unsupported, .. }
+            if inputs.len() == 2 && unsupported == [name]);
+    }
+    // A gray picture is no color picture.
+    let scratch = copy_of("dinov2");
+    let graph = GraphBuilder::new().input("x", F32, &[-1, 1, 28, 28]).output("y", F32, &[-1, 16]);
+    scratch.write("onnx/model.onnx", graph.finish());
+    assert_matches!(error(&scratch), PackageError::UnsupportedInputs { .. });
+}
+
+#[test]
+fn outputs_that_are_not_there_are_listed() {
+    let scratch = copy_of("clip");
+    scratch.write("imgvec.toml", "[text]\noutput = \"sentence\"");
+    assert_matches!(error(&scratch), PackageError::NoOutput { wanted: Some(wanted), outputs, .. }
+        if wanted == "sentence" && outputs == ["text_embeds", "last_hidden_state"]);
+    let scratch = copy_of("dinov2");
+    let graph =
+        GraphBuilder::new().input("pixel_values", F32, &[-1, 3, 28, 28]).output("classes", I64, &[-1]);
+    scratch.write("onnx/model.onnx", graph.finish());
+    assert_matches!(error(&scratch), PackageError::NoOutput { wanted: None, .. });
+}
+
+#[test]
+fn towers_of_different_models_do_not_fit() {
+    let scratch = copy_of("clip");
+    scratch.write("onnx/text_model.onnx", text_tower(10, 8, |_| 1.0, |graph| graph));
+    assert_matches!(error(&scratch), PackageError::TowersDiffer { image: 12, text: 8 });
+}
+
+#[test]
+fn a_graph_of_one_size_and_preprocessing_of_another_do_not_fit() {
+    let scratch = copy_of("dinov2");
+    let graph = GraphBuilder::new().input("pixel_values", F32, &[1, 3, 32, 48]).output("y", F32, &[1, 16]);
+    scratch.write("onnx/model.onnx", graph.finish());
+    assert_matches!(
+        error(&scratch),
+        PackageError::ImageSizeDiffers { graph: (48, 32), preprocessing: (28, 28), .. }
+    );
+}
+
+#[test]
+fn sentence_encoders_with_unknown_parts_are_refused() {
+    let scratch = copy_of("bert-mean");
+    scratch.write(
+        "1_Pooling/config.json",
+        r#"{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true}"#,
+    );
+    assert_matches!(error(&scratch), PackageError::Unsupported { feature: Unsupported::Pooling(mode), .. }
+        if mode == "cls_token+mean_tokens");
+    let scratch = copy_of("bert-mean");
+    scratch.write("modules.json", r#"[{"type": "sentence_transformers.models.Dense"}]"#);
+    assert_matches!(error(&scratch), PackageError::Unsupported { feature: Unsupported::Module(module), .. }
+        if module == "Dense");
+}
+
+#[test]
+fn precision_is_fp32_unless_the_toml_chooses() {
+    let scratch = copy_of("clip");
+    for tower in ["vision_model", "text_model"] {
+        let (from, to) = (format!("onnx/{tower}_quantized.onnx"), format!("onnx/{tower}_int8.onnx"));
+        fs::copy(data().join("clip-int8").join(from), scratch.path().join(to)).unwrap();
+    }
+    let plain = Package::open(scratch.path()).unwrap();
+    assert_eq!(plain.precision, Precision::Fp32);
+    scratch.write("imgvec.toml", "precision = \"int8\"");
+    let quantized = Package::open(scratch.path()).unwrap();
+    assert_eq!(quantized.precision, Precision::Int8);
+    assert!(quantized.image.unwrap().graph.outline.dynamic_quantization);
+    scratch.write("imgvec.toml", "precision = \"q4\"");
+    assert_matches!(error(&scratch), PackageError::NoSuchPrecision { wanted: Precision::Q4, found, .. }
+        if found == [Precision::Fp32, Precision::Int8]);
+    assert_eq!(Package::open(&data().join("clip-fp16io")).unwrap().precision, Precision::Fp16);
+}
+
+#[test]
+fn the_toml_overrules_what_the_files_say() {
+    let scratch = copy_of("siglip");
+    scratch.write(
+        "imgvec.toml",
+        r#"
+        license = "MIT"
+        truncate_dims = 4
+        [image]
+        output = "last_hidden_state"
+        pooling = "mean"
+        [image.preprocessing]
+        image_mean = [0.1, 0.2, 0.3]
+        [text]
+        padding = "longest"
+        max_length = 9
+        prompt = "query: "
+        [classification]
+        templates = ["{}", "a {}"]
+        temperature = 0.5
+        "#,
+    );
+    let package = Package::open(scratch.path()).unwrap();
+    assert_eq!((package.license.as_deref(), package.dim), (Some("MIT"), Some(4)));
+    assert_eq!(package.classification.scoring, Scoring::Softmax { temperature: 0.5 });
+    assert_eq!(package.classification.prompts("dog"), ["dog", "a dog"]);
+    let image = package.image.unwrap();
+    assert_eq!(image.output.name, "last_hidden_state");
+    assert_eq!(image.preprocessing.normalization.mean, [0.1, 0.2, 0.3]);
+    let text = package.text.unwrap();
+    assert_eq!((text.max_length, text.padding, &*text.prompt), (9, Padding::Longest, "query: "));
+}
+
+#[test]
+fn the_license_is_read_from_the_model_card() {
+    let scratch = copy_of("dinov2");
+    scratch.write("README.md", "---\ntags:\n- x\nlicense: apache-2.0\n---\nlicense: no\n");
+    assert_eq!(Package::open(scratch.path()).unwrap().license.as_deref(), Some("apache-2.0"));
+    scratch.write("README.md", "license: mit\n");
+    assert_eq!(Package::open(scratch.path()).unwrap().license, None);
+}
+
+#[test]
+fn packages_of_immich_and_open_clip_are_read() {
+    let scratch = Scratch::new();
+    let clip = data().join("clip");
+    scratch.write(
+        "config.json",
+        r#"{"embed_dim": 12, "vision_cfg": {"image_size": 30}, "text_cfg": {"context_length": 20}}"#,
+    );
+    scratch.write("visual/model.onnx", fs::read(clip.join("onnx/vision_model.onnx")).unwrap());
+    scratch.write(
+        "visual/preprocess_cfg.json",
+        r#"{"size": [30, 30], "mode": "RGB", "interpolation": "bicubic", "resize_mode": "shortest"}"#,
+    );
+    scratch.write("textual/model.onnx", fs::read(clip.join("onnx/text_model.onnx")).unwrap());
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        scratch.write(&format!("textual/{file}"), fs::read(clip.join(file)).unwrap());
+    }
+    let package = Package::open(scratch.path()).unwrap();
+    assert_eq!((package.family.name(), package.dim), ("open_clip", Some(12)));
+    let text = package.text.unwrap();
+    assert_eq!((text.max_length, text.padding, text.pad_id), (20, Padding::Longest, Some(0)));
+
+    // Towers that look at all positions need the padding that they were trained with.
+    for (config, family) in [
+        (r#"{"embed_dim": 12, "vision_cfg": {}, "text_cfg": {"no_causal_mask": true}}"#, "open_clip"),
+        (
+            r#"{"embed_dim": 12, "vision_cfg": {"timm_model_name": "fastvit_mci2"}, "text_cfg": {}}"#,
+            "mobile_clip",
+        ),
+        (
+            r#"{"embed_dim": 12, "init_logit_bias": -10, "vision_cfg": {}, "text_cfg": {"context_length": 77}}"#,
+            "siglip",
+        ),
+    ] {
+        scratch.write("config.json", config);
+        let package = Package::open(scratch.path()).unwrap();
+        assert_eq!(package.family.name(), family);
+        assert_eq!(package.text.unwrap().padding, Padding::Fixed(77), "{config}");
+    }
+}
+
+#[test]
+fn packages_are_found_by_name_in_order_and_nowhere_else() {
+    let scratch = Scratch::new();
+    let (first, second) = (scratch.path().join("first"), scratch.path().join("second"));
+    copy(&data().join("dinov2"), &first.join("dinov2"));
+    copy(&data().join("clip"), &second.join("openai/clip-vit"));
+    copy(&data().join("clip"), &second.join("dinov2"));
+    fs::create_dir_all(second.join("broken/onnx")).unwrap();
+    let model_path = [first.clone(), PathBuf::from("/nowhere"), second.clone()];
+
+    assert_eq!(Package::find(&model_path, "dinov2").unwrap().dir, first.join("dinov2"));
+    let package = Package::find(&model_path, "openai/clip-vit").unwrap();
+    assert_eq!((&*package.name, package.dir), ("openai/clip-vit", second.join("openai/clip-vit")));
+    assert_matches!(Package::find(&model_path, "clip-vlt"), Err(PackageError::NotFound { searched, similar, .. })
+        if searched == model_path && similar == ["openai/clip-vit"]);
+    for name in ["../second/dinov2", "/etc", "openai/../../x", "", ".", "a\0b"] {
+        assert_matches!(Package::find(&model_path, name), Err(PackageError::InvalidName { .. }));
+    }
+
+    let listed = Package::list(&model_path);
+    let names: Vec<_> = listed.iter().map(|listed| (&*listed.name, listed.package.is_ok())).collect();
+    assert_eq!(names, [("dinov2", true), ("broken", false), ("openai/clip-vit", true)]);
+}
+
+#[test]
+fn the_digest_follows_content_and_not_place_or_time() {
+    let (one, other) = (copy_of("clip-external"), copy_of("clip-external"));
+    let cache = Scratch::new();
+    let digest =
+        |scratch: &Scratch| Package::open(scratch.path()).unwrap().digest(Some(cache.path())).unwrap();
+    let before = digest(&one);
+    assert_eq!(before, digest(&other));
+    assert_eq!(before, Package::open(one.path()).unwrap().digest(None).unwrap());
+    assert_eq!(before.to_string().len(), 64);
+    // A graph of a precision that is not used, and the model card, decide nothing.
+    one.write("README.md", "words");
+    one.write("onnx/text_model_fp16.onnx", "anything");
+    assert_eq!(before, digest(&one));
+
+    // What was hashed is not read again: a change that keeps the stamp goes unnoticed, which shows
+    // that the remembered hash was used; any other change is seen.
+    let weights = other.path().join("onnx/text_model.onnx_data");
+    let mut bytes = fs::read(&weights).unwrap();
+    bytes[100] ^= 1;
+    let modified = fs::metadata(&weights).unwrap().modified().unwrap();
+    fs::write(&weights, &bytes).unwrap();
+    assert_ne!(before, digest(&other));
+    bytes[100] ^= 1;
+    fs::write(&weights, &bytes).unwrap();
+    let file = fs::File::options().write(true).open(&weights).unwrap();
+    file.set_modified(modified).unwrap();
+    assert_eq!(before, digest(&other));
+    bytes[100] ^= 1;
+    fs::write(&weights, &bytes).unwrap();
+    file.set_modified(modified).unwrap();
+    assert_eq!(before, digest(&other));
+    let fresh = Package::open(other.path()).unwrap().digest(None).unwrap();
+    assert_ne!(before, fresh);
+}
+
+#[test]
+fn changes_to_a_package_are_noticed() {
+    for change in ["config.json", "onnx/text_model.onnx", "imgvec.toml"] {
+        let scratch = copy_of("clip");
+        let package = Package::open(scratch.path()).unwrap();
+        assert!(!package.changed_since_open());
+        scratch.write(change, "{}");
+        assert!(package.changed_since_open(), "{change}");
+    }
+    let scratch = copy_of("clip");
+    let package = Package::open(scratch.path()).unwrap();
+    fs::remove_file(scratch.path().join("tokenizer.json")).unwrap();
+    assert!(package.changed_since_open());
+}
+
+#[test]
+fn garbage_in_place_of_a_tokenizer_is_an_error_of_that_file() {
+    if !onnx_runtime("garbage_in_place_of_a_tokenizer_is_an_error_of_that_file") {
+        return;
+    }
+    for garbage in ["", "{}", "not json", r#"{"model": {"type": "BPE", "vocab": {}, "merges": ["a b"]}}"#] {
+        let scratch = copy_of("clip");
+        let path = scratch.write("tokenizer.json", garbage);
+        assert_matches!(encoder(scratch.path()).embed_texts(&["dog"]), Err(EncodeError::Package(
+            PackageError::Malformed { path: found, source: MalformedFile::Tokenizer(_) })) if found == path);
+    }
+}
+
+#[test]
+fn a_tokenizer_of_another_model_is_recognized() {
+    if !onnx_runtime("a_tokenizer_of_another_model_is_recognized") {
+        return;
+    }
+    // Known from the configuration: before anything runs.
+    let scratch = copy_of("bert-mean");
+    let words: Vec<String> = (0..500).map(|number| format!("w{number}")).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    scratch.write("tokenizer.json", word_tokenizer(&words));
+    let failure = encoder(scratch.path()).embed_texts(&["w1", "w499"]).unwrap_err();
+    assert_matches!(
+        failure,
+        EncodeError::Text { index: 1, source: imgvec_encoder::text::TextError::IdOutOfRange { id: 499, .. } }
+    );
+
+    // Not known: ONNX Runtime's answer is understood.
+    let scratch = Scratch::new();
+    scratch.write("tokenizer.json", word_tokenizer(&words));
+    scratch.write(
+        "text_model.onnx",
+        text_tower(10, 4, |place| place as f32, |graph| graph.node("Identity", &["looked_up"], "worked")),
+    );
+    let mut encoder = encoder(scratch.path());
+    assert_matches!(encoder.embed_texts(&["w499"]), Err(EncodeError::TokenizerMismatch { .. }));
+    assert_eq!(encoder.embed_texts(&["w1"]).unwrap()[0].len(), 4);
+}
+
+#[test]
+fn graphs_that_do_not_load_or_give_nonsense_are_errors() {
+    if !onnx_runtime("graphs_that_do_not_load_or_give_nonsense_are_errors") {
+        return;
+    }
+    let scratch = Scratch::new();
+    scratch.write("tokenizer.json", word_tokenizer(&["a", "dog"]));
+    let try_with = |graph: Vec<u8>| {
+        scratch.write("text_model.onnx", graph);
+        encoder(scratch.path()).embed_texts(&["dog"])
+    };
+    let plain = |values: fn(usize) -> f32| {
+        text_tower(2, 4, values, |graph| graph.node("Identity", &["looked_up"], "worked"))
+    };
+    assert_eq!(try_with(plain(|place| place as f32)).unwrap()[0].len(), 4);
+    assert_matches!(try_with(plain(|_| f32::NAN)), Err(EncodeError::Flawed { .. }));
+    assert_matches!(try_with(plain(|_| 0.0)), Err(EncodeError::Flawed { .. }));
+    let unknown = text_tower(2, 4, |_| 1.0, |graph| graph.node("NoSuchOperator", &["looked_up"], "worked"));
+    assert_matches!(try_with(unknown), Err(EncodeError::Load { .. }));
+    let disagrees = GraphBuilder::new()
+        .input("input_ids", I64, &[-1, -1])
+        .output("text_embeds", F32, &[-1, -1])
+        .node_with("Cast", &["input_ids"], "text_embeds", &[("to", &[1])]);
+    scratch.write("config.json", r#"{"model_type": "clip", "projection_dim": 12}"#);
+    assert_matches!(
+        try_with(disagrees.finish()),
+        Err(EncodeError::Dimensions { expected: 12, found: 1, .. })
+    );
+}
