@@ -42,6 +42,7 @@ const ENTRY_POINTS: usize = 4;
 /// The entry table in memory.
 #[derive(Clone, Debug, Default)]
 struct EntryTable {
+    pages: Vec<BlockNumber>,
     blocks: Vec<EntryBlock>,
     codes: Vec<u8>,
 }
@@ -106,6 +107,23 @@ impl Index {
         self.entries.blocks.iter().flat_map(|b| b.ids).filter(|&id| id != NodeId::NONE)
     }
 
+    /// As [`Index::entry_points`], with each entry's number in the table.
+    pub(crate) fn entry_points_with_place(&self) -> impl Iterator<Item = (usize, NodeId)> + '_ {
+        self.entries.blocks.iter().flat_map(|b| b.ids).enumerate().filter(|&(_, id)| id != NodeId::NONE)
+    }
+
+    /// Number of an entry that a node may take over, if there is a hole before the last entry.
+    pub(crate) fn entry_hole(&self) -> Option<usize> {
+        let ids = self.entries.blocks.iter().flat_map(|b| b.ids);
+        ids.take(self.meta.entry_count as usize).position(|id| id == NodeId::NONE)
+    }
+
+    /// Page of an entry and its place there. All pages but the last are full.
+    pub(crate) fn entry_place(&self, number: usize) -> Option<(BlockNumber, usize)> {
+        let per_page = self.space.geometry.entries_per_page();
+        Some((*self.entries.pages.get(number / per_page)?, number % per_page))
+    }
+
     /// Calls `each` with every entry's estimated score.
     pub(crate) fn score_entries(&self, query: &Query, mut each: impl FnMut(f32, NodeId)) {
         let base = query.center_score();
@@ -153,6 +171,7 @@ fn load_entries<S: PageStore>(store: &S, meta: &Meta) -> Result<EntryTable, Acce
         store.check_interrupts().map_err(AccessError::Store)?;
         let page = store.read(block).map_err(AccessError::Store)?;
         let (following, count) = entry::header(&page, g).map_err(damaged(block))?;
+        table.pages.push(block);
         for start in (0..count).step_by(MAX_DEGREE) {
             let mut b = EntryBlock {
                 ids: [NodeId::NONE; MAX_DEGREE],

@@ -195,6 +195,17 @@ impl Query {
         for (x, c) in rotated.iter_mut().zip(&space.center) {
             *x -= c;
         }
+        Self { norm: norm_before, center_dot, ..Self::relative(space, metric, rotated) }
+    }
+
+    /// Prepares a search for the nearest by L2 of a vector that the index holds.
+    pub(crate) fn stored(space: &Space, vector: Scaled) -> Self {
+        let centered = vector.codes.iter().map(|&c| f32::from(c) * vector.scale).collect();
+        Self::relative(space, Metric::L2, centered)
+    }
+
+    /// A query that is rotated and centered already; what depends on its norm before is left out.
+    fn relative(space: &Space, metric: Metric, rotated: Vec<f32>) -> Self {
         let mut table = Table::new(space.geometry.code_dim());
         table.fill(&rotated);
         #[allow(clippy::cast_possible_truncation, reason = "rounding; the range was checked")]
@@ -204,9 +215,9 @@ impl Query {
             kernels: space.kernels,
             table,
             norm_squared,
-            norm: norm_before,
+            norm: 0.0,
             center_norm: space.center_norm,
-            center_dot,
+            center_dot: 0.0,
             rotated,
             no_direction: false,
         }

@@ -1,7 +1,12 @@
 //! The graph on its pages: search, insert, vacuum, verification.
 
 pub mod beam;
+pub mod check;
+pub mod edges;
+pub mod insert;
 pub mod prune;
 pub mod rows;
 pub mod search;
+pub mod share;
+pub mod vacuum;
 pub mod walk;

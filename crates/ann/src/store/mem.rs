@@ -285,7 +285,7 @@ mod tests {
             change.commit()
         };
         write(1).unwrap();
-        drop(store.change().and_then(|mut c| c.page(BlockNumber(0)).map(|p| p[0] = 9)));
+        store.change().and_then(|mut c| c.page(BlockNumber(0)).map(|p| p[0] = 9)).unwrap();
         assert_eq!(store.read(BlockNumber(0)).unwrap()[0], 1);
         store.crash_after(1);
         write(2).unwrap();

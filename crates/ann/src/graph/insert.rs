@@ -1,0 +1,395 @@
+//! Inserting one row.
+//!
+//! 1. Search for the vector itself, keeping the vectors met on the way.
+//! 2. If one of them is the same, give its node one more row (`share`). Done.
+//! 3. Prune what was met to the new node's neighbors.
+//! 4. In one change: write the node, and a protected edge to it from the nearest neighbor that has room. A
+//!    crash right after leaves the row findable.
+//! 5. One change per remaining neighbor: an edge back, if the neighbor's page says that it is useful.
+//! 6. Now and then: make the node an entry, so that the table stays a fair sample while the index grows.
+
+use super::edges::{self, MAX_PROTECTED, Wish};
+use super::prune::{self, ALPHA};
+use super::share;
+use super::walk::Walk;
+use crate::arch::Scaled;
+use crate::build::graph::entry_target;
+use crate::index::{AccessError, Index, damaged};
+use crate::layout::meta::Meta;
+use crate::layout::node::{self, Header, Node, NodeMut, State};
+use crate::layout::{BlockNumber, HeapTid, Kind, MAX_DEGREE, NodeId, Page, entry, kind};
+use crate::quantize::residual;
+use crate::random::SplitMix64;
+use crate::space::{Quantized, Query, VectorError};
+use crate::store::{Change, PageStore};
+
+/// Beam width of the search for neighbors.
+pub const EF_INSERT: usize = 64;
+/// Nearest neighbors that take the new node even if it seems occluded.
+const SURE_EDGES: usize = 4;
+
+/// What became of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// It has a node of its own.
+    Node(NodeId),
+    /// It shares the node of an equal vector.
+    Shared(NodeId),
+    /// A vector of zeros under cosine: not indexed.
+    NoDirection,
+}
+
+/// Why a row was not inserted.
+#[derive(Debug, thiserror::Error)]
+pub enum InsertError<E: std::error::Error + 'static> {
+    /// The vector does not fit the index.
+    #[error(transparent)]
+    Vector(#[from] VectorError),
+    /// Pages could not be read or changed.
+    #[error(transparent)]
+    Access(#[from] AccessError<E>),
+}
+
+/// A node met while searching.
+pub(super) struct Met {
+    pub id: NodeId,
+    pub distance: f32,
+    pub header: Header,
+    pub codes: Vec<i8>,
+    pub norm_squared: f32,
+}
+
+impl Met {
+    fn scaled(&self) -> Scaled<'_> {
+        Scaled { codes: &self.codes, scale: self.header.scale }
+    }
+}
+
+/// Inserts a row. `random` decides which nodes become entries.
+///
+/// # Errors
+/// [`InsertError`].
+pub fn insert<S: PageStore>(
+    store: &S,
+    index: &mut Index,
+    vector: &[f32],
+    tid: HeapTid,
+    random: &mut SplitMix64,
+) -> Result<Inserted, InsertError<S::Error>> {
+    let Some(x) = index.space.quantize(vector)? else {
+        return Ok(Inserted::NoDirection);
+    };
+    let query = Query::nearest(&index.space, vector)?;
+    loop {
+        index.refresh(store)?;
+        let met = neighborhood(store, index, &query)?;
+        for twin in met.iter().filter(|m| m.codes == x.codes && m.header.scale == x.scale) {
+            if share::add_row(store, index, twin.id, twin.header.generation, x.error, tid)? {
+                return Ok(Inserted::Shared(twin.id));
+            }
+        }
+        let distances: Vec<f32> = met.iter().map(|m| m.distance).collect();
+        let chosen = prune::select(&distances, ALPHA, MAX_DEGREE, true, |a, b| {
+            let (a, b) = (&met[a], &met[b]);
+            index.space.between(a.scaled(), a.norm_squared, b.scaled(), b.norm_squared)
+        });
+        // Nearest first among all that were met, as the parent need not be a neighbor.
+        let has_room = |m: &&Met| m.header.protected.count_ones() < MAX_PROTECTED;
+        let parent = met.iter().find(has_room).or(met.first());
+        let chosen: Vec<&Met> = chosen.into_iter().map(|i| &met[i]).collect();
+        let Some(id) = add_node(store, index, &x, &query, tid, &chosen, parent)? else {
+            continue;
+        };
+        for (rank, neighbor) in chosen.iter().enumerate().filter(|(_, m)| Some(m.id) != parent.map(|p| p.id))
+        {
+            let wish = if rank < SURE_EDGES { Wish::Needed } else { Wish::IfUseful };
+            add_edge(store, index, neighbor.id, neighbor.header.generation, id, &x, &query, wish)?;
+        }
+        if parent.is_some() {
+            maybe_add_entry(store, index, &x, id, random)?;
+        }
+        return Ok(Inserted::Node(id));
+    }
+}
+
+/// Live nodes round a query, nearest first.
+pub(super) fn neighborhood<S: PageStore>(
+    store: &S,
+    index: &Index,
+    query: &Query,
+) -> Result<Vec<Met>, AccessError<S::Error>> {
+    let mut met = Vec::with_capacity(EF_INSERT * 2);
+    let mut walk = Walk::nearest(index, query.clone(), EF_INSERT);
+    let space = &index.space;
+    while walk.step(store, index, |_, id, node: &Node, score| {
+        if node.header().state == State::Live {
+            met.push(Met {
+                id,
+                distance: score.max(0.0),
+                header: *node.header(),
+                codes: node.vector().to_vec(),
+                norm_squared: space.norm_squared(node),
+            });
+        }
+    })? {}
+    met.sort_by(|a, b| a.distance.total_cmp(&b.distance));
+    Ok(met)
+}
+
+/// Writes the new node together with the edge that leads to it, or with its entry if there is nobody to
+/// link from. `None` if another session was faster; search again then.
+fn add_node<S: PageStore>(
+    store: &S,
+    index: &Index,
+    x: &Quantized,
+    query: &Query,
+    tid: HeapTid,
+    neighbors: &[&Met],
+    parent: Option<&Met>,
+) -> Result<Option<NodeId>, AccessError<S::Error>> {
+    let g = index.space.geometry;
+    let parent_block = parent.map(|p| g.block_of(p.id));
+    let hint = store.free_block();
+    let mut change = store.change().map_err(AccessError::Store)?;
+    // Locks in ascending order; an entry goes into block 0 and a page behind it first.
+    let mut meta = None;
+    if parent.is_none() {
+        let page = change.page(BlockNumber(0)).map_err(AccessError::Store)?;
+        let now = Meta::decode(page).map_err(damaged(BlockNumber(0)))?;
+        if now.entry_generation != index.meta.entry_generation {
+            return Ok(None);
+        }
+        // Entry pages were read when the index was opened; the last may lie behind the hint.
+        meta = Some(now);
+    }
+    let last_entry = meta.as_ref().map(|m| BlockNumber(m.entry_last)).filter(|b| b.0 != 0);
+    let mut blocks: Vec<BlockNumber> = parent_block.into_iter().chain(hint).chain(last_entry).collect();
+    blocks.sort_unstable();
+    blocks.dedup();
+    for &block in &blocks {
+        change.page(block).map_err(AccessError::Store)?;
+    }
+
+    let mut place = None;
+    if let Some(block) = hint {
+        let page = change.page(block).map_err(AccessError::Store)?;
+        place = free_slot(page, index, block)?.map(|slot| (block, slot));
+        if place.is_none() {
+            drop(change);
+            store.record_free(block, false);
+            return Ok(None);
+        }
+    }
+    let (block, slot) = match place {
+        Some(place) => place,
+        None => {
+            let block = change.extend().map_err(AccessError::Store)?;
+            node::init(change.page(block).map_err(AccessError::Store)?, &g);
+            (block, 0)
+        }
+    };
+    let id = g.node_id(block, slot).ok_or(AccessError::Full)?;
+    let page = change.page(block).map_err(AccessError::Store)?;
+    write_node(page, index, slot, id, x, tid, neighbors).map_err(damaged(block))?;
+    let full = free_slot(page, index, block)?.is_none();
+
+    if let Some(parent) = parent {
+        let at = g.block_of(parent.id);
+        let page = change.page(at).map_err(AccessError::Store)?;
+        let mut node = NodeMut::open(page, &g, g.slot_of(parent.id)).map_err(damaged(at))?;
+        let header = *node.as_node().header();
+        if header.state != State::Live || header.generation != parent.header.generation {
+            return Ok(None);
+        }
+        if !edges::add(index, &mut node, id, x.scaled(), query, Wish::Protected) {
+            return Ok(None);
+        }
+    } else if let Some(mut meta) = meta {
+        append_entry(&mut change, index, &mut meta, x, id)?;
+    }
+    change.commit().map_err(AccessError::Store)?;
+    store.record_free(block, !full);
+    Ok(Some(id))
+}
+
+/// A free slot of a page; a page of zeros becomes a node page.
+fn free_slot<E: std::error::Error + 'static>(
+    page: &mut Page,
+    index: &Index,
+    block: BlockNumber,
+) -> Result<Option<usize>, AccessError<E>> {
+    let g = &index.space.geometry;
+    match kind(page).map_err(damaged(block))? {
+        Kind::New => node::init(page, g),
+        Kind::Node => {}
+        Kind::Meta | Kind::Entry | Kind::Tids => return Ok(None),
+    }
+    for slot in 0..g.slots() {
+        let state = Node::read(page, g, slot).map_err(damaged(block))?.header().state;
+        if state == State::Free && g.node_id(block, slot).is_some() {
+            return Ok(Some(slot));
+        }
+    }
+    Ok(None)
+}
+
+fn write_node(
+    page: &mut Page,
+    index: &Index,
+    slot: usize,
+    id: NodeId,
+    x: &Quantized,
+    tid: HeapTid,
+    neighbors: &[&Met],
+) -> Result<(), crate::layout::PageError> {
+    let space = &index.space;
+    let mut node = NodeMut::open(page, &space.geometry, slot)?;
+    let before = *node.as_node().header();
+    // A neighbor list may still name the slot's former node: nobody links to itself.
+    let neighbors: Vec<&&Met> = neighbors.iter().filter(|m| m.id != id).collect();
+    node.set_header(&Header {
+        tid,
+        degree: neighbors.len(),
+        state: State::Live,
+        scale: x.scale,
+        bias: x.bias,
+        error: x.error,
+        version: before.version.wrapping_add(1),
+        protected: 0,
+        tids: 0,
+        generation: before.generation.wrapping_add(1),
+    });
+    node.set_vector(&x.codes);
+    let mut bits = vec![0u8; space.geometry.code_dim() / 8];
+    for (i, m) in neighbors.into_iter().enumerate() {
+        let edge = residual::edge(
+            space.kernels,
+            space.metric,
+            x.scaled(),
+            m.scaled(),
+            m.id,
+            &space.center,
+            &mut bits,
+        );
+        node.set_edge(i, &edge, &bits);
+    }
+    Ok(())
+}
+
+/// Adds an edge to one node, if it is still the node that was met.
+#[allow(clippy::too_many_arguments, reason = "the edge's two ends")]
+pub(super) fn add_edge<S: PageStore>(
+    store: &S,
+    index: &Index,
+    from: NodeId,
+    generation: u16,
+    to: NodeId,
+    x: &Quantized,
+    query: &Query,
+    wish: Wish,
+) -> Result<bool, AccessError<S::Error>> {
+    if from == to {
+        return Ok(false);
+    }
+    store.check_interrupts().map_err(AccessError::Store)?;
+    let g = &index.space.geometry;
+    let block = g.block_of(from);
+    let mut change = store.change().map_err(AccessError::Store)?;
+    let page = change.page(block).map_err(AccessError::Store)?;
+    let mut node = NodeMut::open(page, g, g.slot_of(from)).map_err(damaged(block))?;
+    let header = *node.as_node().header();
+    let same = header.state == State::Live && header.generation == generation;
+    let added = same && edges::add(index, &mut node, to, x.scaled(), query, wish);
+    if added {
+        change.commit().map_err(AccessError::Store)?;
+    }
+    Ok(added)
+}
+
+/// Makes the node an entry if the table is too small for the index, or else with the probability that keeps
+/// the table a fair sample.
+fn maybe_add_entry<S: PageStore>(
+    store: &S,
+    index: &Index,
+    x: &Quantized,
+    id: NodeId,
+    random: &mut SplitMix64,
+) -> Result<(), AccessError<S::Error>> {
+    let g = index.space.geometry;
+    // Pages tell the number of rows closely enough.
+    let rows = store.block_count().map_err(AccessError::Store)? as usize * g.slots();
+    let target = entry_target(rows);
+    let count = index.meta.entry_count as usize;
+    let replaced = if count < target {
+        index.entry_hole()
+    } else if random.below(rows) < target {
+        Some(random.below(count))
+    } else {
+        return Ok(());
+    };
+    let mut change = store.change().map_err(AccessError::Store)?;
+    let page = change.page(BlockNumber(0)).map_err(AccessError::Store)?;
+    let mut meta = Meta::decode(page).map_err(damaged(BlockNumber(0)))?;
+    if meta.entry_generation != index.meta.entry_generation {
+        return Ok(()); // Somebody else is at it; the sample does not need this very node.
+    }
+    match replaced.and_then(|i| index.entry_place(i)) {
+        Some((block, i)) => {
+            let (e, bits) = encode_entry(index, x, id);
+            let page = change.page(block).map_err(AccessError::Store)?;
+            entry::header(page, &g).map_err(damaged(block))?;
+            entry::set(page, &g, i, &e, &bits);
+            meta.entry_generation = meta.entry_generation.wrapping_add(1);
+            meta.encode_links(change.page(BlockNumber(0)).map_err(AccessError::Store)?);
+        }
+        None => append_entry(&mut change, index, &mut meta, x, id)?,
+    }
+    change.commit().map_err(AccessError::Store)
+}
+
+fn encode_entry(index: &Index, x: &Quantized, id: NodeId) -> (entry::Entry, Vec<u8>) {
+    let space = &index.space;
+    let mut bits = vec![0u8; space.geometry.code_dim() / 8];
+    let e = residual::entry(space.kernels, space.metric, x.scaled(), id, &space.center, &mut bits);
+    (e, bits)
+}
+
+/// Appends an entry: into the last entry page, or a new one. Block 0 is locked already; touches at most two
+/// pages more.
+fn append_entry<C: Change>(
+    change: &mut C,
+    index: &Index,
+    meta: &mut Meta,
+    x: &Quantized,
+    id: NodeId,
+) -> Result<(), AccessError<C::Error>> {
+    let g = index.space.geometry;
+    let (e, bits) = encode_entry(index, x, id);
+    let last = BlockNumber(meta.entry_last);
+    let mut count = None;
+    if last.0 != 0 {
+        let page = change.page(last).map_err(AccessError::Store)?;
+        let (_, used) = entry::header(page, &g).map_err(damaged(last))?;
+        if used < g.entries_per_page() {
+            count = Some(used);
+        }
+    }
+    if let Some(used) = count {
+        entry::set(change.page(last).map_err(AccessError::Store)?, &g, used, &e, &bits);
+    } else {
+        let block = change.extend().map_err(AccessError::Store)?;
+        let page = change.page(block).map_err(AccessError::Store)?;
+        entry::init(page, &g);
+        entry::set(page, &g, 0, &e, &bits);
+        if last.0 == 0 {
+            meta.entry_first = block.0;
+        } else {
+            entry::set_next(change.page(last).map_err(AccessError::Store)?, block.0);
+        }
+        meta.entry_last = block.0;
+    }
+    meta.entry_count += 1;
+    meta.entry_generation = meta.entry_generation.wrapping_add(1);
+    meta.encode_links(change.page(BlockNumber(0)).map_err(AccessError::Store)?);
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! Giving a node one more row: the same vector under another heap tid.
+//!
+//! Updates of other columns and copies of one picture end here, without touching the graph. The node's page
+//! is part of every such change, and its version moves: vacuum notices by it that a row arrived.
+
+use crate::index::{AccessError, Index, damaged, read_meta};
+use crate::layout::meta::Meta;
+use crate::layout::node::{Header, Node, NodeMut, State};
+use crate::layout::tids::{self, CELL_TIDS, Cell, CellId};
+use crate::layout::{BlockNumber, HeapTid, NodeId};
+use crate::store::{Change, PageStore};
+
+/// Adds a row to a node; false if the node is not live any more or has another vector by now. `error` is
+/// the bound of the row's own vector.
+///
+/// # Errors
+/// [`AccessError`].
+pub fn add_row<S: PageStore>(
+    store: &S,
+    index: &Index,
+    id: NodeId,
+    generation: u16,
+    error: f32,
+    tid: HeapTid,
+) -> Result<bool, AccessError<S::Error>> {
+    let g = &index.space.geometry;
+    let (block, slot) = (g.block_of(id), g.slot_of(id));
+    // Each turn of this loop that ends without a result saw another session make progress.
+    loop {
+        store.check_interrupts().map_err(AccessError::Store)?;
+        let seen = {
+            let page = store.read(block).map_err(AccessError::Store)?;
+            *Node::read(&page, g, slot).map_err(damaged(block))?.header()
+        };
+        if seen.state != State::Live || seen.generation != generation {
+            return Ok(false);
+        }
+        let head = CellId(seen.tids);
+        let with_room = seen.tids != 0 && {
+            let page = store.read(head.block()).map_err(AccessError::Store)?;
+            tids::check(&page).map_err(damaged(head.block()))?;
+            empty_place(&tids::get(&page, head.place())).is_some()
+        };
+        let meta = if seen.tid.is_valid() && !with_room { Some(read_meta(store)?) } else { None };
+
+        let mut change = store.change().map_err(AccessError::Store)?;
+        let free_page = meta.as_ref().map(|m| BlockNumber(m.tids_free)).filter(|b| b.0 != 0);
+        let cell_page = if with_room && seen.tid.is_valid() { Some(head.block()) } else { free_page };
+        let zero = meta.is_some().then_some(BlockNumber(0));
+        let mut blocks: Vec<BlockNumber> = zero.into_iter().chain(cell_page).chain([block]).collect();
+        blocks.sort_unstable();
+        blocks.dedup();
+        for &block in &blocks {
+            change.page(block).map_err(AccessError::Store)?;
+        }
+        let page = change.page(block).map_err(AccessError::Store)?;
+        let header = *Node::read(page, g, slot).map_err(damaged(block))?.header();
+        if header != seen {
+            continue;
+        }
+        let mut changed =
+            Header { version: header.version.wrapping_add(1), error: header.error.max(error), ..header };
+        if !header.tid.is_valid() {
+            changed.tid = tid;
+        } else if with_room {
+            let page = change.page(head.block()).map_err(AccessError::Store)?;
+            let mut cell = tids::get(page, head.place());
+            let Some(place) = empty_place(&cell) else { continue };
+            cell.tids[place] = tid;
+            tids::set(page, head.place(), &cell);
+        } else {
+            let Some(cell) = new_cell(&mut change, free_page, id, &header, tid)? else { continue };
+            changed.tids = cell.0;
+        }
+        let page = change.page(block).map_err(AccessError::Store)?;
+        NodeMut::open(page, g, slot).map_err(damaged(block))?.set_header(&changed);
+        change.commit().map_err(AccessError::Store)?;
+        return Ok(true);
+    }
+}
+
+fn empty_place(cell: &Cell) -> Option<usize> {
+    (0..CELL_TIDS).find(|&i| !cell.tids[i].is_valid())
+}
+
+/// Takes a free cell, from the first page of the list or a new page, and makes it the head of the node's
+/// chain. `None` if the list changed since the metapage was read.
+fn new_cell<C: Change>(
+    change: &mut C,
+    free_page: Option<BlockNumber>,
+    owner: NodeId,
+    header: &Header,
+    tid: HeapTid,
+) -> Result<Option<CellId>, AccessError<C::Error>> {
+    let zero = BlockNumber(0);
+    let mut meta = Meta::decode(change.page(zero).map_err(AccessError::Store)?).map_err(damaged(zero))?;
+    if meta.tids_free != free_page.map_or(0, |b| b.0) {
+        return Ok(None);
+    }
+    let mut cell = Cell { owner, next: header.tids, generation: header.generation, ..Cell::FREE };
+    cell.tids[0] = tid;
+    let (block, page) = match free_page {
+        Some(block) => {
+            let page = change.page(block).map_err(AccessError::Store)?;
+            tids::check(page).map_err(damaged(block))?;
+            (block, page)
+        }
+        None => {
+            let block = change.extend().map_err(AccessError::Store)?;
+            let page = change.page(block).map_err(AccessError::Store)?;
+            tids::init(page);
+            tids::set_free_link(page, 0, true);
+            (block, page)
+        }
+    };
+    let place = tids::free_place(page);
+    if let Some(place) = place {
+        tids::set(page, place, &cell);
+    }
+    let (next, _) = tids::free_link(page);
+    let full = tids::free_place(page).is_none();
+    if full {
+        tids::set_free_link(page, 0, false);
+    }
+    meta.tids_free = if full { next } else { block.0 };
+    meta.encode_links(change.page(zero).map_err(AccessError::Store)?);
+    // A listed page without a free cell cannot be, unless it is damaged: then nothing is taken from it.
+    match place {
+        Some(place) => CellId::at(block, place).ok_or(AccessError::Full).map(Some),
+        None => Err(AccessError::Damaged {
+            block,
+            error: crate::layout::PageError::Field { field: "free cells", found: 0, low: 1, high: 127 },
+        }),
+    }
+}

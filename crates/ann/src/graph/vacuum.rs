@@ -1,0 +1,566 @@
+//! Taking rows away, in two steps as the server asks for them.
+//!
+//! [`delete`] forgets dead rows and marks nodes without rows as dead: searches still walk through them.
+//! [`cleanup`] then repairs the links of live nodes, and only when nobody links to them any more frees the
+//! slots of the dead ones. A crash anywhere between leaves dead nodes that the next vacuum finds.
+
+use super::edges::{self, Wish};
+use super::insert::{add_edge, neighborhood};
+use super::prune::ALPHA;
+use super::rows::Rows;
+use super::walk::l2_estimates;
+use crate::arch::Scaled;
+use crate::index::{AccessError, Index, damaged};
+use crate::layout::meta::Meta;
+use crate::layout::node::{Edge, Header, Node, NodeMut, State};
+use crate::layout::tids::{self, CELLS, Cell};
+use crate::layout::{BlockNumber, HeapTid, Kind, MAX_DEGREE, NodeId, entry, kind};
+use crate::quantize::residual;
+use crate::random::SplitMix64;
+use crate::space::{Quantized, Query};
+use crate::store::{Change, PageStore};
+use std::collections::HashSet;
+
+/// Nearest dead neighbors whose own neighbors are taken over.
+const SPLICED: usize = 4;
+/// Neighbors taken over from each.
+const SPLICED_FROM_EACH: usize = 6;
+/// Nearest nodes that link to a node nobody links to.
+const RELINKED_FROM: usize = 4;
+
+/// What a vacuum did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VacuumStats {
+    /// Rows that remain.
+    pub rows: u64,
+    /// Rows forgotten.
+    pub removed: u64,
+    /// Nodes marked dead.
+    pub died: u64,
+    /// Live nodes whose links were repaired.
+    pub repaired: u64,
+    /// Live nodes that nobody linked to, and that are linked again.
+    pub relinked: u64,
+    /// Slots freed.
+    pub freed: u64,
+}
+
+fn blocks<S: PageStore>(
+    store: &S,
+) -> Result<impl Iterator<Item = BlockNumber> + use<S>, AccessError<S::Error>> {
+    Ok((1..store.block_count().map_err(AccessError::Store)?).map(BlockNumber))
+}
+
+/// The nodes of a page with their ids; nothing if it is no node page.
+fn headers<S: PageStore>(
+    store: &S,
+    index: &Index,
+    block: BlockNumber,
+) -> Result<Vec<(NodeId, Header)>, AccessError<S::Error>> {
+    let g = &index.space.geometry;
+    store.check_interrupts().map_err(AccessError::Store)?;
+    let page = store.read(block).map_err(AccessError::Store)?;
+    if kind(&page).map_err(damaged(block))? != Kind::Node {
+        return Ok(Vec::new());
+    }
+    let mut all = Vec::with_capacity(g.slots());
+    for slot in 0..g.slots() {
+        let header = *Node::read(&page, g, slot).map_err(damaged(block))?.header();
+        all.extend(g.node_id(block, slot).map(|id| (id, header)));
+    }
+    Ok(all)
+}
+
+/// Changes one node's header, if it still has this version; answers whether it had.
+fn change_header<S: PageStore>(
+    store: &S,
+    index: &Index,
+    id: NodeId,
+    seen: &Header,
+    edit: impl FnOnce(&mut Header),
+) -> Result<bool, AccessError<S::Error>> {
+    let g = &index.space.geometry;
+    let block = g.block_of(id);
+    let mut change = store.change().map_err(AccessError::Store)?;
+    let page = change.page(block).map_err(AccessError::Store)?;
+    let mut node = NodeMut::open(page, g, g.slot_of(id)).map_err(damaged(block))?;
+    let mut header = *node.as_node().header();
+    if header.version != seen.version || header.generation != seen.generation {
+        return Ok(false);
+    }
+    edit(&mut header);
+    header.version = header.version.wrapping_add(1);
+    node.set_header(&header);
+    change.commit().map_err(AccessError::Store)?;
+    Ok(true)
+}
+
+/// Forgets the rows that `is_dead` names and marks nodes without rows as dead.
+///
+/// # Errors
+/// [`AccessError`].
+pub fn delete<S: PageStore>(
+    store: &S,
+    index: &Index,
+    mut is_dead: impl FnMut(HeapTid) -> bool,
+) -> Result<VacuumStats, AccessError<S::Error>> {
+    let mut stats = VacuumStats::default();
+    // Cells first: then the nodes that have live rows there are known.
+    let mut owners: HashSet<NodeId> = HashSet::new();
+    for block in blocks(store)? {
+        store.check_interrupts().map_err(AccessError::Store)?;
+        let cells: Vec<(usize, Cell)> = {
+            let page = store.read(block).map_err(AccessError::Store)?;
+            if kind(&page).map_err(damaged(block))? != Kind::Tids {
+                continue;
+            }
+            (0..CELLS).map(|place| (place, tids::get(&page, place))).collect()
+        };
+        let mut dead: Vec<(usize, HeapTid)> = Vec::new();
+        for (place, cell) in cells.iter().filter(|(_, cell)| cell.owner != NodeId::NONE) {
+            for tid in cell.tids.into_iter().filter(|tid| tid.is_valid()) {
+                if is_dead(tid) {
+                    dead.push((*place, tid));
+                } else {
+                    owners.insert(cell.owner);
+                    stats.rows += 1;
+                }
+            }
+        }
+        if !dead.is_empty() {
+            let mut change = store.change().map_err(AccessError::Store)?;
+            let page = change.page(block).map_err(AccessError::Store)?;
+            for (place, tid) in dead {
+                let mut cell = tids::get(page, place);
+                for t in cell.tids.iter_mut().filter(|t| **t == tid) {
+                    *t = HeapTid::INVALID;
+                }
+                tids::set(page, place, &cell);
+                stats.removed += 1;
+            }
+            change.commit().map_err(AccessError::Store)?;
+        }
+    }
+    for block in blocks(store)? {
+        for (id, _) in headers(store, index, block)? {
+            delete_from_node(store, index, id, &owners, &mut is_dead, &mut stats)?;
+        }
+    }
+    Ok(stats)
+}
+
+fn delete_from_node<S: PageStore>(
+    store: &S,
+    index: &Index,
+    id: NodeId,
+    owners: &HashSet<NodeId>,
+    is_dead: &mut impl FnMut(HeapTid) -> bool,
+    stats: &mut VacuumStats,
+) -> Result<(), AccessError<S::Error>> {
+    let g = &index.space.geometry;
+    // Another session may give the node a row at any moment; its version tells, and we look again.
+    loop {
+        let header = {
+            let page = store.read(g.block_of(id)).map_err(AccessError::Store)?;
+            *Node::read(&page, g, g.slot_of(id)).map_err(damaged(g.block_of(id)))?.header()
+        };
+        if header.state != State::Live {
+            return Ok(());
+        }
+        let gone = header.tid.is_valid() && is_dead(header.tid);
+        if header.tid.is_valid() && !gone {
+            stats.rows += 1;
+            return Ok(());
+        }
+        let further = header.tids != 0
+            && (owners.contains(&id) || {
+                let mut rows = Rows::new(id, &Header { tid: HeapTid::INVALID, ..header });
+                rows.next(store)?.is_some()
+            });
+        if further && !gone {
+            return Ok(());
+        }
+        let done = change_header(store, index, id, &header, |h| {
+            h.tid = HeapTid::INVALID;
+            if !further {
+                h.state = State::Dead;
+                h.tids = 0;
+            }
+        })?;
+        if done {
+            stats.removed += u64::from(gone);
+            stats.died += u64::from(!further);
+            return Ok(());
+        }
+    }
+}
+
+/// Repairs the links round dead nodes and frees their slots. `random` picks new entries.
+///
+/// # Errors
+/// [`AccessError`].
+pub fn cleanup<S: PageStore>(
+    store: &S,
+    index: &mut Index,
+    random: &mut SplitMix64,
+) -> Result<VacuumStats, AccessError<S::Error>> {
+    let mut stats = VacuumStats::default();
+    index.refresh(store)?;
+    let mut dead: HashSet<NodeId> = HashSet::new();
+    let mut live: Vec<(NodeId, Header)> = Vec::new();
+    let mut live_seen = 0usize;
+    for block in blocks(store)? {
+        for (id, header) in headers(store, index, block)? {
+            match header.state {
+                State::Dead => _ = dead.insert(id),
+                State::Live => {
+                    // A sample of the live nodes, for holes in the entry table.
+                    live_seen += 1;
+                    if live.len() < SAMPLE {
+                        live.push((id, header));
+                    } else if random.below(live_seen) < SAMPLE {
+                        live[random.below(SAMPLE)] = (id, header);
+                    }
+                }
+                State::Free => {}
+            }
+        }
+    }
+    if !dead.is_empty() {
+        let pages = store.block_count().map_err(AccessError::Store)? as usize;
+        let mut linked = vec![false; pages * index.space.geometry.slots()];
+        for block in blocks(store)? {
+            for (id, header) in headers(store, index, block)? {
+                if header.state == State::Live {
+                    repair(store, index, id, &dead, &mut linked, &mut stats)?;
+                }
+            }
+        }
+        replace_entries(store, index, &dead, &live, &mut linked, random)?;
+        index.refresh(store)?;
+        for block in blocks(store)? {
+            for (id, header) in headers(store, index, block)? {
+                if header.state == State::Live && !linked.get(id.0 as usize).copied().unwrap_or(true) {
+                    relink(store, index, id)?;
+                    stats.relinked += 1;
+                }
+            }
+        }
+        free_slots(store, index, &dead, &mut stats)?;
+    }
+    free_cells(store, index)?;
+    // The free-space map may have been lost.
+    for block in blocks(store)? {
+        let never_written = {
+            let page = store.read(block).map_err(AccessError::Store)?;
+            kind(&page).map_err(damaged(block))? == Kind::New
+        };
+        if never_written || headers(store, index, block)?.iter().any(|(_, h)| h.state == State::Free) {
+            store.record_free(block, true);
+        }
+    }
+    Ok(stats)
+}
+
+/// Live nodes remembered as candidates for the entry table.
+const SAMPLE: usize = 1024;
+
+/// Marks a node as linked to; ids beyond the vector's end appeared after the pass and do not matter.
+fn mark(linked: &mut Vec<bool>, id: NodeId) {
+    let at = id.0 as usize;
+    if at >= linked.len() {
+        linked.resize(at + 1, false);
+    }
+    linked[at] = true;
+}
+
+/// A node taken over from a dead one.
+struct Heir {
+    id: NodeId,
+    estimate: f32,
+    protected: bool,
+}
+
+/// Removes one node's edges to dead nodes and gives it some of their neighbors.
+fn repair<S: PageStore>(
+    store: &S,
+    index: &Index,
+    id: NodeId,
+    dead: &HashSet<NodeId>,
+    linked: &mut Vec<bool>,
+    stats: &mut VacuumStats,
+) -> Result<(), AccessError<S::Error>> {
+    let space = &index.space;
+    let g = &space.geometry;
+    let block = g.block_of(id);
+    let (header, codes, edges) = {
+        let page = store.read(block).map_err(AccessError::Store)?;
+        let node = Node::read(&page, g, g.slot_of(id)).map_err(damaged(block))?;
+        let edges: Vec<Edge> = (0..node.header().degree).map(|i| node.edge(i)).collect();
+        (*node.header(), node.vector().to_vec(), edges)
+    };
+    let (mut gone, kept): (Vec<Edge>, Vec<Edge>) =
+        edges.into_iter().partition(|e: &Edge| dead.contains(&e.id));
+    for edge in &kept {
+        mark(linked, edge.id);
+    }
+    if gone.is_empty() {
+        return Ok(());
+    }
+    stats.repaired += 1;
+    gone.sort_by(|a, b| a.distance_squared.total_cmp(&b.distance_squared));
+    let own = Scaled { codes: &codes, scale: header.scale };
+    let query = Query::stored(space, own);
+    let mut heirs: Vec<Heir> = Vec::new();
+    for edge in gone.iter().take(SPLICED) {
+        store.check_interrupts().map_err(AccessError::Store)?;
+        let at = g.block_of(edge.id);
+        let page = store.read(at).map_err(AccessError::Store)?;
+        let node = Node::read(&page, g, g.slot_of(edge.id)).map_err(damaged(at))?;
+        let score = query.score(node.header().scale, space.norm_squared(&node), node.vector());
+        let estimates = l2_estimates(index, &query, &node, score);
+        let mut theirs: Vec<Heir> = node
+            .ids()
+            .enumerate()
+            .filter(|(_, heir)| *heir != id && !dead.contains(heir) && kept.iter().all(|e| e.id != *heir))
+            .map(|(i, id)| Heir {
+                id,
+                estimate: estimates[i],
+                protected: node.header().protected >> i & 1 == 1,
+            })
+            .collect();
+        theirs.sort_by(|a, b| b.protected.cmp(&a.protected).then(a.estimate.total_cmp(&b.estimate)));
+        let sure = theirs.iter().filter(|h| h.protected).count();
+        theirs.truncate(SPLICED_FROM_EACH.max(sure));
+        heirs.extend(theirs);
+    }
+    heirs.sort_by(|a, b| {
+        a.id.cmp(&b.id).then(b.protected.cmp(&a.protected)).then(a.estimate.total_cmp(&b.estimate))
+    });
+    heirs.dedup_by_key(|h| h.id);
+    heirs.sort_by(|a, b| b.protected.cmp(&a.protected).then(a.estimate.total_cmp(&b.estimate)));
+
+    // Their vectors are read one by one until the places of the dead are taken.
+    let mut chosen: Vec<(NodeId, Vec<i8>, f32, f32, bool)> = Vec::new();
+    for heir in heirs {
+        if chosen.len() >= MAX_DEGREE - kept.len().min(MAX_DEGREE) || chosen.len() >= gone.len() {
+            break;
+        }
+        store.check_interrupts().map_err(AccessError::Store)?;
+        let at = g.block_of(heir.id);
+        let page = store.read(at).map_err(AccessError::Store)?;
+        let node = Node::read(&page, g, g.slot_of(heir.id)).map_err(damaged(at))?;
+        if node.header().state != State::Live {
+            continue;
+        }
+        let (scale, norm) = (node.header().scale, space.norm_squared(&node));
+        let vector = Scaled { codes: node.vector(), scale };
+        let distance = query.score(scale, norm, node.vector());
+        let occluded = chosen.iter().any(|(_, codes, scale, norm_squared, _)| {
+            ALPHA * space.between(Scaled { codes, scale: *scale }, *norm_squared, vector, norm) <= distance
+        });
+        if heir.protected || !occluded {
+            chosen.push((heir.id, node.vector().to_vec(), scale, norm, heir.protected));
+        }
+    }
+
+    let mut change = store.change().map_err(AccessError::Store)?;
+    let page = change.page(block).map_err(AccessError::Store)?;
+    let mut node = NodeMut::open(page, g, g.slot_of(id)).map_err(damaged(block))?;
+    if node.as_node().header().generation != header.generation {
+        return Ok(());
+    }
+    for i in (0..node.as_node().header().degree).rev() {
+        if dead.contains(&node.as_node().id(i)) {
+            node.remove_edge(i);
+        }
+    }
+    let mut bits = vec![0u8; g.code_dim() / 8];
+    for (other, codes, scale, _, protected) in &chosen {
+        let mut h = *node.as_node().header();
+        if h.degree == MAX_DEGREE || node.as_node().ids().any(|id| id == *other) {
+            continue;
+        }
+        let neighbor = Scaled { codes, scale: *scale };
+        let edge =
+            residual::edge(space.kernels, space.metric, own, neighbor, *other, &space.center, &mut bits);
+        node.set_edge(h.degree, &edge, &bits);
+        if *protected && h.protected.count_ones() < edges::MAX_PROTECTED {
+            h.protected |= 1 << h.degree;
+        }
+        h.degree += 1;
+        node.set_header(&h);
+        mark(linked, *other);
+    }
+    change.commit().map_err(AccessError::Store)
+}
+
+/// Gives the entries of dead nodes to live ones of the sample; without any they become holes.
+fn replace_entries<S: PageStore>(
+    store: &S,
+    index: &Index,
+    dead: &HashSet<NodeId>,
+    live: &[(NodeId, Header)],
+    linked: &mut Vec<bool>,
+    random: &mut SplitMix64,
+) -> Result<(), AccessError<S::Error>> {
+    let space = &index.space;
+    let g = &space.geometry;
+    let all: Vec<(usize, NodeId)> = index.entry_points_with_place().collect();
+    let mut used: HashSet<NodeId> = all.iter().map(|&(_, id)| id).collect();
+    for (i, id) in all {
+        if !dead.contains(&id) {
+            mark(linked, id);
+            continue;
+        }
+        store.check_interrupts().map_err(AccessError::Store)?;
+        let Some((block, place)) = index.entry_place(i) else { continue };
+        // A few tries for a node that is no entry yet.
+        let heir = (0..8)
+            .filter(|_| !live.is_empty())
+            .map(|_| live[random.below(live.len())].0)
+            .find(|id| used.insert(*id));
+        let mut bits = vec![0u8; g.code_dim() / 8];
+        let mut e = None;
+        if let Some(heir) = heir {
+            let at = g.block_of(heir);
+            let page = store.read(at).map_err(AccessError::Store)?;
+            let node = Node::read(&page, g, g.slot_of(heir)).map_err(damaged(at))?;
+            if node.header().state == State::Live {
+                let vector = Scaled { codes: node.vector(), scale: node.header().scale };
+                e = Some(residual::entry(
+                    space.kernels,
+                    space.metric,
+                    vector,
+                    heir,
+                    &space.center,
+                    &mut bits,
+                ));
+                mark(linked, heir);
+            }
+        }
+        let zero = BlockNumber(0);
+        let mut change = store.change().map_err(AccessError::Store)?;
+        let mut meta = Meta::decode(change.page(zero).map_err(AccessError::Store)?).map_err(damaged(zero))?;
+        let page = change.page(block).map_err(AccessError::Store)?;
+        entry::header(page, g).map_err(damaged(block))?;
+        // An insert may have replaced this very entry in between.
+        if entry::get(page, g, place).id != id {
+            continue;
+        }
+        match e {
+            Some(e) => entry::set(page, g, place, &e, &bits),
+            None => entry::clear(page, g, place),
+        }
+        meta.entry_generation = meta.entry_generation.wrapping_add(1);
+        meta.encode_links(change.page(zero).map_err(AccessError::Store)?);
+        change.commit().map_err(AccessError::Store)?;
+    }
+    Ok(())
+}
+
+/// Links a node that nobody links to from its nearest neighbors.
+fn relink<S: PageStore>(store: &S, index: &Index, id: NodeId) -> Result<(), AccessError<S::Error>> {
+    let space = &index.space;
+    let g = &space.geometry;
+    let x = {
+        let page = store.read(g.block_of(id)).map_err(AccessError::Store)?;
+        let node = Node::read(&page, g, g.slot_of(id)).map_err(damaged(g.block_of(id)))?;
+        let h = node.header();
+        if h.state != State::Live {
+            return Ok(());
+        }
+        Quantized {
+            codes: node.vector().to_vec(),
+            scale: h.scale,
+            error: h.error,
+            norm_squared: space.norm_squared(&node),
+            bias: h.bias,
+        }
+    };
+    let query = Query::stored(space, x.scaled());
+    let met = neighborhood(store, index, &query)?;
+    let mut linked = 0;
+    for m in met.iter().filter(|m| m.id != id) {
+        let wish = if linked == 0 { Wish::Protected } else { Wish::Needed };
+        linked += usize::from(add_edge(store, index, m.id, m.header.generation, id, &x, &query, wish)?);
+        if linked == RELINKED_FROM {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn free_slots<S: PageStore>(
+    store: &S,
+    index: &Index,
+    dead: &HashSet<NodeId>,
+    stats: &mut VacuumStats,
+) -> Result<(), AccessError<S::Error>> {
+    let g = &index.space.geometry;
+    let mut sorted: Vec<NodeId> = dead.iter().copied().collect();
+    sorted.sort_unstable();
+    for ids in sorted.chunk_by(|a, b| g.block_of(*a) == g.block_of(*b)) {
+        store.check_interrupts().map_err(AccessError::Store)?;
+        let block = g.block_of(ids[0]);
+        let mut change = store.change().map_err(AccessError::Store)?;
+        let page = change.page(block).map_err(AccessError::Store)?;
+        for &id in ids {
+            let mut node = NodeMut::open(page, g, g.slot_of(id)).map_err(damaged(block))?;
+            let h = *node.as_node().header();
+            if h.state == State::Dead {
+                let (version, generation) = (h.version.wrapping_add(1), h.generation);
+                node.set_header(&Header { version, generation, ..Header::FREE });
+                stats.freed += 1;
+            }
+        }
+        change.commit().map_err(AccessError::Store)?;
+        store.record_free(block, true);
+    }
+    Ok(())
+}
+
+/// Frees cells whose owner has forgotten them, and lists their pages.
+fn free_cells<S: PageStore>(store: &S, index: &Index) -> Result<(), AccessError<S::Error>> {
+    let (g, zero) = (&index.space.geometry, BlockNumber(0));
+    for block in blocks(store)? {
+        store.check_interrupts().map_err(AccessError::Store)?;
+        let mut idle: Vec<(usize, Cell)> = {
+            let page = store.read(block).map_err(AccessError::Store)?;
+            if kind(&page).map_err(damaged(block))? != Kind::Tids {
+                continue;
+            }
+            let idle = |cell: &Cell| cell.owner != NodeId::NONE && cell.tids.iter().all(|t| !t.is_valid());
+            (0..CELLS).map(|place| (place, tids::get(&page, place))).filter(|(_, cell)| idle(cell)).collect()
+        };
+        let mut forgotten = Vec::new();
+        for (place, cell) in idle.drain(..) {
+            let at = g.block_of(cell.owner);
+            let page = store.read(at).map_err(AccessError::Store)?;
+            let owner = *Node::read(&page, g, g.slot_of(cell.owner)).map_err(damaged(at))?.header();
+            let owned = owner.state == State::Live && owner.generation == cell.generation && owner.tids != 0;
+            if !owned {
+                forgotten.push((place, cell));
+            }
+        }
+        if forgotten.is_empty() {
+            continue;
+        }
+        let mut change = store.change().map_err(AccessError::Store)?;
+        let mut meta = Meta::decode(change.page(zero).map_err(AccessError::Store)?).map_err(damaged(zero))?;
+        let page = change.page(block).map_err(AccessError::Store)?;
+        for (place, cell) in forgotten {
+            if tids::get(page, place) == cell {
+                tids::set(page, place, &Cell::FREE);
+            }
+        }
+        let (_, listed) = tids::free_link(page);
+        if !listed {
+            tids::set_free_link(page, meta.tids_free, true);
+            meta.tids_free = block.0;
+            meta.encode_links(change.page(zero).map_err(AccessError::Store)?);
+        }
+        change.commit().map_err(AccessError::Store)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! Recall against exact answers on generated sets, after builds, inserts and deletes.
+
+mod common;
+
+use common::{Data, build, clustered, exact, manifold, row, search, tid};
+use imgvec_ann::graph::check::check;
+use imgvec_ann::graph::insert::insert;
+use imgvec_ann::graph::search::{Options, Search};
+use imgvec_ann::graph::vacuum;
+use imgvec_ann::random::SplitMix64;
+use imgvec_ann::store::mem::MemStore;
+use imgvec_ann::{Index, Metric};
+
+/// Recall@10 and hops per query; `live` says which rows count.
+fn recall(
+    store: &MemStore,
+    data: &Data,
+    metric: Metric,
+    ef: usize,
+    live: impl Fn(usize) -> bool,
+) -> (f64, f64) {
+    let index = Index::open(store).unwrap();
+    let numbers: Vec<usize> = (0..data.rows.len()).filter(|&i| live(i)).collect();
+    let rows: Vec<Vec<f32>> = numbers.iter().map(|&i| data.rows[i].clone()).collect();
+    let (mut hits, mut hops) = (0, 0);
+    for query in &data.queries {
+        let truth: Vec<usize> = exact(metric, &rows, query, 10).into_iter().map(|i| numbers[i]).collect();
+        let (found, _, stats) = search(store, &index, metric, &data.rows, query, 10, ef);
+        assert_eq!(found.len(), 10);
+        hits += found.iter().filter(|i| truth.contains(i)).count();
+        hops += stats.hops;
+    }
+    let queries = data.queries.len() as f64;
+    (hits as f64 / (10.0 * queries), hops as f64 / queries)
+}
+
+fn finds_itself(store: &MemStore, data: &Data, metric: Metric, rows: impl Iterator<Item = usize>) -> f64 {
+    let index = Index::open(store).unwrap();
+    let (mut found, mut all) = (0, 0);
+    for i in rows {
+        let mut search = Search::new(&index, &data.rows[i], &Options::default()).unwrap();
+        let first: Vec<usize> =
+            std::iter::from_fn(|| search.next(store, &index).unwrap()).take(3).map(|h| row(h.tid)).collect();
+        found += usize::from(first.contains(&i));
+        all += 1;
+        let _ = metric;
+    }
+    f64::from(found as u32) / f64::from(all as u32)
+}
+
+#[test]
+fn tight_clusters_are_connected() {
+    // More clusters than entries: without long edges most of them would be islands.
+    let data = clustered(128, 20_000, 60, 2500, 5, false);
+    let (store, report) = build(Metric::Cosine, &data.rows, 128, 2);
+    assert_eq!(report.rows, 20_000);
+    let checked = check(&store).unwrap();
+    assert_eq!((checked.problems, checked.unreachable, checked.live), (vec![], vec![], report.nodes));
+    let (recall, hops) = recall(&store, &data, Metric::Cosine, 80, |_| true);
+    assert!(recall >= 0.97 && hops <= 100.0, "recall {recall}, {hops} hops");
+    let own = finds_itself(&store, &data, Metric::Cosine, (0..20_000).step_by(10));
+    assert!(own >= 0.999, "{own} find themselves");
+}
+
+#[test]
+fn cross_modal_queries_find_their_way() {
+    let data = clustered(128, 20_000, 60, 400, 6, true);
+    let (store, _) = build(Metric::Cosine, &data.rows, 128, 2);
+    let (recall, hops) = recall(&store, &data, Metric::Cosine, 120, |_| true);
+    assert!(recall >= 0.93, "recall {recall}, {hops} hops");
+}
+
+#[test]
+fn a_manifold_by_every_metric() {
+    let data = manifold(96, 20_000, 60, 16, 7);
+    for (metric, wanted) in [(Metric::L2, 0.95), (Metric::Cosine, 0.95), (Metric::InnerProduct, 0.90)] {
+        let (store, _) = build(metric, &data.rows, 96, 2);
+        let (recall, hops) = recall(&store, &data, metric, 80, |_| true);
+        assert!(recall >= wanted, "{metric:?}: recall {recall}, {hops} hops");
+    }
+}
+
+#[test]
+fn inserts_and_deletes_keep_the_recall() {
+    let data = manifold(96, 10_000, 100, 16, 8);
+    let metric = Metric::L2;
+    let (whole, _) = build(metric, &data.rows, 96, 2);
+    let (built, _) = recall(&whole, &data, metric, 80, |_| true);
+    let (store, _) = build(metric, &data.rows[..8000], 96, 2);
+    let (mut index, mut random) = (Index::open(&store).unwrap(), SplitMix64::new(1));
+    let (commits, reads) = (store.commits(), store.reads());
+    for (i, vector) in data.rows.iter().enumerate().skip(8000) {
+        insert(&store, &mut index, vector, tid(i), &mut random).unwrap();
+    }
+    let per_insert = |n: u64| n as f64 / 2000.0;
+    let (writes, reads) = (per_insert(store.commits() - commits), per_insert(store.reads() - reads));
+    assert!(writes <= 36.0 && reads <= 90.0, "{writes} changes, {reads} reads per insert");
+    let (inserted, _) = recall(&store, &data, metric, 80, |_| true);
+    assert!(inserted >= built - 0.01, "built {built}, with a fifth inserted {inserted}");
+
+    // Deleted in runs, as when a whole topic goes.
+    let live = |i: usize| i / 100 % 10 >= 3;
+    vacuum::delete(&store, &index, |t| !live(row(t))).unwrap();
+    let (marked, _) = recall(&store, &data, metric, 80, live);
+    let stats = vacuum::cleanup(&store, &mut index, &mut random).unwrap();
+    assert_eq!(stats.freed, 3000);
+    let (cleaned, _) = recall(&store, &data, metric, 80, live);
+    let left: Vec<Vec<f32>> = (0..10_000).filter(|&i| live(i)).map(|i| data.rows[i].clone()).collect();
+    let fresh = Data { name: String::new(), dim: 96, rows: left, queries: data.queries.clone() };
+    let (rebuilt_store, _) = build(metric, &fresh.rows, 96, 2);
+    let (rebuilt, _) = recall(&rebuilt_store, &fresh, metric, 80, |_| true);
+    assert!(cleaned >= rebuilt - 0.01, "rebuilt {rebuilt}, marked {marked}, cleaned {cleaned}");
+    let checked = check(&store).unwrap();
+    assert_eq!((checked.problems, checked.stale_edges, checked.dead), (vec![], 0, 0));
+    assert!(checked.unreachable.len() <= 7, "{:?}", checked.unreachable);
+}
+
+#[test]
+fn new_clusters_after_the_build_are_found() {
+    let data = clustered(64, 12_000, 1, 1500, 9, false);
+    // Sorted by their first coordinate, so that what is inserted lies elsewhere than what was built.
+    let mut rows = data.rows;
+    rows.sort_by(|a, b| a[0].total_cmp(&b[0]));
+    let data = Data { rows, ..data };
+    let (store, _) = build(Metric::L2, &data.rows[..4000], 64, 2);
+    let (mut index, mut random) = (Index::open(&store).unwrap(), SplitMix64::new(1));
+    for (i, vector) in data.rows.iter().enumerate().skip(4000) {
+        insert(&store, &mut index, vector, tid(i), &mut random).unwrap();
+    }
+    let own = finds_itself(&store, &data, Metric::L2, (0..12_000).step_by(5));
+    let checked = check(&store).unwrap();
+    let lost = checked.unreachable.len();
+    assert!(own >= 0.999 && lost <= 12, "{own} find themselves, {lost} of 12000 unreachable");
+}
+
+#[test]
+fn filters_are_filled_by_going_on() {
+    let data = clustered(64, 10_000, 20, 200, 10, false);
+    let (store, _) = build(Metric::Cosine, &data.rows, 64, 2);
+    let index = Index::open(&store).unwrap();
+    for one_in in [10, 100, 1000] {
+        let mut hits = 0;
+        for query in &data.queries {
+            let matching: Vec<Vec<f32>> = data.rows.iter().step_by(one_in).cloned().collect();
+            let truth: Vec<usize> =
+                exact(Metric::Cosine, &matching, query, 10).into_iter().map(|i| i * one_in).collect();
+            let mut search = Search::new(&index, query, &Options::default()).unwrap();
+            let found: Vec<usize> = std::iter::from_fn(|| search.next(&store, &index).unwrap())
+                .map(|hit| row(hit.tid))
+                .filter(|i| i % one_in == 0)
+                .take(12)
+                .collect();
+            assert!(found.len() >= 10, "LIMIT is filled");
+            hits += truth.iter().filter(|i| found.contains(i)).count();
+        }
+        assert!(hits >= 190, "1 in {one_in}: {hits} of 200");
+    }
+}
+
+#[test]
+fn a_work_limit_ends_the_search_and_says_so() {
+    let data = clustered(64, 3000, 1, 50, 11, false);
+    let (store, _) = build(Metric::Cosine, &data.rows, 64, 1);
+    let index = Index::open(&store).unwrap();
+    let options = Options { max_hops: Some(200), ..Options::default() };
+    let mut search = Search::new(&index, &data.queries[0], &options).unwrap();
+    let rows = std::iter::from_fn(|| search.next(&store, &index).unwrap()).count();
+    assert!(search.limited() && search.stats().hops == 200 && (1..=200).contains(&rows), "{rows} rows");
+}
