@@ -128,7 +128,7 @@ def copy(x: torch.Tensor) -> torch.Tensor:
         (6, banner),
         (7, lambda part: half(blur(part))),
     ]:
-        chosen = (kind == number) | (torch.rand(n) < 0.04)
+        chosen = (kind == number) | (torch.rand(n) < 0.07)
         if chosen.any():
             x[chosen] = action(x[chosen])
     return x

@@ -44,6 +44,8 @@ def main() -> None:
     corpus.add_arguments(parser)
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
+    if corpus.cache_path(arguments, "teacher.npy").exists():
+        return
     blocks = corpus.cache_path(arguments, "teacher")
     blocks.mkdir(parents=True, exist_ok=True)
     model = str(arguments.reference / "image_mobilenetv2_conse.onnx")
