@@ -50,7 +50,8 @@ demo:
 .PHONY: test
 test: setup
 	cargo test --release --workspace --no-run $(FEATURES)
-	IMGVEC_STAGE=$$(tests/stage.sh) cargo test --release --workspace --no-fail-fast $(FEATURES)
+	IMGVEC_STAGE=$$(tests/stage.sh) IMGVEC_ONNXRUNTIME=$(CURDIR)/target/onnxruntime/libonnxruntime.so \
+		cargo test --release --workspace --no-fail-fast $(FEATURES)
 
 # Root may have no cargo: then what `make build` left is installed.
 .PHONY: install
@@ -63,9 +64,19 @@ installcheck:
 	$(PG_REGRESS) --bindir='$(shell $(PG_CONFIG) --bindir)' --inputdir=tests/pg_regress \
 		--outputdir=target/installcheck --dbname=contrib_regression --load-extension=imgvec $(REGRESS_TESTS)
 
+# A CLIP-sized model for the server's part is made once, beside the stage, where the server may read it.
 .PHONY: bench
-bench: setup
-	cargo bench --workspace $(FEATURES)
+bench: build target/bench/venv/complete
+	cargo bench --workspace --no-run $(FEATURES)
+	@set -e; stage=$$(tests/stage.sh); model=$$stage/bench/clip-b32; \
+	[ -e "$$model/tokenizer.json" ] || target/bench/venv/bin/python benches/clip_b32.py "$$model"; \
+	IMGVEC_STAGE=$$stage IMGVEC_CLIP_B32=$$model IMGVEC_ONNXRUNTIME=$(CURDIR)/target/onnxruntime/libonnxruntime.so \
+		cargo bench --workspace $(FEATURES)
+
+target/bench/venv/complete:
+	python3 -m venv target/bench/venv
+	target/bench/venv/bin/pip install --quiet numpy onnx pillow
+	touch $@
 
 CASES ?= 100000
 .PHONY: fuzz
