@@ -185,8 +185,8 @@ fn slow_package() -> Scratch {
         |mut graph| {
             graph = graph.floats("identity", &[WIDTH as u64, WIDTH as u64], &identity);
             let mut from = "looked_up".to_owned();
-            for step in 0..20_000 {
-                let to = if step == 19_999 { "worked".to_owned() } else { format!("step{step}") };
+            for step in 0..6_000 {
+                let to = if step == 5_999 { "worked".to_owned() } else { format!("step{step}") };
                 graph = graph.node("MatMul", &[&from, "identity"], &to);
                 from = to;
             }
@@ -221,6 +221,34 @@ fn a_run_stops_soon_after_the_interrupt_and_the_session_lives_on() {
         let delay = returned.saturating_duration_since(stopped);
         assert!(delay < Duration::from_millis(500), "{delay:?}");
         STOP.store(false, Ordering::SeqCst);
+        assert_eq!(encoder.embed_texts(&["dog"]).unwrap()[0].len(), 512);
+    }
+}
+
+static STOP_LOADING: AtomicBool = AtomicBool::new(false);
+
+#[test]
+fn loading_and_preparing_stop_soon_after_the_interrupt_and_leave_nothing() {
+    if !onnx_runtime("loading_and_preparing_stop_soon_after_the_interrupt_and_leave_nothing") {
+        return;
+    }
+    let (package, cache) = (slow_package(), Scratch::new());
+    let check = || STOP_LOADING.load(Ordering::SeqCst);
+    for cache_dir in [None, Some(cache.path().to_owned())] {
+        let options = EncoderOptions { cache_dir, ..options_with(check) };
+        let mut encoder = Encoder::open(Package::open(package.path()).unwrap(), options).unwrap();
+        let stopper = std::thread::spawn(|| {
+            std::thread::sleep(Duration::from_millis(50));
+            STOP_LOADING.store(true, Ordering::SeqCst);
+            Instant::now()
+        });
+        let result = encoder.embed_texts(&["dog"]);
+        let returned = Instant::now();
+        let delay = returned.saturating_duration_since(stopper.join().unwrap());
+        assert!(matches!(result, Err(EncodeError::Interrupted)), "{result:?}");
+        assert!(delay < Duration::from_millis(900), "{delay:?}");
+        assert!(entries(cache.path()).is_empty());
+        STOP_LOADING.store(false, Ordering::SeqCst);
         assert_eq!(encoder.embed_texts(&["dog"]).unwrap()[0].len(), 512);
     }
 }

@@ -161,7 +161,7 @@ impl<'a> Placeholder<'a> {
             let values = match input.element {
                 Element::I32 => Zeros::I32(vec![i32::from(value); count]),
                 Element::F32 => Zeros::F32(vec![f32::from(value); count]),
-                _ => Zeros::I64(vec![i64::from(value); count]),
+                Element::I64 | Element::F16 | Element::Other(_) => Zeros::I64(vec![i64::from(value); count]),
             };
             Placeholder { name: &input.name, shape, values }
         };
@@ -176,9 +176,10 @@ impl<'a> Placeholder<'a> {
             Layout::ChannelsLast => vec![rows, height, width, 3],
         };
         let count = shape.iter().product();
-        let values = match input.element {
-            Element::F16 => Zeros::F16(vec![f16::ZERO; count]),
-            _ => Zeros::F32(vec![0.0; count]),
+        let values = if input.element == Element::F16 {
+            Zeros::F16(vec![f16::ZERO; count])
+        } else {
+            Zeros::F32(vec![0.0; count])
         };
         Placeholder { name: &input.name, shape, values }
     }

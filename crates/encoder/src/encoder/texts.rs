@@ -95,19 +95,23 @@ impl Encoder {
 
         let place = self.session(&tower.graph)?;
         let interrupt = self.options.interrupt;
-        let tensor =
-            self.sessions[place].session.run(&feeds, &tower.output.name, interrupt).map_err(|error| {
-                let graph = tower.graph.path.clone();
-                match error {
-                    // What ONNX Runtime's Gather says of an id beyond the token table.
-                    RunError::Failed { reason } if reason.contains("out of data bounds") => {
-                        EncodeError::TokenizerMismatch { graph, tokenizer: tower.tokenizer.clone(), reason }
-                    }
-                    error => EncodeError::from_run(graph, error),
-                }
-            })?;
+        let result = self.sessions[place].session.run(&feeds, &tower.output.name, interrupt);
+        let tensor = result.map_err(|error| run_error(tower, error))?;
         self.finish(Modality::Text, &tensor, Mask::Rows(&mask), items.len())
     }
+}
+
+/// What a failed run means. ONNX Runtime's Gather says "out of data bounds" of an id that lies beyond
+/// the token table.
+fn run_error(tower: &TextTower, error: RunError) -> EncodeError {
+    let graph = tower.graph.path.clone();
+    if let RunError::Failed { reason } = &error
+        && reason.contains("out of data bounds")
+    {
+        let (tokenizer, reason) = (tower.tokenizer.clone(), reason.clone());
+        return EncodeError::TokenizerMismatch { graph, tokenizer, reason };
+    }
+    EncodeError::from_run(graph, error)
 }
 
 /// One token input of a run, in the graph's element type.
@@ -135,7 +139,7 @@ impl<'a> Column<'a> {
             // Ids and positions are far below 2^31, and a mask is 0 or 1.
             Element::I32 => Values::I32(values.into_iter().map(|value| value as i32).collect()),
             Element::F32 => Values::F32(values.into_iter().map(|value| value as f32).collect()),
-            _ => Values::I64(values),
+            Element::I64 | Element::F16 | Element::Other(_) => Values::I64(values),
         };
         Column { name: &input.name, values }
     }

@@ -4,6 +4,7 @@
 //! that is authoritative for it, then what the family publishes.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -71,14 +72,14 @@ pub(super) fn describe(mut files: PackageFiles, name: String) -> Result<Package,
             return Err(PackageError::Malformed { path: graph.path, source });
         }
         if image.is_none() && takes(Modality::Image) && wants != Some(Modality::Text) {
-            image = Some(image_tower(&mut files, &configs, graph.clone(), inputs.clone())?);
+            image = Some(Arc::new(image_tower(&mut files, &configs, graph.clone(), inputs.clone())?));
         }
         if text.is_none() && takes(Modality::Text) && wants != Some(Modality::Image) {
-            text = Some(text_tower(&mut files, &configs, graph, inputs)?);
+            text = Some(Arc::new(text_tower(&mut files, &configs, graph, inputs)?));
         }
     }
 
-    let dim = configs.dim(image.as_ref(), text.as_ref())?;
+    let dim = configs.dim(image.as_deref(), text.as_deref())?;
     let truncate_dims = overrides.truncate_dims;
     if truncate_dims.is_some_and(|keep| keep == 0 || dim.is_some_and(|dim| keep > dim)) {
         let expected = "between 1 and the model's dimensions";
@@ -99,7 +100,7 @@ pub(super) fn describe(mut files: PackageFiles, name: String) -> Result<Package,
             .collect(),
         dim: truncate_dims.or(dim),
         precision: precision.expect("a package has a graph"),
-        license: license(&mut files, overrides)?,
+        license: license(&mut files, overrides),
         classification,
         normalize: overrides.normalize.unwrap_or(true),
         truncate_dims,
@@ -130,14 +131,16 @@ impl Configs {
         };
         let mut json = |name: &str| files.json(Path::new(name)).map(|value| value.unwrap_or(Value::Null));
         let config = json("config.json")?;
-        let tokenizer_config = match json("tokenizer_config.json")? {
-            Value::Null => json("textual/tokenizer_config.json")?,
-            found => found,
-        };
+        let mut tokenizer_config = json("tokenizer_config.json")?;
+        if tokenizer_config.is_null() {
+            tokenizer_config = json("textual/tokenizer_config.json")?;
+        }
         // OpenCLIP's own file wraps the model's configuration; Immich stores it as config.json.
-        let open_clip = match json("open_clip_config.json")? {
-            Value::Null if config["vision_cfg"].is_object() => config.clone(),
-            wrapped => wrapped["model_cfg"].clone(),
+        let wrapped = json("open_clip_config.json")?;
+        let open_clip = if wrapped.is_null() && config["vision_cfg"].is_object() {
+            config.clone()
+        } else {
+            wrapped["model_cfg"].clone()
         };
         let sentence_transformers =
             files.exists(Path::new("modules.json"))? || files.exists(Path::new("1_Pooling/config.json"))?;
@@ -295,11 +298,9 @@ fn text_tower(
     let overrides = configs.overrides.text.clone().unwrap_or_default();
     let family = configs.family;
     let wanted = overrides.output.as_deref();
-    let default = match family {
-        // Token vectors of a causal tower: the end-of-text token has seen all others.
-        Family::Clip | Family::OpenClip | Family::MobileClip => Pooling::Last,
-        _ => Pooling::Mean,
-    };
+    // Token vectors of a causal tower: the end-of-text token has seen all others.
+    let causal = matches!(family, Family::Clip | Family::OpenClip | Family::MobileClip);
+    let default = if causal { Pooling::Last } else { Pooling::Mean };
     let mut output = Output::of(&graph, Modality::Text, family, wanted, default, inputs.both())?;
     if let Some(pooling) = overrides.pooling {
         output.pooling = pooling.into();
@@ -345,14 +346,10 @@ fn text_tower(
         pad_left: configs.tokenizer_config["padding_side"] == "left",
         mask_padding: !family.is_sigmoid(),
         prompt: prompt(files, overrides.prompt)?,
+        // Elsewhere the tokenizer's own normalizer does what is needed.
         lowercase: overrides.lowercase.unwrap_or_else(|| {
             let told = configs.tokenizer_config["do_lower_case"].as_bool();
-            match family {
-                Family::Siglip2 => told.unwrap_or(true),
-                Family::Siglip => told.unwrap_or(false),
-                // The tokenizer's own normalizer does what is needed.
-                _ => false,
-            }
+            family.is_sigmoid() && told.unwrap_or(family == Family::Siglip2)
         }),
         vocab_size: configs.text_number("vocab_size"),
         graph,
@@ -369,16 +366,13 @@ fn token_text(token: &Value) -> Option<String> {
 /// SigLIP has no mask, and MobileCLIP and some OpenCLIP towers look at all positions. A causal tower
 /// that reads its result at the end of the text does not see what follows it.
 fn sees_padding(configs: &Configs) -> bool {
-    match configs.family {
-        Family::Siglip | Family::Siglip2 | Family::MobileClip => true,
-        Family::OpenClip => {
-            let text = &configs.open_clip["text_cfg"];
-            let by_end = matches!(text["pool_type"].as_str(), None | Some("argmax" | "eos"));
-            let masked = text["hf_model_name"].is_string();
-            !masked && (text["no_causal_mask"] == Value::Bool(true) || !by_end)
-        }
-        _ => false,
+    if configs.family != Family::OpenClip {
+        return configs.family.is_sigmoid() || configs.family == Family::MobileClip;
     }
+    let text = &configs.open_clip["text_cfg"];
+    let by_end = matches!(text["pool_type"].as_str(), None | Some("argmax" | "eos"));
+    let masked = text["hf_model_name"].is_string();
+    !masked && (text["no_causal_mask"] == Value::Bool(true) || !by_end)
 }
 
 /// Most tokens of an input: what sentence-transformers says, what the family publishes, what the
@@ -432,16 +426,10 @@ fn sentence_pooling(files: &mut PackageFiles) -> Result<Pooling, PackageError> {
     }
     let path = Path::new("1_Pooling/config.json");
     let Some(config) = files.json(path)? else { return Ok(Pooling::Mean) };
-    let mut modes: Vec<&str> = match &config["pooling_mode"] {
-        Value::String(mode) => vec![mode],
-        _ => config
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(_, value)| **value == Value::Bool(true))
-            .filter_map(|(key, _)| key.strip_prefix("pooling_mode_"))
-            .collect(),
-    };
+    let flags = config.as_object().into_iter().flatten();
+    let set = flags.filter(|(_, value)| **value == Value::Bool(true));
+    let mut modes: Vec<&str> = set.filter_map(|(key, _)| key.strip_prefix("pooling_mode_")).collect();
+    modes.extend(config["pooling_mode"].as_str());
     if modes.is_empty() {
         modes.push("mean_tokens");
     }
@@ -468,18 +456,19 @@ fn prompt(files: &mut PackageFiles, wanted: Option<String>) -> Result<String, Pa
     Ok(prompt.unwrap_or_default().to_owned())
 }
 
-/// The license: `imgvec.toml`, then the front matter of the model card.
-fn license(files: &mut PackageFiles, overrides: &Overrides) -> Result<Option<String>, PackageError> {
+/// The license: `imgvec.toml`, then the front matter of the model card. The card decides nothing, so
+/// that one that cannot be read is no reason to refuse the model.
+fn license(files: &mut PackageFiles, overrides: &Overrides) -> Option<String> {
     if overrides.license.is_some() {
-        return Ok(overrides.license.clone());
+        return overrides.license.clone();
     }
-    // The card decides nothing: one that cannot be read is no reason to refuse the model.
-    let Ok(Some(card)) = files.text(Path::new(super::digest::CARD)) else { return Ok(None) };
+    let card = files.text(Path::new(super::digest::CARD)).ok()??;
     let mut lines = card.lines();
-    if lines.next().map(str::trim) != Some("---") {
-        return Ok(None);
+    if lines.next()?.trim() != "---" {
+        return None;
     }
-    let front = lines.take_while(|line| line.trim() != "---").take(500);
-    let license = front.filter_map(|line| line.strip_prefix("license:")).next();
-    Ok(license.map(|text| text.trim().trim_matches(['"', '\'']).to_owned()).filter(|text| !text.is_empty()))
+    let mut front = lines.take_while(|line| line.trim() != "---");
+    let license = front.find_map(|line| line.strip_prefix("license:"))?;
+    let license = license.trim().trim_matches(['"', '\'']);
+    (!license.is_empty()).then(|| license.to_owned())
 }

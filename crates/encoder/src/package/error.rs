@@ -132,9 +132,10 @@ pub enum PackageError {
 impl PackageError {
     /// An error of reading `path`: missing or unreadable.
     pub(crate) fn from_io(path: PathBuf, role: FileRole, source: io::Error) -> Self {
-        match source.kind() {
-            io::ErrorKind::NotFound => PackageError::Missing { path, role },
-            _ => PackageError::Unreadable { path, source },
+        if source.kind() == io::ErrorKind::NotFound {
+            PackageError::Missing { path, role }
+        } else {
+            PackageError::Unreadable { path, source }
         }
     }
 

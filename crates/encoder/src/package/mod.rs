@@ -17,6 +17,7 @@ mod overrides;
 mod tower;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use classification::{Classification, Scoring};
 pub use digest::{DigestError, ModelDigest};
@@ -55,9 +56,9 @@ pub struct Package {
     /// Dimensions to keep of a Matryoshka model.
     pub truncate_dims: Option<usize>,
     /// The image tower.
-    pub image: Option<ImageTower>,
+    pub image: Option<Arc<ImageTower>>,
     /// The text tower.
-    pub text: Option<TextTower>,
+    pub text: Option<Arc<TextTower>>,
     files: PackageFiles,
 }
 

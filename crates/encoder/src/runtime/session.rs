@@ -206,16 +206,14 @@ fn reason(error: &ort::Error) -> String {
 }
 
 fn floats(value: &DynValue) -> Option<Tensor> {
-    let (shape, data) = match value.dtype().tensor_type()? {
-        TensorElementType::Float32 => {
-            let (shape, data) = value.try_extract_tensor::<f32>().ok()?;
-            (shape, data.to_vec())
-        }
-        TensorElementType::Float16 => {
-            let (shape, data) = value.try_extract_tensor::<f16>().ok()?;
-            (shape, data.to_f32_vec())
-        }
-        _ => return None,
+    let element = value.dtype().tensor_type()?;
+    let (shape, data) = if element == TensorElementType::Float16 {
+        let (shape, data) = value.try_extract_tensor::<f16>().ok()?;
+        (shape, data.to_f32_vec())
+    } else {
+        // Any other type but 32-bit floats is refused here.
+        let (shape, data) = value.try_extract_tensor::<f32>().ok()?;
+        (shape, data.to_vec())
     };
     let shape = shape.iter().map(|&size| usize::try_from(size).ok()).collect::<Option<_>>()?;
     Some(Tensor { shape, data })
