@@ -31,7 +31,12 @@ fn picture(width: u32, height: u32) -> RgbImage {
 fn jpeg(image: &RgbImage) -> Vec<u8> {
     let mut bytes = Vec::new();
     JpegEncoder::new_with_quality(&mut bytes, 90)
-        .encode(image.pixels(), image.width(), image.height(), image::ExtendedColorType::Rgb8)
+        .encode(
+            &image.upright_pixels().expect("nothing to turn"),
+            image.width(),
+            image.height(),
+            image::ExtendedColorType::Rgb8,
+        )
         .expect("a valid picture");
     bytes
 }
@@ -42,7 +47,7 @@ fn png(image: &RgbImage) -> Vec<u8> {
     let (width, height) = (image.width(), image.height());
     image::write_buffer_with_format(
         &mut bytes,
-        image.pixels(),
+        &image.upright_pixels().expect("nothing to turn"),
         width,
         height,
         image::ExtendedColorType::Rgb8,

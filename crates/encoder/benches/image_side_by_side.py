@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)[:, None, None]
 STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)[:, None, None]
@@ -34,7 +34,7 @@ def photo(width, height):
 def decode(data):
     image = Image.open(io.BytesIO(data))
     image.load()
-    return image.convert("RGB")
+    return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def preprocess(image):

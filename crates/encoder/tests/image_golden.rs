@@ -55,8 +55,9 @@ fn every_format_mode_and_orientation_decodes_as_in_pillow() {
         let image = decode(&bytes, &ImageLimits::default(), never_interrupted)
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!((image.width(), image.height()), pair(&case["upright"]), "{name}");
-        let expected = &decoded[number(&case["offset"])..][..image.pixels().len()];
-        let differences = || image.pixels().iter().zip(expected).map(|(a, b)| a.abs_diff(*b));
+        let pixels = image.upright_pixels().unwrap();
+        let expected = &decoded[number(&case["offset"])..][..pixels.len()];
+        let differences = || pixels.iter().zip(expected).map(|(a, b)| a.abs_diff(*b));
         let worst = differences().max().unwrap();
         assert!(usize::from(worst) <= number(&case["tolerance"]), "{name}: off by {worst} levels");
         // A wrong chroma phase or range hides within a tolerance for single pixels, but shifts
@@ -120,12 +121,12 @@ fn resizing_equals_pillow_to_the_bit() {
         let image = pattern(from_width, from_height);
         let whole = Window { left: 0, top: 0, width, height };
         let resized = resize(&image, width, height, whole, filter).unwrap();
+        let pixels = resized.upright_pixels().unwrap();
         let middle = 3 * (width as usize * (height as usize / 2) + width as usize / 2);
-        let middle: Vec<usize> =
-            resized.pixels()[middle..middle + 3].iter().map(|&v| usize::from(v)).collect();
+        let middle: Vec<usize> = pixels[middle..middle + 3].iter().map(|&v| usize::from(v)).collect();
         let expected: Vec<usize> = case["middle"].as_array().unwrap().iter().map(number).collect();
         assert_eq!(middle, expected, "{case}");
-        assert_eq!(crc32fast::hash(resized.pixels()) as usize, number(&case["crc32"]), "{case}");
+        assert_eq!(crc32fast::hash(&pixels) as usize, number(&case["crc32"]), "{case}");
     }
 }
 
@@ -138,12 +139,32 @@ fn a_window_is_a_cut_out_of_the_whole() {
                 resize(&image, width, height, Window { left: 0, top: 0, width, height }, filter).unwrap();
             let window = Window { left: 7, top: 5, width: 17, height: 11 };
             let part = resize(&image, width, height, window, filter).unwrap();
+            let (whole, part) = (whole.upright_pixels().unwrap(), part.upright_pixels().unwrap());
             for y in 0..11 {
-                assert_eq!(
-                    part.row(y),
-                    &whole.row(y + 5)[3 * 7..3 * 24],
-                    "{filter:?} {width} x {height} row {y}"
-                );
+                let cut = &whole[3 * ((y + 5) * width as usize + 7)..][..3 * 17];
+                assert_eq!(&part[3 * 17 * y..][..3 * 17], cut, "{filter:?} {width} x {height} row {y}");
+            }
+        }
+    }
+}
+
+/// Orientation is applied while resizing, and must give what turning the pixels first gives.
+#[test]
+fn resizing_a_turned_picture_equals_turning_it_first() {
+    for orientation in 1..=8 {
+        let bytes = data(&format!("files/exif_{orientation}.png"));
+        let image = decode(&bytes, &ImageLimits::default(), never_interrupted).unwrap();
+        let pixels = image.upright_pixels().unwrap().into_owned();
+        let upright = RgbImage::new(image.width(), image.height(), pixels).unwrap();
+        let filters = [Filter::Nearest, Filter::Box, Filter::Bilinear, Filter::Bicubic, Filter::Lanczos];
+        for filter in filters {
+            for (width, height) in
+                [(9, 7), (26, 5), (17, 5), (5, 26), (40, 3), (61, 44), (image.width(), image.height())]
+            {
+                let window = Window { left: 1, top: 1, width: width - 2, height: height - 2 };
+                let turned = resize(&image, width, height, window, filter).unwrap();
+                let expected = resize(&upright, width, height, window, filter).unwrap();
+                assert_eq!(turned, expected, "orientation {orientation}, {filter:?} to {width} x {height}");
             }
         }
     }

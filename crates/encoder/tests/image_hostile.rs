@@ -101,14 +101,11 @@ fn png_chunk(data: &mut Vec<u8>, tag: &[u8; 4], body: &[u8]) {
     data.extend(checksum.to_be_bytes());
 }
 
-/// A PNG with the given chunks between its header and its pixels.
-fn png(width: u32, height: u32, bits: u8, color: u8, extra: &[(&[u8; 4], &[u8])], pixels: &[u8]) -> Vec<u8> {
+/// A PNG of any sides.
+fn png(width: u32, height: u32, bits: u8, color: u8, pixels: &[u8]) -> Vec<u8> {
     let mut data = b"\x89PNG\r\n\x1a\n".to_vec();
     let sides = [width.to_be_bytes(), height.to_be_bytes()].concat();
     png_chunk(&mut data, b"IHDR", &[&sides[..], &[bits, color, 0, 0, 0]].concat());
-    for (tag, body) in extra {
-        png_chunk(&mut data, tag, body);
-    }
     png_chunk(&mut data, b"IDAT", pixels);
     png_chunk(&mut data, b"IEND", &[]);
     data
@@ -143,8 +140,8 @@ fn giant_sides_are_refused_by_the_header_alone() {
     let cases = [
         gif((65_535, 65_535), (1, 1)),
         gif((19_000, 19_000), (19_000, 19_000)),
-        png(50_000, 50_000, 1, 0, &[], &[]),
-        png(u32::MAX, u32::MAX, 16, 6, &[], &[]),
+        png(50_000, 50_000, 1, 0, &[]),
+        png(u32::MAX, u32::MAX, 16, 6, &[]),
         forged_jpeg("files/baseline_420.jpg", 65_500, 65_500),
         forged_jpeg("files/progressive_420.jpg", 19_000, 19_000),
     ];
@@ -168,7 +165,7 @@ fn what_a_decoder_would_allocate_beside_the_pixels_is_limited() {
         let error = try_decode(&data).unwrap_err();
         assert!(matches!(error, ImageError::DecoderMemory { .. }), "{error}");
     }
-    let long = png(2_000_000, 2, 1, 0, &[], &[]);
+    let long = png(2_000_000, 2, 1, 0, &[]);
     assert!(matches!(try_decode(&long), Err(ImageError::SideTooLong { width: 2_000_000, .. })));
 }
 
@@ -192,7 +189,7 @@ fn a_forged_size_within_the_limits_fails_when_the_data_ends() {
     let cases = [
         forged_jpeg("files/baseline_420.jpg", 7_000, 7_000),
         forged_jpeg("files/gray_progressive.jpg", 7_000, 7_000),
-        png(7_000, 7_000, 8, 2, &[], &zeros(5_000)),
+        png(7_000, 7_000, 8, 2, &zeros(5_000)),
     ];
     for data in cases {
         let start = Instant::now();
@@ -200,25 +197,6 @@ fn a_forged_size_within_the_limits_fails_when_the_data_ends() {
         assert!(matches!(error, ImageError::Corrupt { .. }), "{error}");
         assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     }
-}
-
-#[test]
-fn a_color_profile_bomb_is_not_inflated() {
-    let profile = [b"bomb\0\0", &zeros(64 << 20)[..]].concat();
-    let pixels = zeros(4);
-    let data = png(1, 1, 8, 2, &[(b"iCCP", &profile)], &pixels);
-    let before = peak_memory_kib();
-    let image = try_decode(&data).unwrap();
-    assert_eq!(image.pixels(), [0, 0, 0]);
-    // Other tests run at the same time; what they hold together is less than a bomb.
-    assert!(peak_memory_kib() - before < 600 << 10);
-}
-
-/// High-water mark of this process, in KiB.
-fn peak_memory_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 #[test]
@@ -266,7 +244,8 @@ fn a_cut_image_is_an_error_or_the_same_picture() {
                 && upright
             {
                 // A JPEG may lack the last bits of its last block, as Pillow tolerates as well.
-                let differing = image.pixels().iter().zip(whole.pixels()).filter(|(a, b)| a != b).count();
+                let (image, whole) = (image.upright_pixels().unwrap(), whole.upright_pixels().unwrap());
+                let differing = image.iter().zip(whole.iter()).filter(|(a, b)| a != b).count();
                 assert!(differing <= 3 * 16 * 16, "{name} cut to {len} of {}: {differing}", data.len());
             }
         }
@@ -364,7 +343,7 @@ fn check(data: &[u8]) {
                 sides = (sides.1, sides.0);
             }
             assert_eq!((image.width(), image.height()), sides);
-            assert_eq!(image.pixels().len(), 3 * sides.0 as usize * sides.1 as usize);
+            assert_eq!(image.upright_pixels().unwrap().len(), 3 * sides.0 as usize * sides.1 as usize);
         }
         // Decoders must not hide their bugs behind the catch.
         Err(ImageError::Corrupt { format, reason }) => {

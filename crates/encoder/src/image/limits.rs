@@ -8,8 +8,7 @@ pub struct ImageLimits {
     /// Length of the encoded image in bytes.
     pub max_input_bytes: usize,
     /// What decoding may hold at its peak in bytes, the decoded pixels included, the encoded
-    /// input not. Turning a picture by its EXIF orientation afterwards needs a second copy of
-    /// the RGB pixels, at most 3 bytes per pixel, which is not counted here.
+    /// input not.
     pub max_decoder_bytes: u64,
 }
 

@@ -4,7 +4,7 @@
 //! 2. The decoder of the format runs on a [`Reader`], which stops it when the caller wants, and
 //!    writes into a buffer that we allocated. It must agree with the header about the size.
 //! 3. Samples become RGB, translucent ones on white ([`super::alpha`]).
-//! 4. The picture is turned by its EXIF orientation ([`super::orientation`]).
+//! 4. The EXIF orientation is noted; the resizer applies it ([`super::orientation`]).
 
 mod jpeg;
 mod png;
@@ -19,7 +19,7 @@ use super::error::ImageError;
 use super::format::ImageFormat;
 use super::header::{self, ImageInfo};
 use super::limits::ImageLimits;
-use super::orientation;
+use super::orientation::Turn;
 use super::raster::RgbImage;
 use super::reader::Reader;
 use crate::interrupt::InterruptCheck;
@@ -32,7 +32,7 @@ struct Samples {
 
 /// Decodes the first frame of an image.
 ///
-/// The result is upright (EXIF orientation applied), 8-bit RGB without color management, and
+/// The result is upright (EXIF orientation applies), 8-bit RGB without color management, and
 /// translucent pixels are blended with white. Samples of 16 bits lose their lower byte.
 ///
 /// # Errors
@@ -47,7 +47,12 @@ pub fn decode(data: &[u8], limits: &ImageLimits, interrupt: InterruptCheck) -> R
     let result = catch_unwind(AssertUnwindSafe(|| match info.format {
         ImageFormat::Jpeg => jpeg::decode(reader, &info),
         ImageFormat::Png => png::decode(reader, &info, limits),
-        _ => wrapped::decode(reader, &info, limits),
+        ImageFormat::Gif | ImageFormat::WebP | ImageFormat::Bmp | ImageFormat::Tiff => {
+            wrapped::decode(reader, &info, limits)
+        }
+        ImageFormat::Avif | ImageFormat::Heic | ImageFormat::JpegXl | ImageFormat::Jpeg2000 => {
+            Err(ImageError::unsupported(info.format, "data"))
+        }
     }));
     // An interrupt makes a decoder fail in any way it likes.
     if interrupted.get() || interrupt() {
@@ -55,11 +60,7 @@ pub fn decode(data: &[u8], limits: &ImageLimits, interrupt: InterruptCheck) -> R
     }
     let samples = result.unwrap_or_else(|panic| Err(from_panic(info.format, &*panic)))?;
     let rgb = alpha::to_rgb(samples.layout, samples.data)?;
-    if interrupt() {
-        return Err(ImageError::Interrupted);
-    }
-    let (width, height, pixels) = orientation::apply(info.orientation, info.width, info.height, rgb)?;
-    RgbImage::new(width, height, pixels)
+    RgbImage::stored(info.width, info.height, rgb, Turn::from_exif(info.orientation))
         .ok_or_else(|| ImageError::corrupt(info.format, "the decoder made too few pixels"))
 }
 

@@ -44,8 +44,8 @@ fn run(
     let mut decoder_limits = Limits::default();
     decoder_limits.max_alloc = Some(limits.max_decoder_bytes);
     decoder.set_limits(decoder_limits).map_err(|error| from_decoder(format, error))?;
-    let color = decoder.color_type();
-    let (layout, bytes_per_channel) = match color {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "color types may be added, and then fail here")]
+    let (layout, bytes_per_channel) = match decoder.color_type() {
         ColorType::L8 => (Layout::Gray, 1),
         ColorType::La8 => (Layout::GrayAlpha, 1),
         ColorType::Rgb8 => (Layout::Rgb, 1),

@@ -3,6 +3,7 @@
 use super::bytes::{Bytes, Endian};
 use super::{Header, ImageInfo, cut_off};
 use crate::image::ImageFormat::Tiff;
+use crate::image::alpha::Layout;
 use crate::image::error::ImageError;
 
 /// Pages that are counted. A chain that is longer, or runs in a circle, counts as unknown.
@@ -46,8 +47,9 @@ pub(super) fn read(data: &[u8]) -> Result<Header, ImageError> {
         channels: if palette { 3 } else { samples },
         bits_per_channel: if palette { 8 } else { bits },
     };
-    // The decoder's samples, their copy in the order that we want, and the RGB made of them.
-    let bytes_per_pixel = 2 * (u64::from(bits) * u64::from(samples)).div_ceil(8) + 3;
+    // The decoder's samples and their copy in our buffer; or, for gray ones, the RGB made of them.
+    let sample_bytes = (u64::from(bits) * u64::from(samples)).div_ceil(8);
+    let bytes_per_pixel = (2 * sample_bytes).max(Layout::Gray.peak_bytes_per_pixel());
     let peak_bytes = (u64::from(width) * u64::from(height)).saturating_mul(bytes_per_pixel);
     Ok(Header { info, least_bytes: 0, peak_bytes })
 }

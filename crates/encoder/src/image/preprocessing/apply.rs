@@ -1,6 +1,6 @@
 //! Running the settings on an image.
 
-use super::{ChannelOrder, Normalization, Preprocessing, Resize, Size};
+use super::{ChannelOrder, Normalization, Preprocessing, Size};
 use crate::image::error::ImageError;
 use crate::image::raster::RgbImage;
 use crate::image::resample::{self, Window};
@@ -49,14 +49,7 @@ impl Preprocessing {
         let down = self.crop.rounding.span(resized.height, height);
         let across = self.crop.rounding.span(resized.width, width);
         let window = Window { left: across.source, top: down.source, width: across.len, height: down.len };
-        let kept;
-        // Without a resize the window is read where it is.
-        let (pixels, left, top) = if self.resize == Resize::Keep {
-            (image, across.source as usize, down.source as usize)
-        } else {
-            kept = resample::resize(image, resized.width, resized.height, window, self.filter)?;
-            (&kept, 0, 0)
-        };
+        let kept = resample::resize(image, resized.width, resized.height, window, self.filter)?;
 
         let tables = self.normalization.tables();
         let plane_len = height as usize * width as usize;
@@ -72,7 +65,8 @@ impl Preprocessing {
             let rows = values.chunks_exact_mut(width as usize).skip(down.target as usize);
             for (y, row) in rows.take(down.len as usize).enumerate() {
                 let row = &mut row[across.target as usize..][..across.len as usize];
-                let samples = pixels.row(top + y)[3 * left + channel..].iter().step_by(3);
+                let samples = &kept.pixels()[y * kept.stride()..][..kept.stride()];
+                let samples = samples[channel..].iter().step_by(3);
                 for (value, &sample) in row.iter_mut().zip(samples) {
                     *value = table[usize::from(sample)];
                 }

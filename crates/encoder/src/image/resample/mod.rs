@@ -19,6 +19,7 @@ pub use filter::Filter;
 
 use super::error::ImageError;
 use super::memory::try_zeroed;
+use super::orientation::Turn;
 use super::raster::RgbImage;
 use kernel::{Columns, blend_rows};
 use weights::Weights;
@@ -67,111 +68,103 @@ pub fn resize(
     match filter {
         Filter::Nearest => nearest::resize(image, width, height, window, &mut output),
         Filter::Box | Filter::Bilinear | Filter::Hamming | Filter::Bicubic | Filter::Lanczos => {
-            convolve(image, width, height, window, filter, &mut output)?;
+            output = convolve(image, width, height, window, filter, output)?;
         }
     }
     Ok(RgbImage::new(window.width, window.height, output).expect("sized for the window"))
 }
 
-/// Both passes, in the order that Pillow would take them.
+/// Both passes, in the order that Pillow would take them on the upright picture.
 fn convolve(
     image: &RgbImage,
     width: u32,
     height: u32,
     window: Window,
     filter: Filter,
-    output: &mut [u8],
-) -> Result<(), ImageError> {
-    // A side that keeps its length keeps its pixels.
-    let weights = |from, to, first, count| (from != to).then(|| Weights::new(filter, from, to, first, count));
-    let across = weights(image.width(), width, window.left, window.width);
-    let down = weights(image.height(), height, window.top, window.height);
+    mut output: Vec<u8>,
+) -> Result<Vec<u8>, ImageError> {
+    let turn = image.turn();
+    let weights = |from, to, first, count, flip| {
+        // A side that keeps its length keeps its pixels.
+        let weights = if from == to {
+            Weights::identity(first, count)
+        } else {
+            Weights::new(filter, from, to, first, count)
+        };
+        if flip { weights.mirrored(from) } else { weights }
+    };
+    let across = weights(image.width(), width, window.left, window.width, turn.flip_x);
+    let down = weights(image.height(), height, window.top, window.height, turn.flip_y);
     // Since Pillow 13 (pull request 9549) an image that loses more than twice as many rows as
     // columns is resized down first. It matters because pixels are rounded between the passes.
     let lost = |from: u32, to: u32| i64::from(from) - i64::from(to);
     let (columns_lost, rows_lost) = (lost(image.width(), width), lost(image.height(), height));
-    match (across, down) {
-        (Some(across), Some(down)) if rows_lost > 0 && rows_lost > 2 * columns_lost => {
-            down_first(image, &across, &down, output)
-        }
-        (across, down) => across_first(image, across.as_ref(), down.as_ref(), window, output),
+    let down_first = columns_lost != 0 && rows_lost > 0 && rows_lost > 2 * columns_lost;
+
+    // On a picture that lies on its side, a stored row is an upright column.
+    let (along_rows, along_columns) = if turn.swap { (&down, &across) } else { (&across, &down) };
+    if down_first == turn.swap {
+        rows_first(image, along_rows, along_columns, &mut output)?;
+    } else {
+        columns_first(image, along_rows, along_columns, &mut output)?;
     }
+    if turn.swap {
+        let upright = Turn { swap: true, flip_x: false, flip_y: false };
+        return upright.apply(window.height, window.width, &output);
+    }
+    Ok(output)
 }
 
-/// The usual order, strip by strip. A pass without weights copies what the window keeps.
-fn across_first(
+/// Along the stored rows, then along the columns, strip by strip.
+///
+/// `output` has a row for each output of `along_columns`, and pixels for those of `along_rows`.
+fn rows_first(
     image: &RgbImage,
-    across: Option<&Weights>,
-    down: Option<&Weights>,
-    window: Window,
+    along_rows: &Weights,
+    along_columns: &Weights,
     output: &mut [u8],
 ) -> Result<(), ImageError> {
-    // The source rows that the window needs.
-    let rows = match down {
-        Some(down) => down.sources(),
-        None => window.top as usize..(window.top + window.height) as usize,
-    };
-    let columns = across.map(|across| (across.sources(), Columns::new(across, across.sources().start)));
-    let mut padded = match &columns {
-        Some((sources, columns)) => try_zeroed(3 * sources.len() + columns.padding())?,
-        None => Vec::new(),
-    };
-    let strip_max = (STRIP_BYTES / (3 * rows.len())).clamp(1, window.width as usize);
+    // The part of the source that the window needs.
+    let (columns, rows) = (along_rows.sources(), along_columns.sources());
+    let pass = Columns::new(along_rows, columns.start);
+    let len = 3 * columns.len();
+    let mut padded = try_zeroed(len + pass.padding())?;
+    let width = along_rows.len();
+    let strip_max = (STRIP_BYTES / (3 * rows.len())).clamp(1, width);
     let mut strip = try_zeroed(3 * strip_max * rows.len())?;
-    let out_stride = 3 * window.width as usize;
-    for first in (0..window.width as usize).step_by(strip_max) {
-        let len = strip_max.min(window.width as usize - first);
-        let stride = 3 * len;
+    for first in (0..width).step_by(strip_max) {
+        let stride = 3 * strip_max.min(width - first);
         let strip = &mut strip[..stride * rows.len()];
         for (row, target) in rows.clone().zip(strip.chunks_exact_mut(stride)) {
-            match &columns {
-                Some((sources, columns)) => {
-                    let row = &image.row(row)[3 * sources.start..3 * sources.end];
-                    padded[..row.len()].copy_from_slice(row);
-                    columns.blend(&padded, first, target);
-                }
-                None => {
-                    let left = 3 * (window.left as usize + first);
-                    target.copy_from_slice(&image.row(row)[left..left + stride]);
-                }
-            }
+            let start = row * image.stride() + 3 * columns.start;
+            padded[..len].copy_from_slice(&image.pixels()[start..start + len]);
+            pass.blend(&padded, first, target);
         }
-        for (y, target) in output.chunks_exact_mut(out_stride).enumerate() {
-            let target = &mut target[3 * first..][..stride];
-            match down {
-                Some(down) => {
-                    let (from, weights) = down.of(y);
-                    blend_rows(&strip[(from - rows.start) * stride..], stride, weights, target);
-                }
-                None => target.copy_from_slice(&strip[y * stride..][..stride]),
-            }
+        for (y, target) in output.chunks_exact_mut(3 * width).enumerate() {
+            let (from, weights) = along_columns.of(y);
+            let strip = &strip[(from - rows.start) * stride..];
+            blend_rows(strip, stride, weights, &mut target[3 * first..][..stride]);
         }
     }
     Ok(())
 }
 
-/// The other order, row by row of the output.
-fn down_first(
+/// Along the stored columns, then along the rows, row by row of the output.
+fn columns_first(
     image: &RgbImage,
-    across: &Weights,
-    down: &Weights,
+    along_rows: &Weights,
+    along_columns: &Weights,
     output: &mut [u8],
 ) -> Result<(), ImageError> {
-    // The source columns that the window needs.
-    let sources = across.sources();
-    let columns = Columns::new(across, sources.start);
-    let stride = 3 * image.width() as usize;
-    let len = 3 * sources.len();
-    let mut blended = try_zeroed(len + columns.padding())?;
-    for (y, target) in output.chunks_exact_mut(3 * across.len()).enumerate() {
-        let (from, weights) = down.of(y);
-        blend_rows(
-            &image.pixels()[from * stride + 3 * sources.start..],
-            stride,
-            weights,
-            &mut blended[..len],
-        );
-        columns.blend(&blended, 0, target);
+    let columns = along_rows.sources();
+    let pass = Columns::new(along_rows, columns.start);
+    let len = 3 * columns.len();
+    let mut blended = try_zeroed(len + pass.padding())?;
+    for (y, target) in output.chunks_exact_mut(3 * along_rows.len()).enumerate() {
+        let (from, weights) = along_columns.of(y);
+        let rows = &image.pixels()[from * image.stride() + 3 * columns.start..];
+        blend_rows(rows, image.stride(), weights, &mut blended[..len]);
+        pass.blend(&blended, 0, target);
     }
     Ok(())
 }

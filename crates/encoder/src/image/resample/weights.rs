@@ -47,6 +47,24 @@ impl Weights {
         Self { spans, weights, stride }
     }
 
+    /// Weights that copy the pixels `first .. first + count`: an output equals its source.
+    pub(super) fn identity(first: u32, count: u32) -> Self {
+        let spans = (first..first + count).map(|source| (source as usize, 1)).collect();
+        Self { spans, weights: vec![1 << FRACTION_BITS; count as usize], stride: 1 }
+    }
+
+    /// The same weights for a source of `from` pixels that is stored in reverse.
+    ///
+    /// Not the same as weights for reversed outputs: where a span starts is rounded, and to
+    /// reverse that as well is what makes a turned picture equal to the bit.
+    pub(super) fn mirrored(mut self, from: u32) -> Self {
+        for ((start, len), weights) in self.spans.iter_mut().zip(self.weights.chunks_exact_mut(self.stride)) {
+            *start = from as usize - *start - *len;
+            weights[..*len].reverse();
+        }
+        self
+    }
+
     /// Outputs that have weights.
     pub(super) fn len(&self) -> usize {
         self.spans.len()
@@ -58,11 +76,11 @@ impl Weights {
         (start, &self.weights[i * self.stride..][..len])
     }
 
-    /// All source pixels that have a weight. Starts and ends grow with the output.
+    /// All source pixels that have a weight.
     pub(super) fn sources(&self) -> Range<usize> {
-        let (first, _) = self.spans[0];
-        let (last, len) = self.spans[self.spans.len() - 1];
-        first..last + len
+        // Starts and ends grow with the output, or shrink when mirrored.
+        let ends = [self.spans[0], self.spans[self.spans.len() - 1]].map(|(start, len)| (start, start + len));
+        ends[0].0.min(ends[1].0)..ends[0].1.max(ends[1].1)
     }
 
     /// The largest number of weights of one output.
