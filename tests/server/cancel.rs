@@ -1,0 +1,131 @@
+//! A long call ends within a second when it is told to, and the session and server go on.
+
+use std::io::Cursor;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use image::codecs::jpeg::JpegEncoder;
+use image::{Rgb, RgbImage};
+use postgres::Client;
+use postgres::error::SqlState;
+
+use crate::cluster::Cluster;
+use crate::{failure, value};
+
+/// Tens of seconds of decoding: pictures of 12 megapixels that differ in a comment only.
+const LONG_IMAGES: &str = "SELECT array_length(embed_images(ARRAY(
+    SELECT set_byte(set_byte(data, 6, i % 256), 7, i / 256) FROM large, generate_series(1, 300) AS i)), 1)";
+/// Tens of seconds of inference in small pieces.
+const LONG_TEXTS: &str = "SELECT array_length(embed_texts(ARRAY(SELECT repeat(md5(i::text) || ' ', 20) FROM generate_series(1, 300000) AS i)), 1)";
+/// The same without a batch: one call for each row.
+const LONG_ROWS: &str = "SELECT count(embed_image(set_byte(set_byte(data, 6, i % 256), 7, i / 256))) FROM large, generate_series(1, 3000) AS i";
+
+/// What a session may take to notice; the machine is shared with other tests.
+const PROMPT: Duration = Duration::from_millis(1000);
+
+/// A JPEG of 4000 x 3000 pixels with a comment of four bytes from offset 6.
+fn large_jpeg() -> Vec<u8> {
+    let image =
+        RgbImage::from_fn(4000, 3000, |x, y| Rgb([(x / 16) as u8, (y / 12) as u8, ((x ^ y) / 32) as u8]));
+    let mut encoded = Cursor::new(Vec::new());
+    JpegEncoder::new_with_quality(&mut encoded, 80).encode_image(&image).unwrap();
+    let encoded = encoded.into_inner();
+    [&encoded[..2], &[0xff, 0xfe, 0, 6, 0, 0, 0, 0], &encoded[2..]].concat()
+}
+
+fn cluster_with_large_picture(name: &str) -> Cluster {
+    let cluster = Cluster::new(name).start();
+    let mut client = cluster.client();
+    client.batch_execute("CREATE TABLE large (data bytea NOT NULL)").unwrap();
+    client.execute("INSERT INTO large VALUES ($1)", &[&large_jpeg()]).unwrap();
+    assert_eq!(value::<i32>(&mut client, "SELECT imgvec_dims(embed_image(data)) FROM large"), 256);
+    cluster
+}
+
+/// The session has the model loaded, so that what follows measures the call alone.
+fn warm_session(cluster: &Cluster) -> (Client, i32) {
+    let mut client = cluster.client();
+    value::<i32>(&mut client, "SELECT imgvec_dims(embed_image(data)) FROM large");
+    let pid = value(&mut client, "SELECT pg_backend_pid()");
+    (client, pid)
+}
+
+fn assert_usable(client: &mut Client) {
+    assert_eq!(value::<i32>(client, "SELECT imgvec_dims(embed_text('dog'))"), 256);
+    assert_eq!(value::<i32>(client, "SELECT imgvec_dims(embed_image(data)) FROM large"), 256);
+}
+
+#[test]
+fn statement_timeout_ends_long_calls() {
+    let cluster = cluster_with_large_picture("timeout");
+    let (mut client, _) = warm_session(&cluster);
+    for statement in [LONG_IMAGES, LONG_TEXTS, LONG_ROWS] {
+        client.batch_execute("SET statement_timeout = '2s'").unwrap();
+        let begin = Instant::now();
+        let error = failure(&mut client, statement);
+        let late = begin.elapsed().saturating_sub(Duration::from_secs(2));
+        assert_eq!(error.code(), &SqlState::QUERY_CANCELED, "{error:?}");
+        assert_eq!(error.message(), "canceling statement due to statement timeout");
+        assert!(late < PROMPT, "{statement}: ended {late:?} after the timeout");
+        client.batch_execute("RESET statement_timeout").unwrap();
+        assert_usable(&mut client);
+    }
+}
+
+/// Runs a long statement, sends a signal by SQL after two seconds, and returns the session, the error
+/// it got, and how long it took to get it.
+fn interrupted(
+    cluster: &Cluster,
+    statement: &'static str,
+    signal: &str,
+) -> (Client, postgres::Error, Duration) {
+    let (mut client, pid) = warm_session(cluster);
+    let session = thread::spawn(move || {
+        let error = client.simple_query(statement).expect_err("the statement is interrupted");
+        (client, error, Instant::now())
+    });
+    thread::sleep(Duration::from_secs(2));
+    let mut other = cluster.client();
+    let active = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND state = 'active'");
+    assert_eq!(value::<i64>(&mut other, &active), 1, "the statement is not long enough");
+    let sent = Instant::now();
+    assert!(value::<bool>(&mut other, &format!("SELECT {signal}({pid})")));
+    let (client, error, ended) = session.join().unwrap();
+    (client, error, ended.saturating_duration_since(sent))
+}
+
+#[test]
+fn cancel_ends_long_calls() {
+    let cluster = cluster_with_large_picture("cancel");
+    for statement in [LONG_IMAGES, LONG_TEXTS] {
+        let (mut client, error, took) = interrupted(&cluster, statement, "pg_cancel_backend");
+        let error = error.as_db_error().unwrap();
+        assert_eq!(error.code(), &SqlState::QUERY_CANCELED);
+        assert_eq!(error.message(), "canceling statement due to user request");
+        assert!(took < PROMPT, "{statement}: ended after {took:?}");
+        assert_usable(&mut client);
+    }
+}
+
+#[test]
+fn terminate_ends_the_session_cleanly() {
+    let cluster = cluster_with_large_picture("terminate");
+    let (_, error, took) = interrupted(&cluster, LONG_IMAGES, "pg_terminate_backend");
+    assert_eq!(error.code(), Some(&SqlState::ADMIN_SHUTDOWN));
+    assert!(took < PROMPT, "ended after {took:?}");
+    assert_usable(&mut cluster.client());
+}
+
+#[test]
+fn a_session_that_embedded_leaves_at_once() {
+    let cluster = cluster_with_large_picture("exit");
+    let (client, pid) = warm_session(&cluster);
+    let mut other = cluster.client();
+    client.close().unwrap();
+    let begin = Instant::now();
+    let there = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
+    while value::<i64>(&mut other, &there) > 0 {
+        assert!(begin.elapsed() < PROMPT, "the backend is still there");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
