@@ -44,13 +44,15 @@ stage: build
 demo:
 	@tests/setup.sh demo
 	cargo build --release $(FEATURES) --lib --example demo
-	@IMGVEC_STAGE=$$(tests/stage.sh) target/release/examples/demo $(if $(PHOTOS),"$(PHOTOS)")
+	@set -e; stage=$$(tests/stage.sh); \
+	IMGVEC_STAGE=$$stage target/release/examples/demo $(if $(PHOTOS),"$(PHOTOS)")
 
 # Tests find the extension in a private copy of the server, see tests/stage.sh.
 .PHONY: test
-test: setup
+test: build
 	cargo test --release --workspace --no-run $(FEATURES)
-	IMGVEC_STAGE=$$(tests/stage.sh) IMGVEC_ONNXRUNTIME=$(CURDIR)/target/onnxruntime/libonnxruntime.so \
+	@set -e; stage=$$(tests/stage.sh); \
+	IMGVEC_STAGE=$$stage IMGVEC_ONNXRUNTIME=$(CURDIR)/target/onnxruntime/libonnxruntime.so \
 		cargo test --release --workspace --no-fail-fast $(FEATURES)
 
 # Root may have no cargo: then what `make build` left is installed.
@@ -74,6 +76,7 @@ bench: build target/bench/venv/complete
 		cargo bench --workspace $(FEATURES)
 
 target/bench/venv/complete:
+	@tests/setup.sh bench
 	python3 -m venv target/bench/venv
 	target/bench/venv/bin/pip install --quiet numpy onnx pillow
 	touch $@
