@@ -3,6 +3,7 @@
 #
 #   tests/setup.sh            server, headers, compilers, ONNX Runtime
 #   tests/setup.sh demo       the same, and the pictures of `make demo`
+#   tests/setup.sh bench      the same, and what makes a Python environment for `make bench`
 #
 # System packages come through apt, as root or with sudo, and only the missing ones. Everything
 # else is put below target/. PG_CONFIG names another server than the distribution's;
@@ -70,6 +71,9 @@ need python3 have python3
 need python3-pip python3 -m pip --version
 if [ "${1:-}" = demo ]; then
     need fonts-noto-color-emoji test -f /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
+fi
+if [ "${1:-}" = bench ]; then
+    need python3-venv python3 -c 'import ensurepip'
 fi
 
 if [ "${#missing[@]}" -gt 0 ]; then

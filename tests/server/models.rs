@@ -122,7 +122,7 @@ fn a_package_that_is_completed_works_in_the_same_session() {
 #[test]
 fn a_package_that_the_server_cannot_read_says_so() {
     let (cluster, models) = cluster_with_packages("unreadable", &["clip"]);
-    fs::set_permissions(models.join("clip"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(models.join("clip"), fs::Permissions::from_mode(0o000)).unwrap();
     let mut client = cluster.client();
     let error = failure(&mut client, "SELECT embed_text('dog', 'clip')");
     assert_eq!(error.code(), &SqlState::IO_ERROR, "{error:?}");
