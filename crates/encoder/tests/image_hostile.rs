@@ -263,6 +263,22 @@ fn two_hundred_bent_bytes_make_a_jpeg_an_error() {
     assert!(matches!(try_decode(&data), Err(ImageError::Corrupt { format: ImageFormat::Jpeg, .. })));
 }
 
+/// The png crate (0.18.1) panicked on the two bytes left over.
+#[test]
+fn a_palette_of_broken_triples_is_an_error() {
+    let data = file("files/palette.png");
+    let start = data.windows(4).position(|tag| tag == b"PLTE").unwrap();
+    for len in [0_usize, 1, 38, 771] {
+        let mut broken = data[..start - 4].to_vec();
+        png_chunk(&mut broken, b"PLTE", &vec![9; len]);
+        broken.extend(&data[start + 4 + 3 * 13 + 4..]);
+        match try_decode(&broken) {
+            Err(ImageError::Corrupt { reason, .. }) => assert!(reason.contains("palette"), "{reason}"),
+            other => panic!("{len}: {other:?}"),
+        }
+    }
+}
+
 // --- what takes long --------------------------------------------------------------------------
 
 #[test]

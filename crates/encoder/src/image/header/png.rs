@@ -35,6 +35,11 @@ pub(super) fn read(data: &[u8]) -> Result<Header, ImageError> {
             (b"IEND", _) => break,
             (b"acTL", Some(_)) => frames = bytes.u32(offset + 8).filter(|&n| n > 0),
             (b"tRNS", Some(_)) => transparent = true,
+            // The decoder takes the entries apart without looking.
+            (b"PLTE", Some(palette)) if !matches!(palette.len(), 3..=768) || palette.len() % 3 != 0 => {
+                let reason = format!("its palette has {} bytes", palette.len());
+                return Err(ImageError::corrupt(Png, reason));
+            }
             (b"eXIf", Some(exif)) => orientation = orientation::of_exif(exif),
             (_, None) => break,
             _ => {}
