@@ -277,11 +277,10 @@ impl Demo {
         for id in
             self.chosen(is_sample, &["astronaut.png", "coffee.png", "flower.jpg", "motorcycle_left.png"])?
         {
-            let row =
-                self.client.query_one("SELECT name, data, label FROM pictures WHERE id = $1", &[&id])?;
+            let row = self.client.query_one("SELECT name, data FROM pictures WHERE id = $1", &[&id])?;
             let Some(copy) = page::recompressed(row.get(1)) else { continue };
             let name = format!("copy of {}", row.get::<_, String>(0));
-            self.client.execute(INSERT, &[&name, &row.get::<_, Option<String>>(2), &copy])?;
+            self.client.execute(INSERT, &[&name, &None::<String>, &copy])?;
         }
         for row in self.client.query(FIND_COPIES, &[])? {
             let (copy, original): (String, String) = (row.get(0), row.get(2));

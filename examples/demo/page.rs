@@ -128,10 +128,12 @@ figcaption span { color: var(--soft); font-variant-numeric: tabular-nums; }
 .scores { display: flex; flex-wrap: wrap; gap: 18px; align-items: center; margin: 14px 0; }
 .scores .card { width: 130px; flex: none; }
 table { border-collapse: collapse; font-size: 0.9rem; }
-.scores table { flex: 1; min-width: 240px; max-width: 560px; }
+.scores table { flex: 1; min-width: 240px; max-width: 560px; table-layout: fixed; }
+.scores th { width: 30%; }
 th { padding: 3px 14px 3px 0; text-align: left; font-weight: 500; }
 td { padding: 3px 0; font-variant-numeric: tabular-nums; }
-.bar { width: 55%; padding-right: 12px; }
+.scores td { width: 15%; text-align: right; }
+.scores .bar { width: 55%; padding-right: 12px; }
 .bar span { display: block; height: 10px; min-width: 2px; border-radius: 5px; background: var(--accent); }
 footer { margin-top: 50px; padding-top: 14px; padding-bottom: 40px; border-top: 1px solid var(--line);
   color: var(--soft); font-size: 0.8rem; }
