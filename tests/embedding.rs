@@ -1,5 +1,5 @@
-//! Embedding in a running server: cancelling, hostile input, parallel workers, privileges, dump and
-//! restore, models and runtimes that are broken, first use by many sessions at once.
+//! Around embedding in a running server: JIT and threads, dump and COPY, stored bytes, broken packages,
+//! settings, first use by many sessions at once. What an embedding call itself does is in `tests/server`.
 
 mod cluster;
 
@@ -7,26 +7,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
 
-use cluster::{Cluster, Memory, run};
-use image::codecs::jpeg::JpegEncoder;
+use cluster::{Cluster, run};
 use image::codecs::png::PngEncoder;
 use image::{Rgb, RgbImage};
+use postgres::Client;
 use postgres::error::SqlState;
-use postgres::{Client, Error};
-
-/// Cancel and timeouts must take effect within this, loading and network included.
-const CANCEL_LIMIT: Duration = Duration::from_secs(1);
-
-fn jpeg(width: u32, height: u32, seed: u8) -> Vec<u8> {
-    let picture = RgbImage::from_fn(width, height, |x, y| {
-        Rgb([(x / 7) as u8 ^ seed, (y / 5) as u8, ((x + y) / 11) as u8])
-    });
-    let mut data = Vec::new();
-    JpegEncoder::new_with_quality(&mut data, 90).encode_image(&picture).expect("RGB can be a JPEG");
-    data
-}
 
 fn png(width: u32, height: u32, seed: u8) -> Vec<u8> {
     let picture = RgbImage::from_fn(width, height, |x, y| Rgb([x as u8 ^ seed, y as u8, seed]));
@@ -67,10 +53,6 @@ fn with_models(name: &str, packages: &[&str]) -> (Cluster, PathBuf) {
     (cluster, models)
 }
 
-fn state(error: &Error) -> &SqlState {
-    error.code().unwrap_or_else(|| panic!("not an error of the server: {error}"))
-}
-
 /// Message, detail and hint of a failing statement, after checking its SQLSTATE.
 #[track_caller]
 fn fails(client: &mut Client, sql: &str, code: &SqlState) -> (String, String, String) {
@@ -86,163 +68,6 @@ fn fails(client: &mut Client, sql: &str, code: &SqlState) -> (String, String, St
 fn is_well(client: &mut Client) {
     let dims: i32 = client.query_one("SELECT imgvec_dims(embed_text('dog'))", &[]).expect("embeds").get(0);
     assert_eq!(dims, 256);
-}
-
-/// Enough distinct pictures to keep one backend busy for many seconds.
-fn fill_with_large_pictures(client: &mut Client) {
-    client.batch_execute("CREATE TABLE large (id int, data bytea)").expect("a table");
-    for id in 0..8 {
-        let data = jpeg(4000, 3000, id);
-        client.execute("INSERT INTO large VALUES ($1, $2)", &[&i32::from(id), &data]).expect("a row");
-    }
-}
-
-/// Trailing bytes behind a JPEG make another input of the same picture.
-const LONG_BATCH: &str = "SELECT array_length(embed_images(array_agg(data || int4send(n))), 1) \
-                          FROM large, generate_series(1, 30) n";
-
-#[test]
-fn statement_timeout_ends_a_long_batch() {
-    let cluster = Cluster::new("timeout").start();
-    let mut client = cluster.client();
-    fill_with_large_pictures(&mut client);
-    is_well(&mut client);
-    client.batch_execute("SET statement_timeout = '700ms'").expect("a setting");
-    let began = Instant::now();
-    let error = client.query(LONG_BATCH, &[]).expect_err("times out");
-    let took = began.elapsed();
-    assert_eq!(state(&error), &SqlState::QUERY_CANCELED);
-    let message = error.as_db_error().expect("an error of the server").message();
-    assert_eq!(message, "canceling statement due to statement timeout");
-    assert!(took < Duration::from_millis(700) + CANCEL_LIMIT, "took {took:?}");
-    client.batch_execute("RESET statement_timeout").expect("a setting");
-    is_well(&mut client);
-}
-
-#[test]
-fn a_cancel_request_ends_inference_and_a_termination_ends_the_backend() {
-    let cluster = Cluster::new("cancel").start();
-    let mut setup = cluster.client();
-    fill_with_large_pictures(&mut setup);
-    for (function, code) in
-        [("pg_cancel_backend", SqlState::QUERY_CANCELED), ("pg_terminate_backend", SqlState::ADMIN_SHUTDOWN)]
-    {
-        let mut client = cluster.client();
-        is_well(&mut client);
-        let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).expect("a process id").get(0);
-        let busy = thread::spawn(move || {
-            let error = client.query(LONG_BATCH, &[]).expect_err("is stopped");
-            (Instant::now(), error, client)
-        });
-        thread::sleep(Duration::from_millis(800));
-        let asked = Instant::now();
-        setup.execute(&format!("SELECT {function}($1)"), &[&pid]).expect("a signal");
-        let (stopped, error, mut client) = busy.join().expect("the thread ends");
-        assert_eq!(state(&error), &code);
-        assert!(stopped - asked < CANCEL_LIMIT, "{function} took {:?}", stopped - asked);
-        if code == SqlState::QUERY_CANCELED {
-            is_well(&mut client);
-        }
-    }
-    cluster.assert_no_crash();
-}
-
-#[test]
-fn a_thousand_hostile_inputs_leave_memory_flat() {
-    let cluster = Cluster::new("hostile").start();
-    let mut client = cluster.client();
-    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).expect("a process id").get(0);
-    let pid = u32::try_from(pid).expect("a process id is positive");
-    let good = [jpeg(300, 200, 1), png(200, 300, 2)];
-    let bomb = b"GIF89a\x38\x4a\x38\x4a\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\x38\x4a\x38\x4a\0\x02\x02D\x01\0;"
-        .to_vec();
-    let mut state = 1u32;
-    let mut random = move || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state as usize
-    };
-    let mut refused = 0;
-    let mut feed = |client: &mut Client, count: usize| {
-        for round in 0..count {
-            let mut data = good[round % 2].clone();
-            match round % 5 {
-                0 => data.truncate(random() % data.len()),
-                1 => (0..20).for_each(|_| {
-                    let at = random() % data.len();
-                    data[at] = random() as u8;
-                }),
-                2 => data = (0..random() % 5000).map(|_| random() as u8).collect(),
-                3 => data = bomb.clone(),
-                _ => data = vec![b'x'; random() % 100_000],
-            }
-            if let Err(error) = client.query("SELECT embed_image($1)", &[&data]) {
-                let code = error.code().unwrap_or_else(|| panic!("the backend is gone: {error}")).code();
-                assert!(["22P03", "54000", "0A000"].contains(&code), "{error:?}");
-                refused += 1;
-            }
-        }
-    };
-    feed(&mut client, 100);
-    let before = Memory::of(pid).anonymous;
-    feed(&mut client, 1000);
-    let after = Memory::of(pid).anonymous;
-    assert!(refused > 700, "only {refused} of 1100 were refused");
-    assert!(after < before + (8 << 20), "anonymous memory grew from {before} to {after} bytes");
-    is_well(&mut client);
-}
-
-#[test]
-fn workers_of_a_parallel_query_embed() {
-    let cluster = Cluster::new("parallel").conf("max_parallel_workers_per_gather = 2").start();
-    let mut client = cluster.client();
-    client
-        .batch_execute(
-            "CREATE TABLE pictures (id int, data bytea); ALTER TABLE pictures SET (parallel_workers = 2)",
-        )
-        .expect("a table");
-    for id in 0..60u8 {
-        client
-            .execute("INSERT INTO pictures VALUES ($1, $2)", &[&i32::from(id), &png(64, 64, id)])
-            .expect("a row");
-    }
-    let serial: String = client
-        .query_one(
-            "SELECT md5(string_agg(embed_image(data, 'starter')::text, '' ORDER BY id)) FROM pictures",
-            &[],
-        )
-        .expect("embeddings")
-        .get(0);
-    client
-        .batch_execute(
-            "ANALYZE pictures; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; \
-             SET min_parallel_table_scan_size = 0; SET parallel_leader_participation = off; SET imgvec.embedding_cache_entries = 0",
-        )
-        .expect("settings");
-    let query = "SELECT id, embed_image(data, 'starter') AS e FROM pictures";
-    let plan: Vec<String> = client
-        .query(&format!("EXPLAIN (COSTS OFF, VERBOSE) {query}"), &[])
-        .expect("a plan")
-        .iter()
-        .map(|row| row.get(0))
-        .collect();
-    assert!(plan.iter().any(|line| line.contains("Gather")), "{plan:?}");
-    let before: i64 =
-        client.query_one("SELECT images_embedded FROM imgvec_backend_stats", &[]).expect("a row").get(0);
-    let parallel: String = client
-        .query_one(
-            &format!(
-                "WITH p AS MATERIALIZED ({query}) SELECT md5(string_agg(e::text, '' ORDER BY id)) FROM p"
-            ),
-            &[],
-        )
-        .expect("embeddings")
-        .get(0);
-    let after: i64 =
-        client.query_one("SELECT images_embedded FROM imgvec_backend_stats", &[]).expect("a row").get(0);
-    assert_eq!(serial, parallel);
-    assert_eq!(before, after, "the leader embedded although workers should have");
 }
 
 #[test]
@@ -415,7 +240,10 @@ fn broken_models_say_what_is_wrong() {
     fails(&mut client, "SELECT embed_text('dog', 'dinov2')", &SqlState::FEATURE_NOT_SUPPORTED);
     fails(&mut client, "SELECT embed_image('\\x00', 'bert-mean')", &SqlState::FEATURE_NOT_SUPPORTED);
     let error = client.query("SELECT embed_text('dog', 'no-tokenizer')", &[]).expect_err("no tokenizer");
-    assert!([&undefined_file, &SqlState::FEATURE_NOT_SUPPORTED].contains(&state(&error)), "{error:?}");
+    assert!(
+        [Some(&undefined_file), Some(&SqlState::FEATURE_NOT_SUPPORTED)].contains(&error.code()),
+        "{error:?}"
+    );
 
     let listed =
         client.query("SELECT name, state, detail FROM imgvec_models ORDER BY name", &[]).expect("models");
@@ -438,24 +266,6 @@ fn broken_models_say_what_is_wrong() {
 }
 
 #[test]
-fn a_missing_or_wrong_runtime_is_an_error_and_can_be_corrected() {
-    let cluster =
-        Cluster::new("runtime").conf("imgvec.onnxruntime_library = '/nowhere/libonnxruntime.so'").start();
-    let mut client = cluster.client();
-    let (message, detail, hint) = fails(&mut client, "SELECT embed_text('dog')", &SqlState::UNDEFINED_FILE);
-    assert_eq!(message, "could not find the ONNX Runtime library");
-    assert!(detail.contains("/nowhere/libonnxruntime.so") && hint.contains("imgvec.onnxruntime_library"));
-    client
-        .batch_execute("SET imgvec.onnxruntime_library = '/usr/lib/x86_64-linux-gnu/libm.so.6'")
-        .expect("a setting");
-    if Path::new("/usr/lib/x86_64-linux-gnu/libm.so.6").exists() {
-        fails(&mut client, "SELECT embed_text('dog')", &SqlState::UNDEFINED_FILE);
-    }
-    client.batch_execute("SET imgvec.onnxruntime_library = ''").expect("a setting");
-    is_well(&mut client);
-}
-
-#[test]
 fn settings_given_before_the_library_is_loaded_are_checked_and_used() {
     let (cluster, models) = with_models("settings", &["clip"]);
     let mut client = cluster.client();
@@ -470,23 +280,4 @@ fn settings_given_before_the_library_is_loaded_are_checked_and_used() {
     let dims: i32 = later.query_one("SELECT imgvec_dims(e) FROM e", &[]).expect("a row").get(0);
     assert_eq!(dims, 256);
     let _ = fs::remove_dir_all(models);
-}
-
-#[test]
-fn a_standby_embeds_and_searches() {
-    let primary = Cluster::new("primary").start();
-    let mut client = primary.client();
-    client
-        .batch_execute(
-            "CREATE TABLE words AS SELECT w, embed_text(w) AS e FROM unnest(ARRAY['dog', 'car', 'tree']) w",
-        )
-        .expect("a table");
-    let standby = primary.standby("standby");
-    primary.wait_for(&standby);
-    let mut reader = standby.client();
-    let nearest: String = reader
-        .query_one("SELECT w FROM words ORDER BY e <=> embed_text('car') LIMIT 1", &[])
-        .expect("a row")
-        .get(0);
-    assert_eq!(nearest, "car");
 }
