@@ -38,11 +38,10 @@ impl From<PackageError> for Report {
                 .detail(format!("It has {}.", list(found.iter().map(|precision| precision.name()))))
                 .hint("Change \"precision\" in imgvec.toml, or supply the graph."),
             PackageError::Unreadable { source, .. } => {
-                let hint = match source.kind() {
-                    io::ErrorKind::PermissionDenied => {
-                        "Make the model's directory and files readable for the server's system user."
-                    }
-                    _ => COPY_AGAIN,
+                let hint = if source.kind() == io::ErrorKind::PermissionDenied {
+                    "Make the model's directory and files readable for the server's system user."
+                } else {
+                    COPY_AGAIN
                 };
                 Self::new(Code::ERRCODE_IO_ERROR, message).detail(sentence(&source)).hint(hint)
             }

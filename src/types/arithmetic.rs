@@ -6,11 +6,10 @@ use crate::error::OrRaise;
 use imgvec_vector::arithmetic::{self, RangeError};
 use pgrx::prelude::*;
 
-fn elementwise(
-    a: &Vector<'_>,
-    b: &Vector<'_>,
-    operation: fn(&[f32], &[f32], &mut [f32]) -> Result<(), RangeError>,
-) -> NewVector {
+/// Two vectors of one length into a third.
+type Operation = fn(&[f32], &[f32], &mut [f32]) -> Result<(), RangeError>;
+
+fn elementwise(a: &Vector<'_>, b: &Vector<'_>, operation: Operation) -> NewVector {
     let (a, b) = same_dims(a, b);
     let mut out = NewVector::zeroed(a.len());
     operation(a, b, out.elements_mut()).or_raise();

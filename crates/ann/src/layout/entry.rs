@@ -111,7 +111,7 @@ mod tests {
             init(&mut page, &g);
             set_next(&mut page, 12);
             let n = g.entries_per_page();
-            let bits = |i: usize| vec![(i * 31).to_le_bytes()[0]; g.code_dim() / 8];
+            let bits = |i: usize| vec![(i * 31 % 256) as u8; g.code_dim() / 8];
             let entry =
                 |i: usize| Entry { id: NodeId(u32::try_from(i).unwrap() * 3), add: i as f32, scale: 0.5 };
             for i in 0..n {

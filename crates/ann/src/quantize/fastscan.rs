@@ -89,8 +89,7 @@ mod tests {
     #[test]
     fn codes_round_trip_in_any_order() {
         let mut block = vec![0xFFu8; 32 * 128 / 8];
-        let bits =
-            |row: usize| -> Vec<u8> { (0..16).map(|i| (row * 41 + i * 13).to_le_bytes()[0]).collect() };
+        let bits = |row: usize| -> Vec<u8> { (0..16).map(|i| ((row * 41 + i * 13) % 256) as u8).collect() };
         for row in (0..32).rev() {
             set_code(&mut block, row, &bits(row));
         }
