@@ -112,7 +112,7 @@ with zipfile.ZipFile(wheel) as archive:
 PYTHON
 }
 
-scratch_directory() { scratch=$(mktemp -d "$PWD/target/setup.XXXXXX"); }
+scratch_directory() { scratch=$(mktemp -d --tmpdir="$PWD/target"); }
 mkdir -p target
 
 # A complete directory is renamed into place, so an interrupted run leaves none half-filled.

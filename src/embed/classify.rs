@@ -12,7 +12,6 @@ use crate::error::vector::different_dims;
 use crate::error::{Code, Report};
 use crate::guc;
 use crate::types::datum::{Bytea, NewText, Text, Vector};
-use imgvec_encoder::package::Scoring;
 use imgvec_vector::{arithmetic, distance};
 use pgrx::Array;
 use pgrx::prelude::*;
@@ -25,16 +24,15 @@ fn label_embeddings(
     model: &str,
     labels: &[Text<'_>],
 ) -> Result<Vec<Vec<f32>>, Report> {
-    let templates = session.model(model)?.encoder.package().classification.templates.clone();
-    let prompts: Vec<String> = labels
-        .iter()
-        .flat_map(|label| templates.iter().map(|template| template.replace("{}", label.as_str())))
-        .collect();
+    let classification = session.model(model)?.encoder.package().classification.clone();
+    let templates = classification.templates.len();
+    let prompts: Vec<String> =
+        labels.iter().flat_map(|label| classification.prompts(label.as_str())).collect();
     let embeddings =
         session.embed(model, Kind::Label, prompts.len(), |index| Ok(Some(prompts[index].as_str())))?;
     let embeddings: Vec<_> = embeddings.into_iter().flatten().collect();
     Ok(embeddings
-        .chunks_exact(templates.len())
+        .chunks_exact(templates)
         .map(|of_label| {
             let mut sum = vec![0.0; of_label[0].len()];
             for embedding in of_label {
@@ -45,22 +43,6 @@ fn label_embeddings(
             unit
         })
         .collect())
-}
-
-fn scores(scoring: Scoring, cosines: &[f64]) -> Vec<f64> {
-    match scoring {
-        Scoring::Softmax { temperature } => {
-            let largest = cosines.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let powers: Vec<f64> =
-                cosines.iter().map(|cosine| ((cosine - largest) / f64::from(temperature)).exp()).collect();
-            let total: f64 = powers.iter().sum();
-            powers.iter().map(|power| power / total).collect()
-        }
-        Scoring::Sigmoid { scale, bias } => cosines
-            .iter()
-            .map(|cosine| 1.0 / (1.0 + (-(f64::from(scale) * cosine + f64::from(bias))).exp()))
-            .collect(),
-    }
 }
 
 fn classify(embedding: &[f32], labels: &Array<'_, Text<'_>>, model: &str) -> Rows {
@@ -74,14 +56,15 @@ fn classify(embedding: &[f32], labels: &Array<'_, Text<'_>>, model: &str) -> Row
             })
         })
         .collect();
-    let (vectors, scoring) = session::with(|session| {
+    let (vectors, classification) = session::with(|session| {
         let vectors = label_embeddings(session, model, &labels)?;
-        Ok((vectors, session.model(model)?.encoder.package().classification.scoring))
+        Ok((vectors, session.model(model)?.encoder.package().classification.clone()))
     });
     if let Some(other) = vectors.first().filter(|vector| vector.len() != embedding.len()) {
         different_dims(embedding.len(), other.len()).raise();
     }
-    let cosines: Vec<f64> = vectors.iter().map(|vector| 1.0 - distance::cosine(embedding, vector)).collect();
+    let cosines: Vec<f32> =
+        vectors.iter().map(|vector| (1.0 - distance::cosine(embedding, vector)) as f32).collect();
     if cosines.iter().any(|cosine| cosine.is_nan()) {
         Report::new(Code::ERRCODE_DATA_EXCEPTION, "a zero vector cannot be classified")
             .detail("It has no direction to compare with those of the labels.")
@@ -89,8 +72,8 @@ fn classify(embedding: &[f32], labels: &Array<'_, Text<'_>>, model: &str) -> Row
     }
     let mut rows: Vec<(NewText, f32)> = labels
         .iter()
-        .zip(scores(scoring, &cosines))
-        .map(|(label, score)| (label.to_new(), score as f32))
+        .zip(classification.scores(&cosines))
+        .map(|(label, score)| (label.to_new(), score))
         .collect();
     rows.sort_by(|a, b| b.1.total_cmp(&a.1));
     TableIterator::new(rows)

@@ -35,9 +35,9 @@ pub enum Scoring {
 /// (Radford et al. 2021, section 2.5); OpenCLIP's, MobileCLIP's and Jina's likewise.
 const CLIP_TEMPERATURE: f32 = 0.01;
 
-/// exp(logit_scale) and logit_bias of the published checkpoint siglip-base-patch16-224. They are
-/// weights, not configuration, and other checkpoints have others (the so400m ones about 112 and
-/// -16.5): order of labels is the same, absolute scores want `imgvec.toml`.
+/// About exp(logit_scale) and logit_bias of siglip-base-patch16-224, not checked against the file: they
+/// are weights, not configuration, and every checkpoint has its own. The order of labels is the same
+/// with any; absolute scores want the model's own values in `imgvec.toml`.
 const SIGLIP_SCALE: f32 = 117.33;
 const SIGLIP_BIAS: f32 = -12.93;
 
