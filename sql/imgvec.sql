@@ -327,6 +327,70 @@ CREATE OPERATOR CLASS imgvec_hash_ops DEFAULT FOR TYPE imgvec USING hash AS
 COMMENT ON OPERATOR CLASS imgvec_hash_ops USING hash IS 'equality of vectors';
 
 ------------------------------------------------------------------------------------------------------
+-- The index. Support function 1 of an operator class tells the access method the metric.
+------------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION ann_handler(internal) RETURNS index_am_handler
+    AS 'MODULE_PATHNAME', 'ann_handler_wrapper' LANGUAGE C;
+COMMENT ON FUNCTION ann_handler(internal) IS 'handler of access method ann';
+
+CREATE ACCESS METHOD ann TYPE INDEX HANDLER ann_handler;
+COMMENT ON ACCESS METHOD ann IS 'approximate nearest neighbors in a graph of quantized vectors';
+
+CREATE FUNCTION ann_imgvec_cosine(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ann_imgvec_cosine_wrapper' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION ann_imgvec_cosine(internal) IS 'support function of imgvec_cosine_ops';
+CREATE FUNCTION ann_imgvec_l2(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ann_imgvec_l2_wrapper' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION ann_imgvec_l2(internal) IS 'support function of imgvec_l2_ops';
+CREATE FUNCTION ann_imgvec_ip(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ann_imgvec_ip_wrapper' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION ann_imgvec_ip(internal) IS 'support function of imgvec_ip_ops';
+
+CREATE OPERATOR CLASS imgvec_cosine_ops DEFAULT FOR TYPE imgvec USING ann AS
+    OPERATOR 1 <=> (imgvec, imgvec) FOR ORDER BY pg_catalog.float_ops,
+    FUNCTION 1 ann_imgvec_cosine(internal);
+COMMENT ON OPERATOR CLASS imgvec_cosine_ops USING ann IS 'nearest by cosine distance';
+CREATE OPERATOR CLASS imgvec_l2_ops FOR TYPE imgvec USING ann AS
+    OPERATOR 1 <-> (imgvec, imgvec) FOR ORDER BY pg_catalog.float_ops,
+    FUNCTION 1 ann_imgvec_l2(internal);
+COMMENT ON OPERATOR CLASS imgvec_l2_ops USING ann IS 'nearest by Euclidean distance';
+CREATE OPERATOR CLASS imgvec_ip_ops FOR TYPE imgvec USING ann AS
+    OPERATOR 1 <#> (imgvec, imgvec) FOR ORDER BY pg_catalog.float_ops,
+    FUNCTION 1 ann_imgvec_ip(internal);
+COMMENT ON OPERATOR CLASS imgvec_ip_ops USING ann IS 'largest inner product first';
+
+CREATE FUNCTION ann_index_info(index regclass, OUT metric text, OUT dims integer, OUT code_dims integer,
+    OUT nodes_per_page integer, OUT pages bigint, OUT size_bytes bigint, OUT entries bigint, OUT built_rows bigint,
+    OUT format_version integer)
+    RETURNS record AS 'MODULE_PATHNAME', 'ann_index_info_wrapper' LANGUAGE C STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION ann_index_info(regclass) IS 'shape and size of an ann index, from its first pages';
+
+CREATE FUNCTION ann_index_check(index regclass, heapallindexed boolean DEFAULT false, OUT live_nodes bigint,
+    OUT dead_nodes bigint, OUT free_slots bigint, OUT rows bigint, OUT edges bigint, OUT stale_edges bigint,
+    OUT unreachable bigint)
+    RETURNS record AS 'MODULE_PATHNAME', 'ann_index_check_wrapper' LANGUAGE C STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION ann_index_check(regclass, boolean) IS
+    'reads an ann index whole and fails if it is damaged; with heapallindexed also if a row of the table is missing';
+
+CREATE FUNCTION ann_index_recall(index regclass, k integer DEFAULT 10, samples integer DEFAULT 100)
+    RETURNS double precision AS 'MODULE_PATHNAME', 'ann_index_recall_wrapper'
+    LANGUAGE C STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION ann_index_recall(regclass, integer, integer) IS
+    'share of the k nearest rows that the index finds, measured against the exact answers for some rows of the table';
+
+CREATE FUNCTION ann_scan_counters(OUT index regclass, OUT scans bigint, OUT rows_fetched bigint, OUT pages_read bigint,
+    OUT exact_distances bigint, OUT estimates bigint, OUT continuations bigint, OUT stale_links bigint,
+    OUT limited_scans bigint)
+    RETURNS SETOF record AS 'MODULE_PATHNAME', 'ann_scan_counters_wrapper'
+    LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;
+COMMENT ON FUNCTION ann_scan_counters() IS 'what index scans cost in this session; see the view ann_scan_stats';
+CREATE VIEW ann_scan_stats AS SELECT * FROM ann_scan_counters();
+COMMENT ON VIEW ann_scan_stats IS
+    'what index scans cost in this session, for each index: counters are added when a scan ends';
+GRANT SELECT ON ann_scan_stats TO PUBLIC;
+
+------------------------------------------------------------------------------------------------------
 -- Encoders. A call that names its model is IMMUTABLE, as to_tsvector with a named configuration is: the
 -- package that a name stands for must not change while values made by it are stored. The forms without
 -- a model read imgvec.default_model and are STABLE. COST is in units of 0.0025: an image takes

@@ -20,8 +20,13 @@ static CACHE_DIRECTORY: GucSetting<Option<CString>> =
 static DEFAULT_MODEL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"starter"));
 static THREADS: GucSetting<i32> = GucSetting::<i32>::new(1);
 static EMBEDDING_CACHE_ENTRIES: GucSetting<i32> = GucSetting::<i32>::new(1_000);
+static EF_SEARCH: GucSetting<i32> = GucSetting::<i32>::new(0);
+static MAX_SCAN_ROWS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_IMAGE_PIXELS: GucSetting<i32> = GucSetting::<i32>::new(50_000_000);
 static MAX_IMAGE_BYTES: GucSetting<i32> = GucSetting::<i32>::new(64 << 20);
+
+/// Widest beam of an index search.
+pub const MAX_EF_SEARCH: i32 = 10_000;
 
 /// Registers the settings and reserves the prefix.
 pub fn define() {
@@ -96,6 +101,26 @@ pub fn define() {
         1 << 30,
         GucContext::Suset,
         GucFlags::UNIT_BYTE,
+    );
+    GucRegistry::define_int_guc(
+        c"imgvec.ef_search",
+        c"Sets how many candidates a search of an ann index keeps.",
+        c"More find the nearest rows more surely and take longer. 0 takes the index's own option, or else 80.",
+        &EF_SEARCH,
+        0,
+        MAX_EF_SEARCH,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"imgvec.max_scan_rows",
+        c"Sets after how many rows a scan of an ann index ends.",
+        c"A query whose filter rejects most rows may then give fewer rows than its LIMIT, and a notice. 0 takes the index's own option, or else no limit.",
+        &MAX_SCAN_ROWS,
+        0,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::default(),
     );
     reserve_prefix();
 }
@@ -190,6 +215,16 @@ pub fn embedding_cache_entries() -> usize {
 /// Largest encoded image, in bytes.
 pub fn max_image_bytes() -> usize {
     usize::try_from(MAX_IMAGE_BYTES.get()).expect("bounded by the setting")
+}
+
+/// Beam width of index searches, if the session sets it.
+pub fn ef_search() -> Option<usize> {
+    usize::try_from(EF_SEARCH.get()).ok().filter(|&ef| ef > 0)
+}
+
+/// Rows after which an index scan ends, if the session sets it.
+pub fn max_scan_rows() -> Option<u64> {
+    u64::try_from(MAX_SCAN_ROWS.get()).ok().filter(|&rows| rows > 0)
 }
 
 /// What a decoder may use.

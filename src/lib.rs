@@ -4,20 +4,23 @@
 //! SQLSTATEs; what is interesting lives in `crates/`. The map is `docs/ARCHITECTURE.md`.
 #![allow(
     unsafe_code,
-    reason = "pg_extern expands to unsafe shims; our own raw pointers stay in types/datum.rs and embed/server.rs"
+    reason = "pg_extern expands to unsafe shims; our own raw pointers stay in types/datum.rs, embed/server.rs, storage/ and the callbacks of am/"
 )]
 
 pgrx::pg_module_magic!();
 
+mod am;
 mod embed;
 mod error;
 mod guc;
+mod storage;
 mod types;
 
-/// Runs once, when the server first loads the library into a process. It defines settings and nothing
-/// else: no thread, file or runtime may exist before a backend needs it, since the postmaster that
+/// Runs once, when the server first loads the library into a process. It defines settings and index
+/// options and nothing else: no thread, file or runtime may exist before a backend needs it, since the postmaster that
 /// preloads us forks.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     guc::define();
+    am::options::define();
 }

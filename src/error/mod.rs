@@ -5,6 +5,7 @@
 
 pub mod encoder;
 pub mod image;
+pub mod index;
 mod package;
 pub mod vector;
 
@@ -72,6 +73,16 @@ impl Report {
     /// Sends it as a WARNING and goes on.
     pub fn warn(self) {
         self.report(PgLogLevel::WARNING);
+    }
+
+    /// Sends it as an INFO message and goes on.
+    pub fn info(self) {
+        self.report(PgLogLevel::INFO);
+    }
+
+    /// Sends it as a NOTICE and goes on.
+    pub fn notice(self) {
+        self.report(PgLogLevel::NOTICE);
     }
 }
 

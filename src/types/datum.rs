@@ -168,7 +168,8 @@ impl NewVector {
         }
     }
 
-    fn into_raw(self) -> pg_sys::Datum {
+    /// The datum; it lives as long as the memory context it was made in.
+    pub fn into_raw(self) -> pg_sys::Datum {
         pg_sys::Datum::from(self.layout.as_ptr())
     }
 }

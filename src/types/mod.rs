@@ -7,3 +7,5 @@ mod compare;
 pub mod datum;
 mod distance;
 mod io;
+
+pub use datum::Vector;

@@ -1,0 +1,48 @@
+//! What `ann` can do and which functions do it.
+
+use super::{build, cost, insert, options, scan, vacuum, validate};
+use pgrx::{Internal, pg_sys};
+
+/// Strategy number of the ordering operator of an operator class.
+pub const ORDER_STRATEGY: u16 = 1;
+/// Support function number 1: tells metric and element type, see `opclass`.
+pub const SUPPORT_KIND: u16 = 1;
+
+/// Handler function of the access method.
+#[pgrx::pg_extern(sql = false)]
+fn ann_handler() -> Internal {
+    // SAFETY: a new node of the right size and tag; fields that are not set stay zero, which means no.
+    let routine = unsafe {
+        let routine = pg_sys::palloc0(size_of::<pg_sys::IndexAmRoutine>()).cast::<pg_sys::IndexAmRoutine>();
+        (*routine).type_ = pg_sys::NodeTag::T_IndexAmRoutine;
+        describe(&mut *routine);
+        routine
+    };
+    Some(pg_sys::Datum::from(routine)).into()
+}
+
+fn describe(am: &mut pg_sys::IndexAmRoutine) {
+    am.amstrategies = ORDER_STRATEGY;
+    am.amsupport = SUPPORT_KIND;
+    am.amcanorderbyop = true;
+    // A scan has an ORDER BY and no key on the vector.
+    am.amoptionalkey = true;
+    am.amusemaintenanceworkmem = true;
+    am.amparallelvacuumoptions =
+        u8::try_from(pg_sys::VACUUM_OPTION_PARALLEL_BULKDEL).expect("a flag of the first byte");
+    am.amkeytype = pg_sys::InvalidOid;
+
+    am.ambuild = Some(build::ambuild);
+    am.ambuildempty = Some(build::ambuildempty);
+    am.ambuildphasename = Some(build::ambuildphasename);
+    am.aminsert = Some(insert::aminsert);
+    am.ambulkdelete = Some(vacuum::ambulkdelete);
+    am.amvacuumcleanup = Some(vacuum::amvacuumcleanup);
+    am.amcostestimate = Some(cost::amcostestimate);
+    am.amoptions = Some(options::amoptions);
+    am.amvalidate = Some(validate::amvalidate);
+    am.ambeginscan = Some(scan::ambeginscan);
+    am.amrescan = Some(scan::amrescan);
+    am.amgettuple = Some(scan::amgettuple);
+    am.amendscan = Some(scan::amendscan);
+}

@@ -1,0 +1,71 @@
+//! One new row.
+
+use super::{cache, opclass};
+use crate::error::OrRaise;
+use crate::error::index::{damage, vector as bad_vector};
+use crate::storage::{Mode, Pages, Relation};
+use imgvec_ann::graph::insert::{self, InsertError};
+use imgvec_ann::layout::HeapTid;
+use imgvec_ann::random::SplitMix64;
+use pgrx::{pg_guard, pg_sys};
+use std::cell::RefCell;
+
+thread_local! {
+    /// Decides which nodes become entries; nothing else depends on it.
+    static RANDOM: RefCell<Option<SplitMix64>> = const { RefCell::new(None) };
+}
+
+/// A generator that differs from backend to backend.
+pub fn random() -> SplitMix64 {
+    RANDOM.with_borrow_mut(|random| SplitMix64::new(random.get_or_insert_with(|| SplitMix64::new(seed())).next_u64()))
+}
+
+/// A number that nobody can foresee.
+pub fn seed() -> u64 {
+    let mut bytes = [0u8; 8];
+    // SAFETY: writes as many bytes as told. Without randomness zeros do as well: nothing secret depends on it.
+    unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) };
+    u64::from_le_bytes(bytes)
+}
+
+#[pg_guard]
+pub unsafe extern "C-unwind" fn aminsert(
+    index: pg_sys::Relation,
+    values: *mut pg_sys::Datum,
+    is_null: *mut bool,
+    heap_tid: pg_sys::ItemPointer,
+    _heap: pg_sys::Relation,
+    _check_unique: pg_sys::IndexUniqueCheck::Type,
+    _index_unchanged: bool,
+    _info: *mut pg_sys::IndexInfo,
+) -> bool {
+    // SAFETY: the server passes an open index, one value and a tid.
+    unsafe {
+        if let Some(vector) = opclass::vector(*values, *is_null) {
+            insert(Relation::from_raw(index), vector.elements(), tid(heap_tid));
+        }
+    }
+    // Uniqueness is not ours to tell.
+    false
+}
+
+/// Inserts a row; a vector of zeros under cosine is left out.
+pub fn insert(relation: Relation, vector: &[f32], tid: HeapTid) {
+    let pages = Pages::new(relation, Mode::Normal);
+    let mut random = random();
+    let result = cache::with_mut(&pages, |index| insert::insert(&pages, index, vector, tid, &mut random));
+    result
+        .map_err(|error| match error {
+            InsertError::Vector(error) => bad_vector(relation, error),
+            InsertError::Access(error) => damage(relation, error),
+        })
+        .or_raise();
+}
+
+/// # Safety
+/// `pointer` points to a valid item pointer.
+pub unsafe fn tid(pointer: pg_sys::ItemPointer) -> HeapTid {
+    // SAFETY: by contract.
+    let (block, offset) = pgrx::itemptr::item_pointer_get_both(unsafe { *pointer });
+    HeapTid { block, offset }
+}

@@ -1,0 +1,335 @@
+//! Looking into an index: what it is, whether it is sound, how well it finds.
+
+use super::table::{SampleRow, Table};
+use super::{cache, opclass, stats};
+use crate::error::index::damage;
+use crate::error::{Code, OrRaise, Report};
+use crate::storage::{Mode, OpenRelation, Pages};
+use crate::types::datum::{NewRecord, NewText};
+use imgvec_ann::Metric;
+use imgvec_ann::graph::check::{self, CheckReport};
+use imgvec_ann::layout::{FORMAT_VERSION, HeapTid};
+use imgvec_ann::store::PageStore;
+use imgvec_vector::distance;
+use pgrx::iter::TableIterator;
+use pgrx::prelude::*;
+use std::collections::HashSet;
+
+/// Problems that an error lists.
+const LISTED: usize = 5;
+
+/// An index of ours and its table, open and locked.
+struct Opened {
+    heap: OpenRelation,
+    index: OpenRelation,
+}
+
+impl Opened {
+    fn new(index: pg_sys::Oid, lock: u32) -> Self {
+        let lock = pg_sys::LOCKMODE::try_from(lock).expect("a lock mode");
+        // SAFETY: looks into the catalogs.
+        let (table, wanted) = unsafe { (pg_sys::IndexGetRelation(index, true), handler()) };
+        // Table first, as everybody does.
+        let heap = (table != pg_sys::InvalidOid).then(|| OpenRelation::try_open(table, lock)).flatten();
+        let opened = OpenRelation::try_open(index, lock);
+        match (heap, opened) {
+            (Some(heap), Some(index)) if wanted.is_some_and(|handler| index.is_index_of(handler)) => {
+                Self { heap, index }
+            }
+            (_, Some(relation)) => Report::new(
+                Code::ERRCODE_WRONG_OBJECT_TYPE,
+                format!("\"{}\" is not an ann index", relation.name()),
+            )
+            .hint("Name an index that was created with USING ann; each partition has its own.")
+            .raise(),
+            (_, None) => {
+                Report::new(Code::ERRCODE_UNDEFINED_OBJECT, format!("index with oid {} does not exist", index.to_u32()))
+                    .raise()
+            }
+        }
+    }
+
+    fn pages(&self) -> Pages<'_> {
+        Pages::new(*self.index, Mode::Normal)
+    }
+
+    /// Runs `work` on the table as its owner, as index expressions are the owner's code.
+    fn as_owner<T>(&self, work: impl FnOnce(&Table) -> T) -> T {
+        let (mut user, mut security) = (pg_sys::InvalidOid, 0);
+        // SAFETY: open relations. An error on the way restores user and settings with the transaction.
+        unsafe {
+            pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut security);
+            pg_sys::SetUserIdAndSecContext(
+                self.heap.owner(),
+                security | pg_sys::SECURITY_RESTRICTED_OPERATION.cast_signed(),
+            );
+            let level = pg_sys::NewGUCNestLevel();
+            let info = pg_sys::BuildIndexInfo(self.index.as_raw());
+            // Reads by a snapshot, as the build of an index that does not lock writers out.
+            (*info).ii_Concurrent = true;
+            (*info).ii_Unique = false;
+            let result = work(&Table::new(*self.heap, *self.index, info));
+            pg_sys::AtEOXact_GUC(false, level);
+            pg_sys::SetUserIdAndSecContext(user, security);
+            result
+        }
+    }
+}
+
+/// The function that access method ann was created with.
+fn handler() -> Option<pg_sys::Oid> {
+    // SAFETY: looks into the catalogs.
+    unsafe {
+        let method = pg_sys::get_index_am_oid(c"ann".as_ptr(), true);
+        (method != pg_sys::InvalidOid).then(|| {
+            let tuple = pg_sys::SearchSysCache1(
+                pg_sys::SysCacheIdentifier::AMOID as i32,
+                pg_sys::Datum::from(method),
+            );
+            assert!(!tuple.is_null(), "looked up above");
+            let handler = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_am>()).amhandler;
+            pg_sys::ReleaseSysCache(tuple);
+            handler
+        })
+    }
+}
+
+/// Size and shape of an index, from its first pages.
+#[pg_extern(sql = false)]
+fn ann_index_info(index: pg_sys::Oid) -> NewRecord {
+    let opened = Opened::new(index, pg_sys::AccessShareLock);
+    let pages = opened.pages();
+    let ann = cache::open(&pages);
+    let Ok(page_count) = pages.block_count();
+    let (meta, geometry) = (ann.meta(), ann.space().geometry());
+    let metric = match meta.metric {
+        Metric::Cosine => "cosine",
+        Metric::L2 => "l2",
+        Metric::InnerProduct => "inner product",
+    };
+    let number = |n: usize| i32::try_from(n).expect("a page's field");
+    NewRecord::new()
+        .column(Some(NewText::from_utf8(metric)))
+        .column(Some(number(geometry.dim())))
+        .column(Some(number(geometry.code_dim())))
+        .column(Some(number(geometry.slots())))
+        .column(Some(i64::from(page_count)))
+        .column(Some(i64::from(page_count) * i64::from(pg_sys::BLCKSZ)))
+        .column(Some(i64::try_from(ann.entry_points().count()).expect("a count")))
+        .column(Some(i64::from(meta.built_rows)))
+        .column(Some(i32::from(FORMAT_VERSION)))
+}
+
+/// Verifies an index page by page and node by node, and, when asked, that every row of the table is in it.
+#[pg_extern(sql = false)]
+fn ann_index_check(index: pg_sys::Oid, heapallindexed: bool) -> NewRecord {
+    // SAFETY: plain question.
+    let in_recovery = unsafe { pg_sys::RecoveryInProgress() };
+    // A standby cannot take a lock that keeps replay away.
+    let lock = if in_recovery { pg_sys::AccessShareLock } else { pg_sys::ShareLock };
+    require_owner(index);
+    let opened = Opened::new(index, lock);
+    let name = opened.index.name();
+    let report = check::check(&opened.pages()).map_err(|error| damage(*opened.index, error)).or_raise();
+    let mut problems: Vec<String> = report.problems.iter().take(LISTED).map(ToString::to_string).collect();
+    let mut count = report.problems.len();
+    let mut indexed: HashSet<HeapTid> = HashSet::with_capacity(report.rows.len());
+    for tid in &report.rows {
+        if !indexed.insert(*tid) {
+            count += 1;
+            problems.push(format!("row ({},{}) is there twice", tid.block, tid.offset));
+        }
+    }
+    if heapallindexed {
+        let missing = missing_rows(&opened, &indexed);
+        count += missing.len();
+        let missing = missing.iter().map(|tid| format!("row ({},{}) is missing", tid.block, tid.offset));
+        problems.extend(missing.take(LISTED));
+    }
+    if count > 0 {
+        problems.truncate(LISTED);
+        Report::new(Code::ERRCODE_INDEX_CORRUPTED, format!("index \"{name}\" is damaged"))
+            .detail(format!("{count} problems, such as: {}.", problems.join("; ")))
+            .hint("REINDEX the index.")
+            .raise();
+    }
+    counts(&report)
+}
+
+fn counts(report: &CheckReport) -> NewRecord {
+    let number = |n: u64| Some(i64::try_from(n).expect("a count"));
+    NewRecord::new()
+        .column(number(report.live))
+        .column(number(report.dead))
+        .column(number(report.free))
+        .column(number(report.rows.len() as u64))
+        .column(number(report.edges))
+        .column(number(report.stale_edges))
+        .column(number(report.unreachable.len() as u64))
+}
+
+/// Rows of the table that have a vector which the index would hold, and are not in it.
+fn missing_rows(opened: &Opened, indexed: &HashSet<HeapTid>) -> Vec<HeapTid> {
+    let ann = cache::open(&opened.pages());
+    let mut missing = Vec::new();
+    opened.as_owner(|table| {
+        table.scan(|vector, tid| {
+            pgrx::check_for_interrupts!();
+            if !indexed.contains(&tid) && !matches!(ann.space().quantize(vector), Ok(None)) {
+                missing.push(tid);
+            }
+        });
+    });
+    missing
+}
+
+fn require_owner(index: pg_sys::Oid) {
+    // SAFETY: looks into the catalogs.
+    let is_owner = unsafe {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        let is_owner = pg_sys::pg_class_ownercheck(index, pg_sys::GetUserId());
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        let is_owner = pg_sys::object_ownercheck(pg_sys::RelationRelationId, index, pg_sys::GetUserId());
+        is_owner
+    };
+    if !is_owner {
+        Report::new(Code::ERRCODE_INSUFFICIENT_PRIVILEGE, "must be owner of the index to check it")
+            .detail("The check locks the table against writers.")
+            .raise();
+    }
+}
+
+/// Share of the true nearest neighbors that the index finds with the settings of the session, over queries
+/// that are rows of the table; a row does not count as its own neighbor. NULL if the table has fewer than
+/// two rows.
+#[pg_extern(sql = false)]
+fn ann_index_recall(index: pg_sys::Oid, k: i32, samples: i32) -> Option<f64> {
+    let bounded = |value: i32, high: usize, what: &str| match usize::try_from(value) {
+        Ok(value) if (1..=high).contains(&value) => value,
+        _ => Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, format!("{what} is out of range"))
+            .detail(format!("{what} is {value}, allowed are 1 to {high}."))
+            .raise(),
+    };
+    let (k, samples) = (bounded(k, 1000, "k"), bounded(samples, 10_000, "samples"));
+    let opened = Opened::new(index, pg_sys::AccessShareLock);
+    require_select(&opened);
+    let metric = opclass::metric(*opened.index);
+    let ann = cache::open(&opened.pages());
+    let queries: Vec<SampleRow> = opened
+        .as_owner(|table| table.sample(ann.space().geometry().dim(), samples))
+        .into_iter()
+        .filter(|row| matches!(ann.space().quantize(&row.vector), Ok(Some(_))))
+        .collect();
+    let mut nearest: Vec<Nearest> = queries.iter().map(|_| Nearest::new(k)).collect();
+    opened.as_owner(|table| {
+        table.scan(|vector, tid| {
+            pgrx::check_for_interrupts!();
+            for (query, nearest) in queries.iter().zip(&mut nearest) {
+                if tid != query.tid && vector.len() == query.vector.len() {
+                    nearest.offer(exact(metric, &query.vector, vector));
+                }
+            }
+        });
+    });
+    let (mut found, mut wanted) = (0, 0);
+    opened.as_owner(|table| {
+        for (query, nearest) in queries.iter().zip(&nearest) {
+            wanted += nearest.distances.len();
+            let mut given = Nearest::new(k);
+            // As the executor does: fetch on while the bound says that a row may be nearer.
+            table.search(&query.vector, |lower_bound, tid, vector| {
+                if given.worst().is_some_and(|worst| lower_bound > worst) {
+                    return false;
+                }
+                if tid != query.tid {
+                    given.offer(exact(metric, &query.vector, vector));
+                }
+                true
+            });
+            let limit = nearest.distances.last().copied().unwrap_or(f64::NEG_INFINITY);
+            found += given.distances.iter().filter(|&&distance| distance <= limit).count();
+        }
+    });
+    #[allow(clippy::cast_precision_loss, reason = "a ratio of small counts")]
+    (wanted > 0).then(|| found as f64 / wanted as f64)
+}
+
+/// The k smallest distances, ascending.
+struct Nearest {
+    k: usize,
+    distances: Vec<f64>,
+}
+
+impl Nearest {
+    fn new(k: usize) -> Self {
+        Self { k, distances: Vec::with_capacity(k + 1) }
+    }
+
+    /// The largest of k; nothing yet with fewer.
+    fn worst(&self) -> Option<f64> {
+        (self.distances.len() == self.k).then(|| self.distances[self.k - 1])
+    }
+
+    fn offer(&mut self, distance: f64) {
+        if self.worst().is_none_or(|worst| distance < worst) && !distance.is_nan() {
+            let at = self.distances.partition_point(|&d| d <= distance);
+            self.distances.insert(at, distance);
+            self.distances.truncate(self.k);
+        }
+    }
+}
+
+/// The distance as the operator computes it.
+fn exact(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
+    match metric {
+        Metric::Cosine => distance::cosine(a, b),
+        Metric::L2 => distance::l2(a, b),
+        Metric::InnerProduct => -distance::inner_product(a, b),
+    }
+}
+
+fn require_select(opened: &Opened) {
+    let select = pg_sys::ACL_SELECT as pg_sys::AclMode;
+    // SAFETY: looks into the catalogs.
+    let result = unsafe { pg_sys::pg_class_aclcheck(opened.heap.oid(), pg_sys::GetUserId(), select) };
+    if result != pg_sys::AclResult::ACLCHECK_OK {
+        Report::new(
+            Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("permission denied for table {}", opened.heap.name()),
+        )
+        .raise();
+    }
+}
+
+/// What scans cost in this session.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity, reason = "the columns of the view")]
+fn ann_scan_counters() -> TableIterator<
+    'static,
+    (
+        name!(index, pg_sys::Oid),
+        name!(scans, i64),
+        name!(rows_fetched, i64),
+        name!(pages_read, i64),
+        name!(exact_distances, i64),
+        name!(estimates, i64),
+        name!(continuations, i64),
+        name!(stale_links, i64),
+        name!(limited_scans, i64),
+    ),
+> {
+    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    TableIterator::new(stats::all().into_iter().map(move |(oid, s)| {
+        (
+            oid,
+            number(s.scans),
+            number(s.rows),
+            number(s.walk.hops + s.walk.stale_links + s.walk.swept_pages),
+            number(s.walk.hops),
+            number(s.walk.estimates),
+            number(s.walk.continuations),
+            number(s.walk.stale_links),
+            number(s.limited),
+        )
+    }))
+}

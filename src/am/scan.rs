@@ -1,0 +1,179 @@
+//! Ordered scans: rows by ascending distance, for as long as the executor asks.
+//!
+//! Each row comes with a lower bound of its distance; the executor computes the true one and holds the row
+//! back until the bounds have passed it, so rows leave the plan node in exact order.
+
+use super::{cache, opclass, options, stats};
+use crate::error::index::{damage, vector as bad_vector};
+use crate::error::{Code, OrRaise, Report};
+use crate::storage::{Mode, Pages, Relation};
+use imgvec_ann::Index;
+use imgvec_ann::graph::search::{Hit, Options, Search};
+use pgrx::datum::IntoDatum;
+use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
+use std::rc::Rc;
+
+/// A scan's state, in the memory context of the scan.
+#[derive(Default)]
+struct Scan {
+    running: Option<Running>,
+}
+
+/// A search under way.
+struct Running {
+    index: Rc<Index>,
+    search: Search,
+    /// `ORDER BY embedding <=> NULL`: every distance is NULL, every row comes, in any order.
+    query_is_null: bool,
+    given: u64,
+    max_rows: Option<u64>,
+}
+
+impl Running {
+    fn start(relation: Relation, query: Option<&[f32]>) -> Self {
+        let index = cache::open(&Pages::new(relation, Mode::Normal));
+        let options = Options { ef: options::ef_search(relation), prefetch: true, ..Options::default() };
+        let nowhere;
+        let vector = match query {
+            Some(vector) => vector,
+            None => {
+                nowhere = vec![0.0; index.space().geometry().dim()];
+                &nowhere
+            }
+        };
+        let search =
+            Search::new(&index, vector, &options).map_err(|error| bad_vector(relation, error)).or_raise();
+        let max_rows = options::max_scan_rows(relation);
+        Self { index, search, query_is_null: query.is_none(), given: 0, max_rows }
+    }
+
+    fn next(&mut self, relation: Relation) -> Option<Hit> {
+        if self.max_rows.is_some_and(|max| self.given >= max) {
+            stats::count_limited(relation);
+            Report::new(Code::ERRCODE_SUCCESSFUL_COMPLETION, format!(
+                "scan of index \"{}\" ended after {} rows",
+                relation.name(),
+                self.given
+            ))
+            .detail("There may be more rows that the query wants.")
+            .hint("Raise imgvec.max_scan_rows, or index the columns of the filter.")
+            .notice();
+            return None;
+        }
+        let pages = Pages::new(relation, Mode::Normal);
+        let hit = self.search.next(&pages, &self.index).map_err(|error| damage(relation, error)).or_raise();
+        self.given += u64::from(hit.is_some());
+        hit
+    }
+}
+
+#[pg_guard]
+pub unsafe extern "C-unwind" fn ambeginscan(
+    index: pg_sys::Relation,
+    keys: std::ffi::c_int,
+    order_bys: std::ffi::c_int,
+) -> pg_sys::IndexScanDesc {
+    let count = usize::try_from(order_bys).expect("a count");
+    // SAFETY: the server's constructor; arrays and state live in the current context, as the scan does.
+    unsafe {
+        let scan = pg_sys::RelationGetIndexScan(index, keys, order_bys);
+        if count > 0 {
+            (*scan).xs_orderbyvals = pg_sys::palloc0(count * size_of::<pg_sys::Datum>()).cast();
+            (*scan).xs_orderbynulls = pg_sys::palloc0(count * size_of::<bool>()).cast();
+        }
+        (*scan).opaque = PgMemoryContexts::CurrentMemoryContext.leak_and_drop_on_delete(Scan::default()).cast();
+        scan
+    }
+}
+
+#[pg_guard]
+pub unsafe extern "C-unwind" fn amrescan(
+    scan: pg_sys::IndexScanDesc,
+    _keys: pg_sys::ScanKey,
+    _key_count: std::ffi::c_int,
+    order_bys: pg_sys::ScanKey,
+    order_by_count: std::ffi::c_int,
+) {
+    // SAFETY: a scan that ambeginscan made; the server passes as many ORDER BY keys as it announced.
+    unsafe {
+        let desc = &mut *scan;
+        let relation = Relation::from_raw(desc.indexRelation);
+        finish(relation, state(desc));
+        if !order_bys.is_null() && order_by_count > 0 {
+            let count = usize::try_from(order_by_count).expect("positive");
+            std::ptr::copy(order_bys, desc.orderByData, count);
+        }
+    }
+}
+
+#[pg_guard]
+pub unsafe extern "C-unwind" fn amgettuple(
+    scan: pg_sys::IndexScanDesc,
+    direction: pg_sys::ScanDirection::Type,
+) -> bool {
+    assert!(direction == pg_sys::ScanDirection::ForwardScanDirection, "ann cannot scan backward");
+    // SAFETY: a scan that ambeginscan made and amrescan gave its keys.
+    unsafe {
+        let desc = &mut *scan;
+        let relation = Relation::from_raw(desc.indexRelation);
+        let order_bys = usize::try_from(desc.numberOfOrderBys).expect("a count");
+        if order_bys == 0 {
+            no_order(relation);
+        }
+        if state(desc).running.is_none() {
+            let key = &*desc.orderByData;
+            let is_null = key.sk_flags & pg_sys::SK_ISNULL as i32 != 0;
+            let query = opclass::vector(key.sk_argument, is_null);
+            stats::count_scan(relation);
+            let running = Running::start(relation, query.as_ref().map(|vector| vector.elements()));
+            state(desc).running = Some(running);
+        }
+        let running = state(desc).running.as_mut().expect("started above");
+        let Some(hit) = running.next(relation) else {
+            return false;
+        };
+        let is_null = running.query_is_null;
+        pgrx::itemptr::item_pointer_set_all(&mut desc.xs_heaptid, hit.tid.block, hit.tid.offset);
+        // A second ORDER BY operator on the vector only decides between equal distances.
+        for i in 0..order_bys {
+            let bound = if i == 0 { hit.lower_bound } else { f64::NEG_INFINITY };
+            *desc.xs_orderbyvals.add(i) = bound.into_datum().expect("a number");
+            *desc.xs_orderbynulls.add(i) = is_null && i == 0;
+        }
+        desc.xs_recheck = false;
+        desc.xs_recheckorderby = true;
+        true
+    }
+}
+
+#[pg_guard]
+pub unsafe extern "C-unwind" fn amendscan(scan: pg_sys::IndexScanDesc) {
+    // SAFETY: a scan that ambeginscan made. The rest of its state goes with the memory context.
+    unsafe {
+        let relation = Relation::from_raw((*scan).indexRelation);
+        finish(relation, state(&mut *scan));
+    }
+}
+
+/// Ends a search and keeps what it cost.
+fn finish(relation: Relation, scan: &mut Scan) {
+    if let Some(running) = scan.running.take() {
+        stats::add(relation, &running.search.stats(), running.given);
+    }
+}
+
+/// # Safety
+/// `desc` is a scan that ambeginscan made.
+unsafe fn state<'a>(desc: &mut pg_sys::IndexScanDescData) -> &'a mut Scan {
+    // SAFETY: ambeginscan put it there; only one callback of a scan runs at a time.
+    unsafe { &mut *desc.opaque.cast::<Scan>() }
+}
+
+fn no_order(index: Relation) -> ! {
+    Report::new(
+        Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+        format!("index \"{}\" cannot be scanned without ORDER BY", index.name()),
+    )
+    .detail("Rows without a vector are not in an ann index.")
+    .raise()
+}

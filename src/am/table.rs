@@ -1,0 +1,214 @@
+//! Reading a table's vectors as its index would see them.
+
+use super::handler::ORDER_STRATEGY;
+use super::insert::{seed, tid};
+use super::opclass;
+use crate::storage::Relation;
+use crate::types::datum::NewVector;
+use imgvec_ann::layout::HeapTid;
+use imgvec_ann::random::SplitMix64;
+use imgvec_ann::space::MAX_NORM;
+use pgrx::pg_sys::errcodes::PgSqlErrorCode;
+use pgrx::{PgTryBuilder, pg_guard, pg_sys};
+use std::ffi::c_void;
+
+/// Places of the table that a sample comes from.
+const SAMPLE_PLACES: u32 = 64;
+/// Pages read at each of them: wide rows are one to a page.
+const SAMPLE_PAGES: u32 = 4;
+
+/// A table, its index, and how the one becomes the other.
+pub struct Table<'a> {
+    heap: Relation<'a>,
+    index: Relation<'a>,
+    info: *mut pg_sys::IndexInfo,
+}
+
+/// A row of a sample.
+pub struct SampleRow {
+    pub tid: HeapTid,
+    pub vector: Vec<f32>,
+}
+
+/// What a scan of the table calls for each row.
+type EachRow<'a> = dyn FnMut(&[f32], HeapTid) + 'a;
+
+impl<'a> Table<'a> {
+    /// # Safety
+    /// `info` describes the index, for as long as the relations are open.
+    pub unsafe fn new(heap: Relation<'a>, index: Relation<'a>, info: *mut pg_sys::IndexInfo) -> Self {
+        Self { heap, index, info }
+    }
+
+    pub fn index(&self) -> Relation<'a> {
+        self.index
+    }
+
+    /// Calls `each` with the vector of every row; rows without one are left out. Answers the number of
+    /// rows, as the server wants to know it. Reports progress.
+    pub fn scan(&self, mut each: impl FnMut(&[f32], HeapTid)) -> f64 {
+        self.scan_pages(0, pg_sys::InvalidBlockNumber, true, &mut each)
+    }
+
+    fn scan_pages(&self, start: u32, count: u32, whole: bool, mut each: &mut EachRow) -> f64 {
+        // SAFETY: open relations; the state outlives the scan.
+        unsafe {
+            pg_sys::table_index_build_range_scan(
+                self.heap.as_raw(),
+                self.index.as_raw(),
+                self.info,
+                whole,
+                false,
+                whole,
+                start,
+                count,
+                Some(row),
+                (&raw mut each).cast(),
+                std::ptr::null_mut(),
+            )
+        }
+    }
+
+    /// Scans the index from `query`, as a plan does: calls `each` with each visible row's lower bound, tid and
+    /// vector, until it says false.
+    pub fn search(&self, query: &[f32], mut each: impl FnMut(f64, HeapTid, &[f32]) -> bool) {
+        let mut key = pg_sys::ScanKeyData {
+            sk_attno: 1,
+            sk_strategy: ORDER_STRATEGY,
+            sk_argument: NewVector::from_slice(query).into_raw(),
+            ..Default::default()
+        };
+        // SAFETY: open relations, an active snapshot; slot, scan and executor state are given back below, or
+        // by the server after an error.
+        unsafe {
+            let state = pg_sys::CreateExecutorState();
+            let slot = pg_sys::table_slot_create(self.heap.as_raw(), std::ptr::null_mut());
+            let context = pg_sys::MakePerTupleExprContext(state);
+            (*context).ecxt_scantuple = slot;
+            let snapshot = pg_sys::GetActiveSnapshot();
+            #[cfg(not(feature = "pg18"))]
+            let scan = pg_sys::index_beginscan(self.heap.as_raw(), self.index.as_raw(), snapshot, 0, 1);
+            #[cfg(feature = "pg18")]
+            let scan = pg_sys::index_beginscan(
+                self.heap.as_raw(),
+                self.index.as_raw(),
+                snapshot,
+                std::ptr::null_mut(),
+                0,
+                1,
+            );
+            pg_sys::index_rescan(scan, std::ptr::null_mut(), 0, &raw mut key, 1);
+            let forward = pg_sys::ScanDirection::ForwardScanDirection;
+            while pg_sys::index_getnext_slot(scan, forward, slot) {
+                let (mut value, mut is_null) = (pg_sys::Datum::null(), true);
+                pg_sys::FormIndexDatum(self.info, slot, state, &raw mut value, &raw mut is_null);
+                let lower_bound = f64::from_bits((*(*scan).xs_orderbyvals).value() as u64);
+                let tid = tid(&raw mut (*slot).tts_tid);
+                let goes_on = opclass::vector(value, is_null)
+                    .is_none_or(|vector| each(lower_bound, tid, vector.elements()));
+                pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
+                if !goes_on {
+                    break;
+                }
+            }
+            pg_sys::index_endscan(scan);
+            pg_sys::ExecDropSingleTupleTableSlot(slot);
+            pg_sys::FreeExecutorState(state);
+            // The expression state was the executor state's.
+            (*self.info).ii_ExpressionsState = std::ptr::null_mut();
+        }
+    }
+
+    /// Up to `count` rows from all over the table. Vectors of other dimensions, or too long for an index,
+    /// are left out: who reads the whole table reports them.
+    pub fn sample(&self, dim: usize, count: usize) -> Vec<SampleRow> {
+        let blocks = self.heap.block_count(pg_sys::ForkNumber::MAIN_FORKNUM);
+        let mut random = SplitMix64::new(seed());
+        let mut rows: Vec<SampleRow> = Vec::new();
+        let mut seen = 0;
+        let mut take = |vector: &[f32], tid| {
+            pgrx::check_for_interrupts!();
+            if vector.len() != dim || vector.iter().any(|x| f64::from(x.abs()) > MAX_NORM) {
+                return;
+            }
+            // Reservoir sampling (Vitter 1985).
+            seen += 1;
+            let place = if rows.len() < count { rows.len() } else { random.below(seen) };
+            if place < count {
+                let row = SampleRow { tid, vector: vector.to_vec() };
+                if place < rows.len() {
+                    rows[place] = row;
+                } else {
+                    rows.push(row);
+                }
+            }
+        };
+        if blocks <= SAMPLE_PLACES * SAMPLE_PAGES {
+            self.scan_pages(0, blocks, false, &mut take);
+        } else {
+            let mut random = SplitMix64::new(seed());
+            for place in 0..SAMPLE_PLACES {
+                let (start, end) = (range_start(blocks, place), range_start(blocks, place + 1));
+                let at = start + u32::try_from(random.below((end - start) as usize)).expect("a block");
+                self.scan_pages(at, SAMPLE_PAGES.min(blocks - at), false, &mut take);
+            }
+        }
+        rows
+    }
+}
+
+fn range_start(blocks: u32, place: u32) -> u32 {
+    let start = u64::from(blocks) * u64::from(place) / u64::from(SAMPLE_PLACES);
+    u32::try_from(start).expect("below the number of blocks")
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn row(
+    _index: pg_sys::Relation,
+    heap_tid: pg_sys::ItemPointer,
+    values: *mut pg_sys::Datum,
+    is_null: *mut bool,
+    is_alive: bool,
+    state: *mut c_void,
+) {
+    // SAFETY: the server passes what Table::scan_pages gave it, one value and a tid.
+    unsafe {
+        let each = &mut *state.cast::<&mut EachRow>();
+        if *is_null {
+            return;
+        }
+        if !is_alive && pgrx::varlena::varatt_is_1b_e((*values).cast_mut_ptr()) {
+            if let Some(vector) = fetch_dead(*values) {
+                each(&vector, tid(heap_tid));
+            }
+        } else if let Some(vector) = opclass::vector(*values, false) {
+            each(vector.elements(), tid(heap_tid));
+        }
+    }
+}
+
+/// The vector of a row that is deleted, but that an old snapshot may still see. Its value lies in the TOAST
+/// table, which is vacuumed by itself and may have lost it already; then nobody can ask for the row.
+///
+/// # Safety
+/// `value` is a vector that is not NULL.
+unsafe fn fetch_dead(value: pg_sys::Datum) -> Option<Vec<f32>> {
+    // SAFETY: a subtransaction gives back what a failed fetch holds; context and owner are put back as the
+    // server's own languages do.
+    unsafe {
+        let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::MemoryContextSwitchTo(context);
+        let vector = PgTryBuilder::new(|| opclass::vector(value, false).map(|vector| vector.elements().to_vec()))
+            .catch_when(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, |_| None)
+            .execute();
+        if vector.is_some() {
+            pg_sys::ReleaseCurrentSubTransaction();
+        } else {
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+        }
+        pg_sys::MemoryContextSwitchTo(context);
+        pg_sys::CurrentResourceOwner = owner;
+        vector
+    }
+}

@@ -1,0 +1,68 @@
+//! Words for the errors of `crates/ann`.
+
+use super::{Code, Report};
+use crate::storage::Relation;
+use imgvec_ann::AccessError;
+use imgvec_ann::layout::{GeometryError, MAX_DIM};
+use imgvec_ann::space::{MAX_NORM, VectorError};
+use std::convert::Infallible;
+
+/// An index that cannot be read or grown.
+pub fn damage(index: Relation, error: AccessError<Infallible>) -> Report {
+    let name = index.name();
+    match error {
+        AccessError::Store(never) => match never {},
+        AccessError::Damaged { block, error } => {
+            Report::new(Code::ERRCODE_INDEX_CORRUPTED, format!("index \"{name}\" is damaged"))
+                .detail(format!("Block {}: {error}.", block.0))
+                .hint("REINDEX the index.")
+        }
+        AccessError::EndlessChain { block } => {
+            Report::new(Code::ERRCODE_INDEX_CORRUPTED, format!("index \"{name}\" is damaged"))
+                .detail(format!("The chain of pages at block {} has no end.", block.0))
+                .hint("REINDEX the index.")
+        }
+        AccessError::Full => {
+            Report::new(Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, format!("index \"{name}\" is full"))
+                .detail("An ann index holds at most 2^32 - 1 different vectors.")
+                .hint("Partition the table, and index the partitions.")
+        }
+    }
+}
+
+/// A vector that an index cannot hold or search for.
+pub fn vector(index: Relation, error: VectorError) -> Report {
+    let name = index.name();
+    match error {
+        VectorError::Dimensions { expected, found } => Report::new(
+            Code::ERRCODE_DATA_EXCEPTION,
+            format!("expected {expected} dimensions, not {found}"),
+        )
+        .detail(format!("Index \"{name}\" holds vectors of {expected} dimensions.")),
+        VectorError::TooLong => Report::new(
+            Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+            format!("vector is too long for index \"{name}\""),
+        )
+        .detail(format!("The norm of a vector may be at most {MAX_NORM:e} with this operator class."))
+        .hint("Normalize the vectors, or use imgvec_cosine_ops."),
+        VectorError::NotFinite => super::vector::not_finite(0),
+    }
+}
+
+/// Dimensions that no index can have.
+pub fn geometry(index: Relation, error: GeometryError, dim: usize) -> Report {
+    let _ = error;
+    Report::new(
+        Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        format!("column cannot have more than {MAX_DIM} dimensions for an ann index"),
+    )
+    .detail(format!("Vectors of index \"{}\" would have {dim} dimensions.", index.name()))
+    .hint("Index fewer dimensions: (subvector(embedding, 1, 2000)::imgvec(2000)).")
+}
+
+/// A column whose type does not tell the number of dimensions.
+pub fn no_dimensions(index: Relation) -> Report {
+    Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, "column does not have dimensions")
+        .detail(format!("Index \"{}\" needs to know the number of dimensions.", index.name()))
+        .hint("Declare the column as imgvec(n), or index the expression ((embedding::imgvec(n))).")
+}

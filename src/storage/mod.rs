@@ -1,0 +1,12 @@
+//! Pages of an index in the server's buffers, changed under its write-ahead log.
+//!
+//! This is the `ann` crate's page store on PostgreSQL; `README.md` beside it tells locks, log records and
+//! what happens on errors. It knows nothing of graphs.
+
+mod pages;
+mod relation;
+mod sink;
+
+pub use pages::{Mode, Pages};
+pub use relation::{Identity, OpenRelation, Relation};
+pub use sink::{Fork, NewPages};

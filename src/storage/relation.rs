@@ -1,0 +1,170 @@
+//! A relation that somebody keeps open, and what the server knows about it.
+
+use pgrx::pg_sys;
+use std::ffi::CStr;
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+/// InvalidSubTransactionId of the server's c.h.
+const NO_SUBTRANSACTION: pg_sys::SubTransactionId = 0;
+
+/// A relation that stays open and locked for `'a`.
+#[derive(Clone, Copy)]
+pub struct Relation<'a> {
+    raw: pg_sys::Relation,
+    open: PhantomData<&'a pg_sys::RelationData>,
+}
+
+/// Names the files of a relation: another after TRUNCATE or REINDEX.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    tablespace: pg_sys::Oid,
+    database: pg_sys::Oid,
+    file: u32,
+}
+
+impl Relation<'_> {
+    /// # Safety
+    /// `raw` is a valid relation that stays open for the chosen lifetime.
+    pub unsafe fn from_raw(raw: pg_sys::Relation) -> Self {
+        assert!(!raw.is_null(), "the server hands over open relations");
+        Self { raw, open: PhantomData }
+    }
+
+    pub fn as_raw(self) -> pg_sys::Relation {
+        self.raw
+    }
+
+    fn data(&self) -> &pg_sys::RelationData {
+        // SAFETY: open for the lifetime of self; the relation cache changes it only while we call the server.
+        unsafe { &*self.raw }
+    }
+
+    fn class(&self) -> &pg_sys::FormData_pg_class {
+        // SAFETY: every relation cache entry has its pg_class row.
+        unsafe { &*self.data().rd_rel }
+    }
+
+    pub fn oid(self) -> pg_sys::Oid {
+        self.data().rd_id
+    }
+
+    pub fn name(self) -> String {
+        // SAFETY: a NameData is NUL-terminated.
+        unsafe { CStr::from_ptr(self.class().relname.data.as_ptr()) }.to_string_lossy().into_owned()
+    }
+
+    pub fn identity(self) -> Identity {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        let identity = {
+            let node = self.data().rd_node;
+            Identity { tablespace: node.spcNode, database: node.dbNode, file: node.relNode.to_u32() }
+        };
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        let identity = {
+            let locator = self.data().rd_locator;
+            Identity { tablespace: locator.spcOid, database: locator.dbOid, file: locator.relNumber.to_u32() }
+        };
+        identity
+    }
+
+    /// Whether no other session can see it: its extension needs no lock.
+    pub fn is_local(self) -> bool {
+        self.data().rd_islocaltemp || self.data().rd_createSubid != NO_SUBTRANSACTION
+    }
+
+    /// Whether changes to it must be logged.
+    pub fn needs_wal(self) -> bool {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        let new_files = self.data().rd_firstRelfilenodeSubid;
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        let new_files = self.data().rd_firstRelfilelocatorSubid;
+        // SAFETY: plain read of a server setting.
+        let logs_everything = unsafe { pg_sys::wal_level } >= pg_sys::WalLevel::WAL_LEVEL_REPLICA as i32;
+        u8::try_from(self.class().relpersistence) == Ok(pg_sys::RELPERSISTENCE_PERMANENT)
+            && (logs_everything
+                || (self.data().rd_createSubid == NO_SUBTRANSACTION
+                    && new_files == NO_SUBTRANSACTION))
+    }
+
+    /// Whether it is an index of an access method.
+    pub fn is_index_of(self, access_method_handler: pg_sys::Oid) -> bool {
+        u8::try_from(self.class().relkind) == Ok(pg_sys::RELKIND_INDEX)
+            && self.data().rd_amhandler == access_method_handler
+    }
+
+    pub fn owner(self) -> pg_sys::Oid {
+        self.class().relowner
+    }
+
+    /// Number of pages of a fork.
+    pub fn block_count(self, fork: pg_sys::ForkNumber::Type) -> u32 {
+        // SAFETY: open relation.
+        unsafe { pg_sys::RelationGetNumberOfBlocksInFork(self.raw, fork) }
+    }
+
+    /// Type modifier of a column, from 0; -1 if none. For an imgvec it is the number of dimensions.
+    pub fn type_modifier(self, column: usize) -> i32 {
+        // SAFETY: an open relation has a descriptor; the column's existence is checked.
+        unsafe {
+            let descriptor = self.data().rd_att;
+            assert!(column < usize::try_from((*descriptor).natts).expect("a count"));
+            #[cfg(not(feature = "pg18"))]
+            let modifier = (*descriptor).attrs.as_slice(column + 1)[column].atttypmod;
+            #[cfg(feature = "pg18")]
+            let modifier = (*pg_sys::TupleDescAttr(descriptor, i32::try_from(column).expect("a column"))).atttypmod;
+            modifier
+        }
+    }
+
+    /// The relation's storage options as the access method parsed them.
+    ///
+    /// # Safety
+    /// `T` is the struct that the access method's option parser fills.
+    pub unsafe fn options<T: Copy>(self) -> Option<T> {
+        // SAFETY: the server keeps the parsed options, a varlena, with the relation.
+        unsafe { self.data().rd_options.cast::<T>().as_ref().copied() }
+    }
+
+    /// Result of an index's support function without arguments of interest.
+    pub fn support_code(self, number: u16) -> i32 {
+        // SAFETY: an open index; its operator class has the function, or the server raises an error. The
+        // function takes one argument that it ignores and returns int4.
+        unsafe {
+            let function = pg_sys::index_getprocinfo(self.raw, 1, number);
+            let code = pg_sys::FunctionCall1Coll(function, pg_sys::InvalidOid, pg_sys::Datum::null());
+            i32::try_from(code.value() as u32 as i32 as i64).expect("a small code")
+        }
+    }
+}
+
+/// A relation that we opened and locked. The lock stays until the end of the transaction.
+pub struct OpenRelation {
+    relation: Relation<'static>,
+}
+
+impl OpenRelation {
+    /// Opens a relation; `None` if it was dropped.
+    pub fn try_open(oid: pg_sys::Oid, lock: pg_sys::LOCKMODE) -> Option<Self> {
+        // SAFETY: opens by oid; a relation that is not there gives NULL.
+        let raw = unsafe { pg_sys::try_relation_open(oid, lock) };
+        // SAFETY: it stays open until drop.
+        (!raw.is_null()).then(|| Self { relation: unsafe { Relation::from_raw(raw) } })
+    }
+}
+
+impl Deref for OpenRelation {
+    type Target = Relation<'static>;
+    fn deref(&self) -> &Self::Target {
+        &self.relation
+    }
+}
+
+impl Drop for OpenRelation {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: opened by us, closed once; an error elsewhere leaves it to the server.
+            unsafe { pg_sys::relation_close(self.relation.raw, pg_sys::NoLock as pg_sys::LOCKMODE) }
+        }
+    }
+}
