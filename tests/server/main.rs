@@ -4,6 +4,7 @@
 #[path = "../cluster/mod.rs"]
 mod cluster;
 
+mod ann;
 mod cancel;
 mod dump;
 mod hostile;

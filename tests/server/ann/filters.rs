@@ -1,0 +1,160 @@
+//! Filters and joins above the index: LIMIT k gives k rows whenever they exist, near ones, in order; a limit of
+//! work says so when it ends a search; and the planner takes the index where that is cheaper.
+
+use std::sync::{Arc, Mutex};
+
+use postgres::{Client, NoTls};
+
+use super::{
+    CREATE_INDEX, DIM, by_index, create_items, explain, ids, is_ordered_by_index, quiet, recall, search,
+};
+use crate::cluster::Cluster;
+use crate::value;
+
+const ROWS: i32 = 20_000;
+
+/// `items` with their index, analyzed, and their id modulo 2 to 1000 as filters with and without an index.
+fn cluster_with_items(name: &str) -> (Cluster, Client) {
+    let cluster = quiet(name).conf("max_parallel_workers_per_gather = 0").start();
+    let mut client = cluster.client();
+    create_items(&mut client, ROWS);
+    client.batch_execute(CREATE_INDEX).unwrap();
+    client
+        .batch_execute(&format!(
+            "CREATE TABLE groups AS SELECT id, id % 10 AS tenth FROM items;
+             ALTER TABLE groups ADD PRIMARY KEY (id);
+             CREATE TABLE wide AS SELECT id, embedding, id % {ROWS} / 50 AS category FROM items;
+             CREATE INDEX ON wide USING ann (embedding imgvec_l2_ops); CREATE INDEX ON wide (category)"
+        ))
+        .unwrap();
+    client.batch_execute("VACUUM ANALYZE").unwrap();
+    (cluster, client)
+}
+
+#[test]
+fn limit_is_filled_under_any_filter() {
+    let (_cluster, mut client) = cluster_with_items("ann-filters");
+    for modulus in [2, 10, 100, 1000] {
+        let source = format!("items WHERE id % {modulus} = 1");
+        let found = recall(&mut client, &source, "<->", DIM, 10, 10);
+        assert!(found >= 0.95, "1 of {modulus} rows: recall {found}");
+    }
+    // Fewer than ten exist: all of them come out.
+    let query = format!("vec(-1, {DIM})");
+    for modulus in [5000, 19_999] {
+        let source = format!("items WHERE id % {modulus} = 1");
+        let found = by_index(&mut client, &search(&source, "<->", &query, 10));
+        assert_eq!(found.len() as i32, (ROWS - 1) / modulus + 1, "{source}");
+    }
+    assert!(by_index(&mut client, &search("items WHERE id < 0", "<->", &query, 10)).is_empty());
+
+    // A filter by distance takes the near rows only; one that excludes them must walk past them.
+    let far = format!("items WHERE embedding <-> {query} > 2.5");
+    let found = by_index(&mut client, &search(&far, "<->", &query, 10));
+    assert_eq!(found.len(), 10);
+    assert!(found.iter().all(|row| row.get::<_, f64>(1) > 2.5));
+}
+
+#[test]
+fn limit_is_filled_above_a_join() {
+    let (_cluster, mut client) = cluster_with_items("ann-joins");
+    client.batch_execute("SET enable_hashjoin = off; SET enable_mergejoin = off").unwrap();
+    let source = "(SELECT id, embedding FROM items JOIN groups USING (id) WHERE tenth = 3) AS joined";
+    let found = recall(&mut client, source, "<->", DIM, 10, 10);
+    assert!(found >= 0.95, "join: recall {found}");
+    let source = "items WHERE EXISTS (SELECT FROM groups WHERE groups.id = items.id AND tenth = 3)";
+    let found = recall(&mut client, source, "<->", DIM, 10, 10);
+    assert!(found >= 0.95, "semijoin: recall {found}");
+    let source = "items WHERE NOT EXISTS (SELECT FROM groups WHERE groups.id = items.id AND tenth <> 3)";
+    let found = recall(&mut client, source, "<->", DIM, 10, 10);
+    assert!(found >= 0.95, "antijoin: recall {found}");
+}
+
+#[test]
+fn the_planner_takes_the_index_where_it_is_cheaper() {
+    let (_cluster, mut client) = cluster_with_items("ann-planner");
+    let query = value::<String>(&mut client, &format!("SELECT quote_literal(vec(-1, {DIM})::text)"));
+    let mut uses_index = |source: &str| {
+        let plan =
+            explain(&mut client, &format!("SELECT id FROM {source} ORDER BY embedding <-> {query} LIMIT 10"));
+        is_ordered_by_index(&plan)
+    };
+    assert!(uses_index("items"));
+    assert!(uses_index("wide"));
+    assert!(uses_index("wide WHERE category < 200"), "half of the rows");
+    assert!(!uses_index("wide WHERE category = 7"), "50 rows, which a b-tree finds");
+    assert!(!uses_index("wide WHERE id = 7"), "one row that nothing finds");
+    assert!(!uses_index("items WHERE id BETWEEN 100 AND 149"), "50 rows of the primary key");
+
+    // Without a limit all rows are wanted, and sorting them is cheaper than walking to each.
+    let plan = explain(&mut client, &format!("SELECT id FROM items ORDER BY embedding <-> {query}"));
+    assert!(!is_ordered_by_index(&plan), "{plan:#?}");
+    // Another operator than the index answers, another direction, no order.
+    for order in ["embedding <=> $1", "embedding <-> $1 DESC", "1 + (embedding <-> $1)"] {
+        let order = order.replace("$1", &query);
+        let plan = explain(&mut client, &format!("SELECT id FROM items ORDER BY {order} LIMIT 10"));
+        assert!(!is_ordered_by_index(&plan), "{order}: {plan:#?}");
+    }
+}
+
+#[test]
+fn an_estimate_is_a_fair_guess() {
+    let (_cluster, mut client) = cluster_with_items("ann-costs");
+    let mut cost = |limit: usize| {
+        let statement = format!("EXPLAIN {}", search("items", "<->", &format!("vec(-1, {DIM})"), limit));
+        let line: String = client.query(&statement, &[]).unwrap()[0].get(0);
+        let costs = line.split("cost=").nth(1).unwrap().split(' ').next().unwrap();
+        costs.split("..").nth(1).unwrap().parse::<f64>().unwrap()
+    };
+    let (one, ten, thousand) = (cost(1), cost(10), cost(1000));
+    assert!(one > 0.0 && one <= ten && ten < thousand, "{one}, {ten}, {thousand}");
+}
+
+#[test]
+fn a_limit_of_work_is_announced() {
+    let (cluster, _) = cluster_with_items("ann-limit");
+    let notices = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&notices);
+    let mut config = cluster.config();
+    config.notice_callback(move |notice| heard.lock().unwrap().push(notice.message().to_owned()));
+    let mut client = config.connect(NoTls).unwrap();
+    let query = format!("vec(-1, {DIM})");
+    let rare = search("items WHERE id % 5000 = 1", "<->", &query, 4);
+    let mut rows_and_notices = |setting: &str, search: &str| {
+        client.batch_execute(setting).unwrap();
+        let count = by_index(&mut client, search).len();
+        (count, std::mem::take(&mut *notices.lock().unwrap()))
+    };
+
+    let (count, heard) = rows_and_notices("SET imgvec.max_scan_rows = 200", &rare);
+    assert!(count < 4, "{count} rows of 200 visited");
+    assert_eq!(heard.len(), 1, "{heard:?}");
+    assert!(heard[0].contains("200"), "{heard:?}");
+    // A search that ends by itself says nothing; nor does one that may take as long as it needs.
+    let near = search("items", "<->", &query, 10);
+    assert_eq!(rows_and_notices("SET imgvec.max_scan_rows = 200", &near), (10, vec![]));
+    assert_eq!(rows_and_notices("SET imgvec.max_scan_rows = 0", &rare), (4, vec![]));
+    // The index may have a limit of its own, which a setting of the session overrides.
+    let (count, heard) = rows_and_notices(
+        "RESET imgvec.max_scan_rows; ALTER INDEX items_embedding SET (max_scan_rows = 300)",
+        &rare,
+    );
+    assert!(count < 4 && heard.len() == 1 && heard[0].contains("300"), "{count} rows, {heard:?}");
+    let (count, _) = rows_and_notices("SET imgvec.max_scan_rows = 1000000", &rare);
+    assert_eq!(count, 4);
+    assert_eq!(ids(&by_index(&mut client, &rare)).len(), 4);
+}
+
+#[test]
+fn a_larger_beam_finds_more() {
+    let (_cluster, mut client) = cluster_with_items("ann-beam");
+    let mut found = |setting: &str| {
+        client.batch_execute(setting).unwrap();
+        recall(&mut client, "items", "<->", DIM, 40, 40)
+    };
+    let default = found("RESET imgvec.ef_search");
+    let wide = found("SET imgvec.ef_search = 400");
+    let of_index = found("SET imgvec.ef_search = 0; ALTER INDEX items_embedding SET (ef_search = 400)");
+    assert!(default >= 0.95 && wide >= default && wide >= 0.995, "default {default}, 400: {wide}");
+    assert!((wide - of_index).abs() < 1e-9, "by setting {wide}, by index {of_index}");
+}

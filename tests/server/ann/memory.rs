@@ -1,0 +1,126 @@
+//! Memory of a session stays flat, however many scans or inserts one statement does.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use postgres::Client;
+
+use super::{
+    CREATE_INDEX, DIM, VECTORS, create_items, explain, is_ordered_by_index, number_from_environment, quiet,
+};
+use crate::cluster::{Cluster, Memory};
+use crate::value;
+
+/// An allocator's noise, and what the longer of two statements may need more: less than 100 bytes for each scan.
+const GROWTH_BYTES: u64 = 4 << 20;
+
+/// The most memory a session has while it works.
+fn peak(client: &mut Client, work: impl FnOnce(&mut Client)) -> u64 {
+    let pid = u32::try_from(value::<i32>(client, "SELECT pg_backend_pid()")).unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut peak = 0;
+            while !done.load(Ordering::Relaxed) {
+                peak = peak.max(Memory::of(pid).anonymous);
+                thread::sleep(Duration::from_millis(5));
+            }
+            peak.max(Memory::of(pid).anonymous)
+        });
+        work(client);
+        done.store(true, Ordering::Relaxed);
+        watcher.join().unwrap()
+    })
+}
+
+/// Does little, then much, and compares.
+fn assert_flat(
+    client: &mut Client,
+    what: &str,
+    little: usize,
+    much: usize,
+    work: impl Fn(&mut Client, usize),
+) {
+    work(client, little);
+    let before = peak(client, |client| work(client, little));
+    let after = peak(client, |client| work(client, much));
+    let grown = after.saturating_sub(before);
+    eprintln!("{what}: {before} bytes at {little}, {after} at {much}");
+    assert!(grown < GROWTH_BYTES, "{what}: {before} bytes at {little}, {after} at {much}");
+}
+
+fn cluster_with_items(name: &str) -> (Cluster, Client) {
+    let cluster = quiet(name).start();
+    let mut client = cluster.client();
+    create_items(&mut client, 2000);
+    client.batch_execute(CREATE_INDEX).unwrap();
+    (cluster, client)
+}
+
+#[test]
+fn many_scans_in_one_statement_keep_memory_flat() {
+    let scans = number_from_environment("IMGVEC_RESCANS", 50_000) as usize;
+    let (_cluster, mut client) = cluster_with_items("ann-rescans");
+    client.batch_execute("SET enable_seqscan = off; SET enable_sort = off; SET enable_memoize = off; SET enable_material = off; SET imgvec.ef_search = 40").unwrap();
+    // The inner scan depends on the outer row and ends early: each time a rescan.
+    let nested = |client: &mut Client, count: usize| {
+        let query = format!(
+            "SELECT count(found.id) FROM generate_series(1, {count}) AS number,
+             LATERAL (SELECT id FROM items ORDER BY embedding <-> ARRAY[number % 100, {zeros}]::real[]::imgvec LIMIT 2) AS found",
+            zeros = vec!["0"; DIM as usize - 1].join(", ")
+        );
+        let plan = explain(client, &query);
+        assert!(is_ordered_by_index(&plan), "{plan:#?}");
+        assert_eq!(value::<i64>(client, &query), 2 * count as i64);
+    };
+    assert_flat(&mut client, "rescans", scans / 10, scans, nested);
+
+    // A scan of a statement of its own, begun and left half-way, in a loop on the server.
+    client
+        .batch_execute(&format!(
+            "CREATE FUNCTION search(count integer) RETURNS bigint LANGUAGE plpgsql AS $$
+             DECLARE walk refcursor; found integer; total bigint := 0;
+             BEGIN
+                 FOR number IN 1..count LOOP
+                     OPEN walk FOR SELECT id FROM items ORDER BY embedding <-> vec(number % 50, {DIM});
+                     FETCH walk INTO found; total := total + (found IS NOT NULL)::integer; FETCH walk INTO found;
+                     CLOSE walk;
+                 END LOOP;
+                 RETURN total;
+             END $$"
+        ))
+        .unwrap();
+    let cursors = |client: &mut Client, count: usize| {
+        assert_eq!(value::<i64>(client, &format!("SELECT search({count})")), count as i64);
+    };
+    assert_flat(&mut client, "cursors", scans / 50, scans / 5, cursors);
+}
+
+#[test]
+fn a_long_copy_keeps_memory_flat() {
+    let rows = number_from_environment("IMGVEC_COPY_ROWS", 30_000) as usize;
+    let cluster = quiet("ann-copy").start();
+    let mut client = cluster.client();
+    client
+        .batch_execute(&format!(
+            "{VECTORS}; CREATE TABLE items (id integer, embedding imgvec(8));
+             CREATE INDEX items_embedding ON items USING ann (embedding imgvec_l2_ops)"
+        ))
+        .unwrap();
+    let file = |count: usize| cluster.directory().join(format!("rows-{count}"));
+    for count in [rows / 10, rows] {
+        let file = file(count);
+        let file = file.display();
+        client
+            .batch_execute(&format!("COPY (SELECT i, vec(i + {count}, 8) FROM generate_series(1, {count}) AS i) TO '{file}' (FORMAT binary)"))
+            .unwrap();
+    }
+    let copy = |client: &mut Client, count: usize| {
+        let rows =
+            client.execute(&format!("COPY items FROM '{}' (FORMAT binary)", file(count).display()), &[]);
+        assert_eq!(rows.unwrap(), count as u64);
+    };
+    assert_flat(&mut client, "rows of a copy", rows / 10, rows, copy);
+    assert_eq!(super::check(&mut client, "items_embedding").rows, (rows + rows / 10 * 2) as i64);
+}

@@ -1,0 +1,174 @@
+//! Searches as applications write them: prepared statements, cursors, joins of searches, upserts, merges; each
+//! gives what the same SQL gives without an index.
+
+use postgres::Client;
+use postgres::error::SqlState;
+
+use super::{
+    CREATE_INDEX, DIM, assert_sound, by_index, by_table, create_items, explain, ids, is_ordered_by_index,
+    quiet, search,
+};
+use crate::cluster::Cluster;
+use crate::value;
+
+/// 2,000 items with an index that is used whenever it can be.
+fn cluster_with_items(name: &str) -> (Cluster, Client) {
+    let cluster = quiet(name).start();
+    let mut client = cluster.client();
+    create_items(&mut client, 2000);
+    client.batch_execute(CREATE_INDEX).unwrap();
+    client
+        .batch_execute("SET enable_seqscan = off; SET enable_sort = off; SET enable_bitmapscan = off")
+        .unwrap();
+    (cluster, client)
+}
+
+#[test]
+fn parameters_reach_the_index_in_every_kind_of_plan() {
+    let (_cluster, mut client) = cluster_with_items("ann-parameters");
+    let wide: Vec<f32> = value(&mut client, &format!("SELECT vec(-3, {DIM})::real[]"));
+    let expected = ids(&by_table(&mut client, &search("items", "<->", &format!("vec(-3, {DIM})"), 10)));
+    client.batch_execute("SET enable_seqscan = off; SET enable_sort = off").unwrap();
+    for mode in ["force_custom_plan", "force_generic_plan"] {
+        client.batch_execute(&format!("SET plan_cache_mode = {mode}")).unwrap();
+        let statement = client
+            .prepare("SELECT id FROM items ORDER BY embedding <-> $1::real[]::imgvec LIMIT $2")
+            .unwrap();
+        for limit in [10_i64, 3, 10] {
+            let found = ids(&client.query(&statement, &[&wide, &limit]).unwrap());
+            assert_eq!(found, expected[..limit as usize], "{mode}");
+        }
+        let none: Option<Vec<f32>> = None;
+        assert!(client.query(&statement, &[&none, &5_i64]).unwrap().len() <= 5, "{mode}");
+        let error = client.query(&statement, &[&vec![1_f32; 3], &5_i64]).unwrap_err();
+        assert_eq!(error.code(), Some(&SqlState::DATA_EXCEPTION), "{mode}");
+        assert_eq!(
+            ids(&client.query(&statement, &[&wide, &10_i64]).unwrap()),
+            expected,
+            "{mode}, after an error"
+        );
+    }
+    // A query that is itself the answer of a query, and of a volatile one.
+    let own =
+        "SELECT id FROM items ORDER BY embedding <-> (SELECT embedding FROM items WHERE id = 77) LIMIT 1";
+    assert_eq!(value::<i32>(&mut client, own), 77);
+    let nothing = "SELECT count(*) FROM (SELECT id FROM items ORDER BY embedding <-> (SELECT embedding FROM items WHERE id = -1) LIMIT 5) AS found";
+    assert!(value::<i64>(&mut client, nothing) <= 5);
+}
+
+#[test]
+fn many_searches_in_one_statement_do_not_mix() {
+    let (_cluster, mut client) = cluster_with_items("ann-lateral");
+    let nested = "SELECT q.id, found.id FROM items AS q,
+        LATERAL (SELECT id FROM items ORDER BY embedding <-> q.embedding LIMIT 3) AS found WHERE q.id <= 300";
+    let plan = explain(&mut client, nested);
+    assert!(is_ordered_by_index(&plan), "{plan:#?}");
+    let rows = client.query(nested, &[]).unwrap();
+    assert_eq!(rows.len(), 900);
+    assert!(rows.chunks(3).all(|found| found[0].get::<_, i32>(0) == found[0].get::<_, i32>(1)));
+
+    let two = format!(
+        "(SELECT id FROM items ORDER BY embedding <-> vec(5, {DIM}) LIMIT 1) UNION ALL
+         (SELECT id FROM items ORDER BY embedding <-> vec(6, {DIM}) LIMIT 1) UNION ALL
+         (SELECT id FROM items ORDER BY embedding <-> vec(5, {DIM}) LIMIT 1)"
+    );
+    assert_eq!(ids(&client.query(&two, &[]).unwrap()), [5, 6, 5]);
+    // Two searches that take turns.
+    client
+        .batch_execute(&format!(
+            "BEGIN; DECLARE a CURSOR FOR SELECT id FROM items ORDER BY embedding <-> vec(-1, {DIM});
+             DECLARE b CURSOR FOR SELECT id FROM items ORDER BY embedding <-> vec(-2, {DIM})"
+        ))
+        .unwrap();
+    let mut walked = [Vec::new(), Vec::new()];
+    for _ in 0..30 {
+        walked[0].extend(ids(&client.query("FETCH 5 FROM a", &[]).unwrap()));
+        walked[1].extend(ids(&client.query("FETCH 3 FROM b", &[]).unwrap()));
+    }
+    client.batch_execute("COMMIT").unwrap();
+    for (walked, seed) in walked.iter().zip([-1, -2]) {
+        let alone =
+            by_index(&mut client, &search("items", "<->", &format!("vec({seed}, {DIM})"), walked.len()));
+        assert_eq!(*walked, ids(&alone));
+    }
+}
+
+#[test]
+fn cursors_go_forth_and_back_and_outlive_their_transaction() {
+    let (_cluster, mut client) = cluster_with_items("ann-cursors");
+    let query = format!("SELECT id FROM items ORDER BY embedding <-> vec(-1, {DIM})");
+    let expected = ids(&by_index(&mut client, &format!("{query} LIMIT 50")));
+    client.batch_execute("SET enable_seqscan = off; SET enable_sort = off").unwrap();
+    client.batch_execute(&format!("BEGIN; DECLARE walk SCROLL CURSOR FOR {query}")).unwrap();
+    let mut fetch = |what: &str| ids(&client.query(&format!("FETCH {what} FROM walk"), &[]).unwrap());
+    assert_eq!(fetch("20"), expected[..20]);
+    let back: Vec<i32> = expected[9..19].iter().rev().copied().collect();
+    assert_eq!(fetch("BACKWARD 10"), back);
+    assert_eq!(fetch("ABSOLUTE 1"), expected[..1]);
+    assert_eq!(fetch("FORWARD 49"), expected[1..50]);
+    client.batch_execute("COMMIT").unwrap();
+
+    client
+        .batch_execute(&format!("BEGIN; DECLARE kept CURSOR WITH HOLD FOR {query} LIMIT 50; COMMIT"))
+        .unwrap();
+    client.batch_execute("DELETE FROM items WHERE id % 2 = 0").unwrap();
+    client.batch_execute("VACUUM items").unwrap();
+    assert_eq!(ids(&client.query("FETCH ALL FROM kept", &[]).unwrap()), expected);
+
+    // Open cursors of a transaction that fails, and of a session that leaves, are nobody's problem.
+    client.batch_execute(&format!("BEGIN; DECLARE lost CURSOR FOR {query}; FETCH 5 FROM lost")).unwrap();
+    client.batch_execute("SELECT 1 / 0").unwrap_err();
+    client.batch_execute("ROLLBACK").unwrap();
+    client
+        .batch_execute(&format!(
+            "BEGIN; SAVEPOINT s; DECLARE lost CURSOR FOR {query}; FETCH 5 FROM lost; ROLLBACK TO s; COMMIT"
+        ))
+        .unwrap();
+    assert_sound(&mut client);
+}
+
+#[test]
+fn upserts_merges_and_subtransactions_keep_the_index_true() {
+    let (_cluster, mut client) = cluster_with_items("ann-upsert");
+    client
+        .batch_execute(
+            "INSERT INTO items SELECT i, vec(i + 100000, 16) FROM generate_series(1901, 2100) AS i
+                 ON CONFLICT (id) DO UPDATE SET embedding = excluded.embedding",
+        )
+        .unwrap();
+    client
+        .batch_execute("INSERT INTO items SELECT i, vec(-i, 16) FROM generate_series(1, 100) AS i ON CONFLICT DO NOTHING")
+        .unwrap();
+    let nearest =
+        |seed: i32| format!("SELECT id FROM items ORDER BY embedding <-> vec({seed}, {DIM}) LIMIT 1");
+    assert_eq!(value::<i32>(&mut client, &nearest(101_950)), 1950);
+    assert_eq!(value::<i32>(&mut client, &nearest(102_050)), 2050);
+    assert_eq!(value::<i32>(&mut client, &nearest(50)), 50);
+    assert_eq!(assert_sound(&mut client).rows, 2200);
+    if value::<i32>(&mut client, "SELECT current_setting('server_version_num')::int / 10000") >= 15 {
+        client
+            .batch_execute(
+                "MERGE INTO items USING (SELECT i AS id FROM generate_series(2001, 2300) AS i) AS given ON items.id = given.id
+                     WHEN MATCHED AND given.id % 2 = 0 THEN DELETE
+                     WHEN MATCHED THEN UPDATE SET embedding = vec(items.id + 200000, 16)
+                     WHEN NOT MATCHED THEN INSERT (id, embedding) VALUES (given.id, vec(given.id, 16))",
+            )
+            .unwrap();
+        assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM items"), 2250);
+        assert_eq!(value::<i32>(&mut client, &nearest(202_051)), 2051);
+        assert_eq!(value::<i32>(&mut client, &nearest(2222)), 2222);
+        assert_sound(&mut client);
+    }
+    // A transaction sees its own rows, and those of a subtransaction until that is rolled back.
+    client.batch_execute("BEGIN; INSERT INTO items SELECT 9001, vec(9001, 16); SAVEPOINT s").unwrap();
+    client.batch_execute("INSERT INTO items SELECT 9002, vec(9002, 16)").unwrap();
+    assert_eq!(value::<i32>(&mut client, &nearest(9001)), 9001);
+    assert_eq!(value::<i32>(&mut client, &nearest(9002)), 9002);
+    client.batch_execute("ROLLBACK TO s").unwrap();
+    assert_ne!(value::<i32>(&mut client, &nearest(9002)), 9002);
+    client.batch_execute("COMMIT").unwrap();
+    assert_eq!(value::<i32>(&mut client, &nearest(9001)), 9001);
+    client.batch_execute("VACUUM items").unwrap();
+    let rows: i64 = value(&mut client, "SELECT count(*) FROM items");
+    assert_eq!(assert_sound(&mut client).rows, rows);
+}

@@ -1,0 +1,218 @@
+//! What a snapshot sees does not change while others delete, vacuum, reuse and rebuild; and the index never
+//! touches vectors of rows that are gone.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use postgres::Client;
+
+use super::{
+    CREATE_INDEX, DIM, assert_each_row_once, assert_sound, by_index, by_table, check, create_items, ids,
+    insert_items, quiet, recall, script, search,
+};
+use crate::value;
+
+/// Begins a transaction that keeps seeing what is there now.
+fn hold(client: &mut Client) {
+    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM items").unwrap();
+}
+
+#[test]
+fn an_old_snapshot_sees_its_rows_while_others_replace_them() {
+    let cluster = quiet("ann-snapshot").start();
+    let (mut old, mut writer) = (cluster.client(), cluster.client());
+    create_items(&mut writer, 2000);
+    writer.batch_execute(CREATE_INDEX).unwrap();
+    writer.batch_execute("DELETE FROM items WHERE id % 4 = 0").unwrap();
+    hold(&mut old);
+    let query = format!("vec(-1, {DIM})");
+    let before = ids(&by_index(&mut old, &search("items", "<->", &query, 10)));
+    let mut expected = ids(&by_table(&mut old, "SELECT id FROM items"));
+    expected.sort_unstable();
+    assert_eq!(expected.len(), 1500);
+    old.batch_execute(&format!(
+        "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off;
+         DECLARE walk CURSOR FOR SELECT id FROM items ORDER BY embedding <-> vec(-2, {DIM})"
+    ))
+    .unwrap();
+    let mut walked = ids(&old.query("FETCH 200 FROM walk", &[]).unwrap());
+
+    for round in 1..=3 {
+        // What was dead to the snapshot goes and is replaced; what it sees stays, though deleted.
+        script(&mut writer, "DELETE FROM items WHERE id % 4 = 1; VACUUM items");
+        insert_items(&mut writer, round * 10_000, round * 10_000 + 600);
+        writer
+            .batch_execute(&format!(
+                "UPDATE items SET embedding = vec(id + {round} * 1000000, {DIM}) WHERE id % 4 = 2"
+            ))
+            .unwrap();
+        writer.batch_execute("VACUUM items").unwrap();
+        assert_each_row_once(&mut old, "items", "<->", &query);
+        assert_eq!(ids(&by_index(&mut old, &search("items", "<->", &query, 10))), before, "round {round}");
+        let found = recall(&mut old, "items", "<->", DIM, 10, 10);
+        assert!(found >= 0.95, "recall {found} in round {round}");
+        walked.extend(ids(&old.query("FETCH 200 FROM walk", &[]).unwrap()));
+        assert_sound(&mut writer);
+    }
+    walked.extend(ids(&old.query("FETCH ALL FROM walk", &[]).unwrap()));
+    walked.sort_unstable();
+    assert_eq!(walked, expected, "rows of the cursor");
+    old.batch_execute("COMMIT").unwrap();
+    writer.batch_execute("VACUUM items").unwrap();
+    let rows: i64 = value(&mut writer, "SELECT count(*) FROM items");
+    assert_eq!(assert_sound(&mut writer).rows, rows);
+}
+
+#[test]
+fn vectors_out_of_line_are_not_missed_when_their_rows_are_dead() {
+    const WIDE: i32 = 3000;
+    let cluster = quiet("ann-toast").start();
+    let (mut old, mut writer) = (cluster.client(), cluster.client());
+    writer
+        .batch_execute(&format!(
+            "{}; CREATE TABLE items (id integer PRIMARY KEY, embedding imgvec({WIDE}));
+             ALTER TABLE items ALTER COLUMN embedding SET STORAGE EXTERNAL;
+             INSERT INTO items SELECT i, vec(i, {WIDE}) FROM generate_series(1, 300) AS i",
+            super::VECTORS
+        ))
+        .unwrap();
+    writer.batch_execute(CREATE_INDEX).unwrap();
+    let toast: String = value(
+        &mut writer,
+        "SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = 'items'::regclass",
+    );
+    assert!(
+        value::<bool>(&mut writer, &format!("SELECT pg_relation_size('{toast}') > 300 * 8192")),
+        "not out of line"
+    );
+    let query = format!("vec(-1, {WIDE})");
+    assert_each_row_once(&mut writer, "items", "<->", &query);
+
+    hold(&mut old);
+    writer.batch_execute("DELETE FROM items WHERE id % 2 = 0").unwrap();
+    writer.batch_execute(&format!("UPDATE items SET embedding = vec(-id, {WIDE}) WHERE id % 3 = 0")).unwrap();
+    for statement in
+        ["REINDEX INDEX items_embedding", "VACUUM items", "REINDEX INDEX CONCURRENTLY items_embedding"]
+    {
+        writer.batch_execute(statement).unwrap_or_else(|error| panic!("{statement}: {error:?}"));
+        check(&mut writer, "items_embedding");
+        assert_each_row_once(&mut old, "items", "<->", &query);
+    }
+    old.batch_execute("COMMIT").unwrap();
+    // The vectors go before the rows: whoever still looks at those finds nothing to look at.
+    script(&mut writer, &format!("DELETE FROM items WHERE id % 5 = 0; VACUUM {toast}"));
+    for statement in
+        ["REINDEX INDEX items_embedding", "REINDEX INDEX CONCURRENTLY items_embedding", "VACUUM items"]
+    {
+        writer.batch_execute(statement).unwrap_or_else(|error| panic!("{statement}: {error:?}"));
+        let rows: i64 = value(&mut writer, "SELECT count(*) FROM items");
+        assert!(check(&mut writer, "items_embedding").rows >= rows);
+        assert_each_row_once(&mut writer, "items", "<->", &query);
+    }
+    let found = recall(&mut writer, "items", "<->", WIDE, 5, 10);
+    assert!(found >= 0.95, "recall {found}");
+}
+
+#[test]
+fn rows_whose_vectors_changed_in_place_are_indexed_once() {
+    let cluster = quiet("ann-hot").start();
+    let (mut old, mut writer) = (cluster.client(), cluster.client());
+    create_items(&mut writer, 200);
+    // With room on every page, and no index on the vector yet, updates of it stay within the page.
+    script(&mut writer, "ALTER TABLE items SET (fillfactor = 40); VACUUM FULL items");
+    insert_items(&mut writer, 201, 1000);
+    let query = format!("vec(-1, {DIM})");
+    hold(&mut old);
+    let before = ids(&by_table(&mut old, &search("items", "<->", &query, 10)));
+    writer.batch_execute(&format!("UPDATE items SET embedding = vec(id + 1000000, {DIM})")).unwrap();
+    writer.batch_execute(CREATE_INDEX).unwrap();
+    // The index has the new vectors only: the old snapshot must not be answered from it.
+    assert!(value::<bool>(
+        &mut writer,
+        "SELECT indcheckxmin FROM pg_index WHERE indexrelid = 'items_embedding'::regclass"
+    ));
+    let now = search("items", "<->", &query, 10);
+    old.batch_execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off").unwrap();
+    assert_eq!(ids(&old.query(&now, &[]).unwrap()), before);
+    old.batch_execute("COMMIT").unwrap();
+    assert_each_row_once(&mut writer, "items", "<->", &query);
+    assert_eq!(check(&mut writer, "items_embedding").rows, 1000);
+
+    // Updates of another column stay within the page also beside the index, and leave it alone.
+    script(&mut writer, "VACUUM items; UPDATE items SET note = 'x' WHERE id % 2 = 0");
+    assert_eq!(check(&mut writer, "items_embedding").rows, 1000);
+    assert_each_row_once(&mut writer, "items", "<->", &query);
+
+    // The same while an index is created beside writers; after a vacuum each row is in it exactly once.
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for session in 0..3 {
+            let (mut client, stop) = (cluster.client(), &stop);
+            scope.spawn(move || {
+                for turn in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let id = (turn * 3 + session) % 1000 + 1;
+                    client
+                        .batch_execute(&format!("UPDATE items SET note = '{turn}' WHERE id = {id}"))
+                        .unwrap();
+                    client
+                        .batch_execute(&format!(
+                            "UPDATE items SET embedding = vec({turn} * 10 + {session}, {DIM}) WHERE id = {id}"
+                        ))
+                        .unwrap();
+                }
+            });
+        }
+        for _ in 0..4 {
+            writer
+                .batch_execute("DROP INDEX items_embedding")
+                .and_then(|()| {
+                    writer.batch_execute(&CREATE_INDEX.replace("CREATE INDEX", "CREATE INDEX CONCURRENTLY"))
+                })
+                .unwrap();
+            writer.batch_execute("REINDEX INDEX CONCURRENTLY items_embedding").unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    writer.batch_execute("VACUUM items").unwrap();
+    assert_eq!(assert_sound(&mut writer).rows, 1000);
+}
+
+#[test]
+fn scans_do_not_reach_behind_a_table_that_vacuum_made_shorter() {
+    let cluster = quiet("ann-truncated").start();
+    let mut writer = cluster.client();
+    create_items(&mut writer, 1000);
+    writer.batch_execute(CREATE_INDEX).unwrap();
+    let stop = AtomicBool::new(false);
+    let (mut shortened, mut scans) = (0, 0);
+    thread::scope(|scope| {
+        let scanner = scope.spawn(|| {
+            let mut client = cluster.client();
+            client.batch_execute("SET enable_seqscan = off; SET enable_sort = off").unwrap();
+            let mut count = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let query =
+                    format!("SELECT id FROM items ORDER BY embedding <-> vec(-{count}, {DIM}) LIMIT 200");
+                let found = ids(&client.query(&query, &[]).unwrap());
+                assert_eq!(found.len(), 200);
+                count += 1;
+            }
+            count
+        });
+        for round in 0..8 {
+            let first = 10_000 + round * 10_000;
+            insert_items(&mut writer, first, first + 1500);
+            let long: i64 = value(&mut writer, "SELECT pg_relation_size('items')");
+            script(&mut writer, "DELETE FROM items WHERE id > 1000; VACUUM items");
+            let short: i64 = value(&mut writer, "SELECT pg_relation_size('items')");
+            shortened += i32::from(short < long);
+        }
+        stop.store(true, Ordering::Relaxed);
+        scans = scanner.join().unwrap();
+    });
+    assert!(shortened > 0 && scans > 8, "shortened {shortened} times beside {scans} scans");
+    assert_eq!(assert_sound(&mut writer).rows, 1000);
+}
