@@ -25,7 +25,7 @@ SELECT count(*), count(DISTINCT id) FROM (SELECT id FROM grid ORDER BY place <->
 SELECT bool_and(distance >= before OR before IS NULL) AS in_order
 FROM (SELECT distance, lag(distance) OVER () AS before
       FROM (SELECT place <-> '[3,4]' AS distance FROM grid ORDER BY place <-> '[3,4]' LIMIT 200) AS scan) AS pairs;
-SELECT id FROM grid WHERE id % 400 = 3 ORDER BY place <-> '[20,20]' LIMIT 20;
+SELECT id FROM grid WHERE id % 400 = 3 ORDER BY place <-> '[20.3,20]' LIMIT 20;
 SELECT q.id, near.id FROM grid q, LATERAL (SELECT id FROM grid g WHERE g.id <> q.id ORDER BY g.place <-> (q.place + '[0.1,0.2]'::imgvec) LIMIT 2) near
 WHERE q.id IN (101, 2020) ORDER BY q.id, near.id;
 BEGIN;
