@@ -4,6 +4,7 @@ pub mod beam;
 pub mod check;
 pub mod edges;
 pub mod insert;
+pub mod order;
 pub mod prune;
 pub mod rows;
 pub mod search;

@@ -21,6 +21,8 @@ pub struct Stats {
     pub stale_links: u64,
     /// Pages read in block order, once the graph had nothing more.
     pub swept_pages: u64,
+    /// Nodes found when rows with larger bounds had been given out; their rows come last.
+    pub late: u64,
 }
 
 /// Most rejected candidates kept before copies of the same node are thrown out.
