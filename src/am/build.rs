@@ -16,6 +16,9 @@ use std::ffi::CStr;
 /// Vectors whose mean becomes the center.
 const SAMPLE_ROWS: usize = 2000;
 
+/// Rows between reports of progress.
+const REPORT_EVERY: u64 = 1000;
+
 /// Phases in `pg_stat_progress_create_index`; the first number is the server's.
 const PHASES: [&CStr; 8] = [
     c"initializing",
@@ -84,7 +87,8 @@ pub unsafe extern "C-unwind" fn ambuild(
     unsafe {
         let table = Table::new(Relation::from_raw(heap), Relation::from_raw(index), info);
         let (heap_rows, index_rows) = build(&table);
-        let result = pg_sys::palloc0(size_of::<pg_sys::IndexBuildResult>()).cast::<pg_sys::IndexBuildResult>();
+        let result =
+            pg_sys::palloc0(size_of::<pg_sys::IndexBuildResult>()).cast::<pg_sys::IndexBuildResult>();
         (*result).heap_tuples = heap_rows;
         #[allow(clippy::cast_precision_loss, reason = "statistics are floats")]
         {
@@ -107,8 +111,11 @@ pub unsafe extern "C-unwind" fn ambuildempty(index: pg_sys::Relation) {
 fn build(table: &Table) -> (f64, u64) {
     let index = table.index();
     if index.block_count(pg_sys::ForkNumber::MAIN_FORKNUM) != 0 {
-        Report::new(Code::ERRCODE_INTERNAL_ERROR, format!("index \"{}\" already contains data", index.name()))
-            .raise();
+        Report::new(
+            Code::ERRCODE_INTERNAL_ERROR,
+            format!("index \"{}\" already contains data", index.name()),
+        )
+        .raise();
     }
     let (metric, geometry) = shape(index);
     report_phase(SAMPLING);
@@ -146,7 +153,15 @@ impl Loading<'_> {
         pgrx::check_for_interrupts!();
         if let Some(builder) = &mut self.state {
             match builder.add(vector, tid).map_err(|error| bad_vector(self.index, error)).or_raise() {
-                Added::Stored => self.rows += 1,
+                Added::Stored => {
+                    self.rows += 1;
+                    if self.rows.is_multiple_of(REPORT_EVERY) {
+                        report(
+                            pg_sys::PROGRESS_CREATEIDX_TUPLES_DONE,
+                            usize::try_from(self.rows).expect("a count"),
+                        );
+                    }
+                }
                 Added::NoDirection => {}
                 Added::Full => {
                     let builder = self.state.take().expect("matched above");

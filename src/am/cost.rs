@@ -40,7 +40,11 @@ pub unsafe extern "C-unwind" fn amcostestimate(
             return;
         }
         let (mut random_page_cost, mut seq_page_cost) = (0.0, 0.0);
-        pg_sys::get_tablespace_page_costs(index.reltablespace, &raw mut random_page_cost, &raw mut seq_page_cost);
+        pg_sys::get_tablespace_page_costs(
+            index.reltablespace,
+            &raw mut random_page_cost,
+            &raw mut seq_page_cost,
+        );
         let hop = random_page_cost * HOP_PAGES + pg_sys::cpu_operator_cost * HOP_OPERATORS;
         let rows = index.tuples.max(1.0);
         let ef = guc::ef_search().unwrap_or(DEFAULT_EF);

@@ -17,7 +17,9 @@ thread_local! {
 
 /// A generator that differs from backend to backend.
 pub fn random() -> SplitMix64 {
-    RANDOM.with_borrow_mut(|random| SplitMix64::new(random.get_or_insert_with(|| SplitMix64::new(seed())).next_u64()))
+    RANDOM.with_borrow_mut(|random| {
+        SplitMix64::new(random.get_or_insert_with(|| SplitMix64::new(seed())).next_u64())
+    })
 }
 
 /// A number that nobody can foresee.

@@ -42,10 +42,11 @@ impl Opened {
             )
             .hint("Name an index that was created with USING ann; each partition has its own.")
             .raise(),
-            (_, None) => {
-                Report::new(Code::ERRCODE_UNDEFINED_OBJECT, format!("index with oid {} does not exist", index.to_u32()))
-                    .raise()
-            }
+            (_, None) => Report::new(
+                Code::ERRCODE_UNDEFINED_OBJECT,
+                format!("index with oid {} does not exist", index.to_u32()),
+            )
+            .raise(),
         }
     }
 

@@ -50,11 +50,10 @@ impl Running {
     fn next(&mut self, relation: Relation) -> Option<Hit> {
         if self.max_rows.is_some_and(|max| self.given >= max) {
             stats::count_limited(relation);
-            Report::new(Code::ERRCODE_SUCCESSFUL_COMPLETION, format!(
-                "scan of index \"{}\" ended after {} rows",
-                relation.name(),
-                self.given
-            ))
+            Report::new(
+                Code::ERRCODE_SUCCESSFUL_COMPLETION,
+                format!("scan of index \"{}\" ended after {} rows", relation.name(), self.given),
+            )
             .detail("There may be more rows that the query wants.")
             .hint("Raise imgvec.max_scan_rows, or index the columns of the filter.")
             .notice();
@@ -81,7 +80,8 @@ pub unsafe extern "C-unwind" fn ambeginscan(
             (*scan).xs_orderbyvals = pg_sys::palloc0(count * size_of::<pg_sys::Datum>()).cast();
             (*scan).xs_orderbynulls = pg_sys::palloc0(count * size_of::<bool>()).cast();
         }
-        (*scan).opaque = PgMemoryContexts::CurrentMemoryContext.leak_and_drop_on_delete(Scan::default()).cast();
+        (*scan).opaque =
+            PgMemoryContexts::CurrentMemoryContext.leak_and_drop_on_delete(Scan::default()).cast();
         scan
     }
 }

@@ -72,9 +72,8 @@ pub fn add(index: Relation, walk: &Stats, rows: u64) {
 
 /// All indexes scanned in this session, by oid.
 pub fn all() -> Vec<(pg_sys::Oid, ScanStats)> {
-    let mut all: Vec<_> = SCANS.with_borrow(|scans| {
-        scans.iter().map(|(&oid, &stats)| (pg_sys::Oid::from(oid), stats)).collect()
-    });
+    let mut all: Vec<_> = SCANS
+        .with_borrow(|scans| scans.iter().map(|(&oid, &stats)| (pg_sys::Oid::from(oid), stats)).collect());
     all.sort_by_key(|(oid, _)| oid.to_u32());
     all
 }

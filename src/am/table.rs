@@ -199,9 +199,10 @@ unsafe fn fetch_dead(value: pg_sys::Datum) -> Option<Vec<f32>> {
         let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::MemoryContextSwitchTo(context);
-        let vector = PgTryBuilder::new(|| opclass::vector(value, false).map(|vector| vector.elements().to_vec()))
-            .catch_when(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, |_| None)
-            .execute();
+        let vector =
+            PgTryBuilder::new(|| opclass::vector(value, false).map(|vector| vector.elements().to_vec()))
+                .catch_when(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, |_| None)
+                .execute();
         if vector.is_some() {
             pg_sys::ReleaseCurrentSubTransaction();
         } else {

@@ -79,7 +79,8 @@ impl Executor for BuildThreads {
                         *left.lock().expect("nobody panics with the lock") -= 1;
                         all_done.notify_one();
                     };
-                    match std::thread::Builder::new().name("imgvec build".into()).spawn_scoped(scope, worker) {
+                    match std::thread::Builder::new().name("imgvec build".into()).spawn_scoped(scope, worker)
+                    {
                         Ok(_) => _ = started.fetch_add(1, Ordering::Relaxed),
                         Err(_) => *left.lock().expect("nobody panics with the lock") -= 1,
                     }

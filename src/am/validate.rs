@@ -14,10 +14,8 @@ unsafe extern "C" {
 pub unsafe extern "C-unwind" fn amvalidate(opclass: pg_sys::Oid) -> bool {
     // SAFETY: reads the catalogs by oid; every reference is released.
     unsafe {
-        let tuple = pg_sys::SearchSysCache1(
-            pg_sys::SysCacheIdentifier::CLAOID as i32,
-            pg_sys::Datum::from(opclass),
-        );
+        let tuple =
+            pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::CLAOID as i32, pg_sys::Datum::from(opclass));
         if tuple.is_null() {
             Report::new(Code::ERRCODE_UNDEFINED_OBJECT, "operator class does not exist").raise();
         }
@@ -89,7 +87,9 @@ unsafe fn functions(family: pg_sys::Oid, input: pg_sys::Oid) -> Vec<String> {
             } else if pg_sys::get_func_rettype(function.amproc) != pg_sys::INT4OID
                 || pg_sys::get_func_nargs(function.amproc) != 1
             {
-                findings.push(format!("has function {number} with another signature than (internal) returns integer"));
+                findings.push(format!(
+                    "has function {number} with another signature than (internal) returns integer"
+                ));
             }
             found |= function.amproclefttype == input && function.amprocrighttype == input;
         });

@@ -34,11 +34,10 @@ pub fn damage(index: Relation, error: AccessError<Infallible>) -> Report {
 pub fn vector(index: Relation, error: VectorError) -> Report {
     let name = index.name();
     match error {
-        VectorError::Dimensions { expected, found } => Report::new(
-            Code::ERRCODE_DATA_EXCEPTION,
-            format!("expected {expected} dimensions, not {found}"),
-        )
-        .detail(format!("Index \"{name}\" holds vectors of {expected} dimensions.")),
+        VectorError::Dimensions { expected, found } => {
+            Report::new(Code::ERRCODE_DATA_EXCEPTION, format!("expected {expected} dimensions, not {found}"))
+                .detail(format!("Index \"{name}\" holds vectors of {expected} dimensions."))
+        }
         VectorError::TooLong => Report::new(
             Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
             format!("vector is too long for index \"{name}\""),

@@ -83,8 +83,7 @@ impl Relation<'_> {
         let logs_everything = unsafe { pg_sys::wal_level } >= pg_sys::WalLevel::WAL_LEVEL_REPLICA as i32;
         u8::try_from(self.class().relpersistence) == Ok(pg_sys::RELPERSISTENCE_PERMANENT)
             && (logs_everything
-                || (self.data().rd_createSubid == NO_SUBTRANSACTION
-                    && new_files == NO_SUBTRANSACTION))
+                || (self.data().rd_createSubid == NO_SUBTRANSACTION && new_files == NO_SUBTRANSACTION))
     }
 
     /// Whether it is an index of an access method.
@@ -112,7 +111,8 @@ impl Relation<'_> {
             #[cfg(not(feature = "pg18"))]
             let modifier = (*descriptor).attrs.as_slice(column + 1)[column].atttypmod;
             #[cfg(feature = "pg18")]
-            let modifier = (*pg_sys::TupleDescAttr(descriptor, i32::try_from(column).expect("a column"))).atttypmod;
+            let modifier =
+                (*pg_sys::TupleDescAttr(descriptor, i32::try_from(column).expect("a column"))).atttypmod;
             modifier
         }
     }

@@ -14,7 +14,7 @@ pub const MIN_EF: usize = 10;
 /// Beam width unless told otherwise: recall@10 beyond .95 on all sets of the benchmark, cross-modal queries
 /// included, which 80 misses.
 pub const DEFAULT_EF: usize = 160;
-/// Rows that the first beam may give out however narrow it is, up to a third of it: LIMIT 10 and its rechecks.
+/// Rows that the first beam may give out however narrow it is, up to half of it: LIMIT 10 and its rechecks.
 const FIRST_ROWS: usize = 20;
 
 /// How many rows a beam of some width gives out before it is widened. What is found later than its place in
@@ -154,7 +154,7 @@ impl Search {
             // Late nodes rank before the next row as well.
             let rank = self.given + self.order.late();
             let width = self.walk.width();
-            let first = if self.walk.stats.continuations == 0 { FIRST_ROWS.min(width / 3) } else { 0 };
+            let first = if self.walk.stats.continuations == 0 { FIRST_ROWS.min(width / 2) } else { 0 };
             if !self.order.is_empty() && rank < reach(width).max(first) {
                 return Ok(());
             }

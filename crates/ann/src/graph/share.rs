@@ -35,17 +35,16 @@ pub fn add_row<S: PageStore>(
         if seen.state != State::Live || seen.generation != generation {
             return Ok(false);
         }
-        let head = CellId(seen.tids);
-        let with_room = seen.tids != 0 && {
-            let page = store.read(head.block()).map_err(AccessError::Store)?;
-            tids::check(&page).map_err(damaged(head.block()))?;
-            empty_place(&tids::get(&page, head.place())).is_some()
-        };
+        let room = room_in_chain(store, id, &seen)?;
+        let with_room = room.is_some();
         let meta = if seen.tid.is_valid() && !with_room { Some(read_meta(store)?) } else { None };
 
         let mut change = store.change().map_err(AccessError::Store)?;
         let free_page = meta.as_ref().map(|m| BlockNumber(m.tids_free)).filter(|b| b.0 != 0);
-        let cell_page = if with_room && seen.tid.is_valid() { Some(head.block()) } else { free_page };
+        let cell_page = match room {
+            Some(cell) if seen.tid.is_valid() => Some(cell.block()),
+            _ => free_page,
+        };
         let zero = meta.is_some().then_some(BlockNumber(0));
         let mut blocks: Vec<BlockNumber> = zero.into_iter().chain(cell_page).chain([block]).collect();
         blocks.sort_unstable();
@@ -62,12 +61,13 @@ pub fn add_row<S: PageStore>(
             Header { version: header.version.wrapping_add(1), error: header.error.max(error), ..header };
         if !header.tid.is_valid() {
             changed.tid = tid;
-        } else if with_room {
-            let page = change.page(head.block()).map_err(AccessError::Store)?;
-            let mut cell = tids::get(page, head.place());
-            let Some(place) = empty_place(&cell) else { continue };
+        } else if let Some(at) = room {
+            let page = change.page(at.block()).map_err(AccessError::Store)?;
+            let mut cell = tids::get(page, at.place());
+            // The node did not change, so its chain did not; vacuum may only have emptied more places.
+            let Some(place) = empty_place(&cell).filter(|_| owns(id, &header, &cell)) else { continue };
             cell.tids[place] = tid;
-            tids::set(page, head.place(), &cell);
+            tids::set(page, at.place(), &cell);
         } else {
             let Some(cell) = new_cell(&mut change, free_page, id, &header, tid)? else { continue };
             changed.tids = cell.0;
@@ -77,6 +77,42 @@ pub fn add_row<S: PageStore>(
         change.commit().map_err(AccessError::Store)?;
         return Ok(true);
     }
+}
+
+/// Cells of a chain that are looked at for an empty place. Rows of a much copied vector come and go; without
+/// a look beyond the head its chain would grow for ever.
+const CELLS_TRIED: usize = 64;
+
+/// A cell of the node's chain with an empty place, among the first ones.
+fn room_in_chain<S: PageStore>(
+    store: &S,
+    id: NodeId,
+    header: &Header,
+) -> Result<Option<CellId>, AccessError<S::Error>> {
+    let mut next = CellId(header.tids);
+    let mut tried = 0;
+    while next.0 != 0 && tried < CELLS_TRIED {
+        // Neighbors in a chain mostly share a page.
+        let block = next.block();
+        let page = store.read(block).map_err(AccessError::Store)?;
+        tids::check(&page).map_err(damaged(block))?;
+        while next.0 != 0 && next.block() == block && tried < CELLS_TRIED {
+            let cell = tids::get(&page, next.place());
+            if !owns(id, header, &cell) {
+                return Ok(None);
+            }
+            if empty_place(&cell).is_some() {
+                return Ok(Some(next));
+            }
+            next = CellId(cell.next);
+            tried += 1;
+        }
+    }
+    Ok(None)
+}
+
+fn owns(id: NodeId, header: &Header, cell: &Cell) -> bool {
+    cell.owner == id && cell.generation == header.generation
 }
 
 fn empty_place(cell: &Cell) -> Option<usize> {
