@@ -21,7 +21,8 @@ help:
 	@echo 'make build              compile the extension'
 	@echo 'make install            copy it into the server of PG_CONFIG; DESTDIR as usual'
 	@echo 'make installcheck       SQL tests against the running server that PGHOST, PGPORT, PGUSER name'
-	@echo 'make bench              speed and memory of the encoder'
+	@echo 'make bench              speed and memory of the encoder, recall and speed of the index'
+	@echo 'make bench-index        the index alone, beside pgvector where the server has it (benches/chroot.sh)'
 	@echo 'make fuzz [CASES=n]     property tests with many random cases'
 	@echo 'make lint               format, clippy, licences'
 	@echo 'make setup              install what is missing (the others do that by themselves)'
@@ -74,6 +75,13 @@ bench: build target/bench/venv/complete
 	[ -e "$$model/tokenizer.json" ] || target/bench/venv/bin/python benches/clip_b32.py "$$model"; \
 	IMGVEC_STAGE=$$stage IMGVEC_CLIP_B32=$$model IMGVEC_ONNXRUNTIME=$(CURDIR)/target/onnxruntime/libonnxruntime.so \
 		cargo bench --workspace $(FEATURES)
+
+# The index alone. Options: benches/README.md.
+export ROWS SETS COUNT VECTORS PHOTOS HALFVEC HNSW_ROWS
+.PHONY: bench-index
+bench-index: build
+	cargo bench --bench index --no-run $(FEATURES)
+	@set -e; stage=$$(tests/stage.sh); IMGVEC_STAGE=$$stage cargo bench --bench index $(FEATURES)
 
 target/bench/venv/complete:
 	@tests/setup.sh bench
