@@ -34,8 +34,8 @@ pub const ANN: Kind = Kind {
     ty: "imgvec",
     method: "ann",
     effort: "imgvec.ef_search",
-    efforts: &[40, 60, 80, 120, 200, 400, 800],
-    default_effort: 80,
+    efforts: &[10, 20, 40, 80, 120, 160, 240, 400, 800, 1600, 3200],
+    default_effort: 160,
     options: "",
 };
 pub const HNSW: Kind = Kind {
@@ -117,6 +117,10 @@ impl Contestant {
 
     pub fn is_ours(&self) -> bool {
         self.kind.method == ANN.method
+    }
+
+    pub fn reset_effort(&mut self) {
+        self.session.run(&format!("RESET {}", self.kind.effort));
     }
 
     pub fn set_effort(&mut self, effort: u32) {

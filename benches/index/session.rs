@@ -127,10 +127,15 @@ impl Session {
             .collect()
     }
 
-    /// Blocks of an index that this session touched so far, in the buffer pool or not. The statistics of a session are
-    /// published when it is told to (PostgreSQL 15).
+    /// Blocks of an index that this session touched so far, in the buffer pool or not.
     pub fn index_blocks(&mut self, index: &str) -> f64 {
-        self.run("SELECT pg_stat_force_next_flush()");
+        if self.has("SELECT FROM pg_proc WHERE proname = 'pg_stat_force_next_flush'") {
+            self.run("SELECT pg_stat_force_next_flush()");
+        } else {
+            // PostgreSQL 14 publishes what an idle session did twice a second.
+            self.run("SELECT pg_sleep(1)");
+            std::thread::sleep(std::time::Duration::from_secs(1));
+        }
         self.run("SELECT pg_stat_clear_snapshot()");
         self.number(&format!(
             "SELECT idx_blks_hit + idx_blks_read FROM pg_statio_all_indexes WHERE indexrelid = '{index}'::regclass"
