@@ -103,6 +103,12 @@ impl Executor for BuildThreads {
     }
 
     fn cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        // SAFETY: flags of the server that signal handlers set; any thread may look at them. What the backend's
+        // own thread computes between two jobs ends by this alone.
+        let asked = unsafe {
+            std::ptr::read_volatile(&raw const pg_sys::QueryCancelPending) != 0
+                || std::ptr::read_volatile(&raw const pg_sys::ProcDiePending) != 0
+        };
+        asked || self.cancelled.load(Ordering::Relaxed)
     }
 }

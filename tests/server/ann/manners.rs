@@ -192,7 +192,8 @@ fn damage_is_reported_with_its_block_and_repaired_by_reindex() {
         cluster.start();
         client = cluster.client();
         let error = failure(&mut client, "SELECT * FROM ann_index_check('items_embedding')");
-        assert_eq!(error.code().code(), "XX002", "block {block}: {error:?}");
+        // The server itself refuses a page whose header makes no sense, with a code of its own.
+        assert!(["XX001", "XX002"].contains(&error.code().code()), "block {block}: {error:?}");
         let detail = error.detail().unwrap_or_default().to_lowercase();
         assert!(
             detail.contains(&format!("block {block}")) || error.message().contains(&format!("block {block}")),
@@ -207,7 +208,8 @@ fn damage_is_reported_with_its_block_and_repaired_by_reindex() {
             "VACUUM items".to_owned(),
         ] {
             if let Err(error) = client.simple_query(&statement) {
-                assert_eq!(error.code().map(SqlState::code), Some("XX002"), "{statement}: {error:?}");
+                let code = error.code().map(SqlState::code);
+                assert!(matches!(code, Some("XX001" | "XX002")), "{statement}: {error:?}");
             }
         }
         client.batch_execute("REINDEX INDEX items_embedding").unwrap();

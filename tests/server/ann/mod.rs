@@ -129,11 +129,15 @@ fn by_index(client: &mut Client, query: &str) -> Vec<Row> {
 /// Rows of a query whose order no index may give: the truth.
 #[track_caller]
 fn by_table(client: &mut Client, query: &str) -> Vec<Row> {
-    client.batch_execute("SET enable_indexscan = off; SET enable_indexonlyscan = off").unwrap();
+    client.batch_execute("SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_seqscan = on; SET enable_sort = on").unwrap();
     let plan = explain(client, query);
     assert!(!is_ordered_by_index(&plan), "{query}: by the index: {plan:#?}");
     let rows = client.query(query, &[]).unwrap_or_else(|error| panic!("{query}: {error:?}"));
-    client.batch_execute("RESET enable_indexscan; RESET enable_indexonlyscan").unwrap();
+    client
+        .batch_execute(
+            "RESET enable_indexscan; RESET enable_indexonlyscan; RESET enable_seqscan; RESET enable_sort",
+        )
+        .unwrap();
     rows
 }
 

@@ -120,7 +120,7 @@ pub(super) fn build(
 
     progress(Phase::Connect);
     let entries: Vec<u32> = random.sample(n, entry_target(n)).into_iter().map(|i| all[i]).collect();
-    let relinked = connect(set, space, &mut links, &entries, &mut random);
+    let relinked = connect(set, space, &mut links, &entries, &mut random, executor)?;
     Ok((Graph { links, order, entries, relinked }, leaf_count))
 }
 
@@ -245,12 +245,17 @@ fn connect(
     links: &mut [Links],
     entries: &[u32],
     random: &mut SplitMix64,
-) -> u64 {
-    let Some(&root) = entries.first() else { return 0 };
+    executor: &dyn Executor,
+) -> Result<u64, Cancelled> {
+    let Some(&root) = entries.first() else { return Ok(0) };
     let mut relinked = 0;
+    let mut in_degree = vec![0u32; links.len()];
+    for &row in links.iter().flat_map(|from| &from.rows) {
+        in_degree[row as usize] += 1;
+    }
     for _ in 0..CONNECT_ROUNDS {
         let mut reached = vec![false; links.len()];
-        let mut around = visit(links, root, &mut reached);
+        let mut around = visit(links, root, &mut reached, executor)?;
         if around.len() == links.len() {
             break;
         }
@@ -268,15 +273,20 @@ fn connect(
             let Some(parent) = parent else { continue };
             let target = &mut links[parent as usize];
             if target.rows.len() == MAX_DEGREE {
-                target.rows.pop();
+                // Whom others link to as well can be let go; the farthest first.
+                let free = &target.rows[target.protected..];
+                let Some(at) = free.iter().rposition(|&r| in_degree[r as usize] > 1) else { continue };
+                let dropped = target.rows.remove(target.protected + at);
+                in_degree[dropped as usize] -= 1;
             }
             target.rows.insert(target.protected, lost);
             target.protected += 1;
+            in_degree[row] += 1;
             relinked += 1;
-            around.append(&mut visit(links, lost, &mut reached));
+            around.append(&mut visit(links, lost, &mut reached, executor)?);
         }
     }
-    relinked
+    Ok(relinked)
 }
 
 fn has_room(links: &Links) -> bool {
@@ -284,7 +294,12 @@ fn has_room(links: &Links) -> bool {
 }
 
 /// Rows reachable from `start` that were not reached before.
-fn visit(links: &[Links], start: u32, reached: &mut [bool]) -> Vec<u32> {
+fn visit(
+    links: &[Links],
+    start: u32,
+    reached: &mut [bool],
+    executor: &dyn Executor,
+) -> Result<Vec<u32>, Cancelled> {
     reached[start as usize] = true;
     let mut found = vec![start];
     let mut at = 0;
@@ -295,6 +310,9 @@ fn visit(links: &[Links], start: u32, reached: &mut [bool]) -> Vec<u32> {
             }
         }
         at += 1;
+        if at.is_multiple_of(1 << 14) && executor.cancelled() {
+            return Err(Cancelled);
+        }
     }
-    found
+    Ok(found)
 }
