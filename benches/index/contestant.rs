@@ -34,7 +34,8 @@ pub const ANN: Kind = Kind {
     ty: "imgvec",
     method: "ann",
     effort: "imgvec.ef_search",
-    efforts: &[10, 20, 40, 80, 120, 160, 240, 400, 800, 1600, 3200],
+    // Less than k + 30 is no cheaper: the search has to widen.
+    efforts: &[40, 60, 80, 120, 160, 240, 400, 800, 1600, 3200],
     default_effort: 160,
     options: "",
 };

@@ -30,11 +30,15 @@ impl Cost {
     }
 }
 
-/// The cost of `recall`; logarithms of cost are interpolated over those of the missing share. `points` ascend by effort.
+/// The cost of `recall`: between the cheapest point that finds so much and the best of the cheaper ones, interpolating
+/// logarithms of cost over those of the missing share.
 pub fn cost_at(points: &[Point], recall: f64) -> Cost {
-    let Some(at) = points.iter().position(|p| p.recall >= recall) else { return Cost::Never };
-    let after = points[at];
-    let Some(before) = at.checked_sub(1).map(|i| points[i]) else { return Cost::Least(after) };
+    let enough = points.iter().filter(|p| p.recall >= recall);
+    let Some(&after) = enough.min_by(|a, b| a.cpu_ms.total_cmp(&b.cpu_ms)) else { return Cost::Never };
+    let cheaper = points.iter().filter(|p| p.cpu_ms < after.cpu_ms);
+    let Some(&before) = cheaper.max_by(|a, b| a.recall.total_cmp(&b.recall)) else {
+        return Cost::Least(after);
+    };
     // Recall 1 has no logarithm; a tenth of what one query of hundreds can miss stands for it.
     let missing = |recall: f64| (1.0 - recall).max(1e-4).ln();
     let span = missing(before.recall) - missing(after.recall);
