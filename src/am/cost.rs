@@ -18,6 +18,7 @@ const HOP_OPERATORS: f64 = 40.0;
 /// Hops of a search per candidate kept.
 const HOPS_PER_CANDIDATE: f64 = 1.0;
 
+#[allow(clippy::too_many_arguments, reason = "the server's signature")]
 #[pg_guard]
 pub unsafe extern "C-unwind" fn amcostestimate(
     root: *mut pg_sys::PlannerInfo,

@@ -30,6 +30,7 @@ pub fn seed() -> u64 {
     u64::from_le_bytes(bytes)
 }
 
+#[allow(clippy::too_many_arguments, reason = "the server's signature")]
 #[pg_guard]
 pub unsafe extern "C-unwind" fn aminsert(
     index: pg_sys::Relation,

@@ -52,6 +52,7 @@ pub fn define() {
 /// Parses and checks the options of an index.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn amoptions(options: pg_sys::Datum, validate: bool) -> *mut pg_sys::bytea {
+    #[allow(clippy::needless_update, reason = "PostgreSQL 18 has one field more")]
     let entry = |name: &'static std::ffi::CStr, offset: usize| pg_sys::relopt_parse_elt {
         optname: name.as_ptr(),
         opttype: pg_sys::relopt_type::RELOPT_TYPE_INT,

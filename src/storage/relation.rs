@@ -1,5 +1,6 @@
 //! A relation that somebody keeps open, and what the server knows about it.
 
+use pgrx::datum::FromDatum;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 use std::marker::PhantomData;
@@ -133,7 +134,7 @@ impl Relation<'_> {
         unsafe {
             let function = pg_sys::index_getprocinfo(self.raw, 1, number);
             let code = pg_sys::FunctionCall1Coll(function, pg_sys::InvalidOid, pg_sys::Datum::null());
-            i32::try_from(code.value() as u32 as i32 as i64).expect("a small code")
+            i32::from_datum(code, false).expect("not NULL")
         }
     }
 }
