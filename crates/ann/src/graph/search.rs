@@ -11,8 +11,7 @@ use crate::store::PageStore;
 
 /// Narrowest beam.
 pub const MIN_EF: usize = 10;
-/// Beam width unless told otherwise: recall@10 beyond .95 on all sets of the benchmark, cross-modal queries
-/// included, which 80 misses.
+/// Beam width unless told otherwise: recall@10 beyond .95 on the benchmark's sets, but for cross-modal queries.
 pub const DEFAULT_EF: usize = 160;
 /// Rows that the first beam may give out however narrow it is, up to half of it: LIMIT 10 and its rechecks.
 const FIRST_ROWS: usize = 20;
