@@ -1,16 +1,20 @@
 //! Time, memory and phases of a build: `ROWS=1000000 MEMORY_MB=256 cargo bench -p imgvec-ann --bench build`.
 //!
 //! Rows of 512 dimensions in tight clusters are generated while they are added, so that what the process
-//! holds is the build alone; pages are counted and dropped. Times are CPU seconds of all threads, without
-//! the generator's.
+//! holds is the build alone; pages are counted and dropped. What exceeds the memory goes to files in the
+//! directory for temporary files. Times are CPU seconds of all threads, without the generator's.
 
 use imgvec_ann::Metric;
 use imgvec_ann::build::executor::Threads;
+use imgvec_ann::build::spill::{Spill, SpillFile};
 use imgvec_ann::build::{Builder, Parameters};
 use imgvec_ann::layout::{Geometry, HeapTid, Page};
 use imgvec_ann::random::SplitMix64;
 use imgvec_ann::store::PageSink;
 use std::convert::Infallible;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -79,6 +83,31 @@ impl PageSink for Count {
     }
 }
 
+/// Files that have no name any more: they vanish when they are closed.
+struct TemporaryFiles(u32);
+
+impl Spill for TemporaryFiles {
+    fn create(&mut self) -> io::Result<Box<dyn SpillFile>> {
+        self.0 += 1;
+        let path = std::env::temp_dir().join(format!("imgvec-build-{}-{}", std::process::id(), self.0));
+        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        std::fs::remove_file(path)?;
+        Ok(Box::new(TemporaryFile(file)))
+    }
+}
+
+struct TemporaryFile(File);
+
+impl SpillFile for TemporaryFile {
+    fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(bytes, at)
+    }
+
+    fn read_at(&mut self, at: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(bytes, at)
+    }
+}
+
 fn main() {
     let number =
         |name: &str, default: usize| std::env::var(name).map_or(default, |x| x.parse().expect("a number"));
@@ -88,8 +117,9 @@ fn main() {
     let sample: Vec<&[f32]> = sample.iter().map(Vec::as_slice).collect();
     let geometry = Geometry::new(DIM).expect("a fine dimension");
     let parameters = Parameters::default();
-    let mut builder =
+    let builder =
         Builder::new(Metric::Cosine, geometry, 1, &sample, memory, parameters).expect("finite vectors");
+    let mut builder = builder.spill_to(Box::new(TemporaryFiles(0)));
     println!("{n} x {DIM}, limit {} MB; the generator holds {} MB", memory >> 20, peak_mb());
     let (mut adding, mut batch) = (0.0, Vec::new());
     for i in 0..n {
@@ -109,10 +139,15 @@ fn main() {
     let cancel = AtomicBool::new(false);
     let (start, mut sink) = ((Instant::now(), cpu_seconds()), Count::default());
     let mut phase: Option<(String, Instant, f64)> = None;
+    // Phases may come again and again.
+    let mut totals: Vec<(String, f64, f64, usize)> = Vec::new();
     let mut end = |next: Option<String>| {
         if let Some((name, wall, cpu)) = phase.take() {
             let (wall, cpu) = (wall.elapsed().as_secs_f64(), cpu_seconds() - cpu);
-            println!("{name:>10}: {cpu:7.2} s CPU, {wall:7.2} s wall, peak {} MB", peak_mb());
+            match totals.iter_mut().find(|total| total.0 == name) {
+                Some(total) => *total = (name, total.1 + cpu, total.2 + wall, peak_mb()),
+                None => totals.push((name, cpu, wall, peak_mb())),
+            }
         }
         phase = next.map(|name| (name, Instant::now(), cpu_seconds()));
     };
@@ -121,6 +156,9 @@ fn main() {
         .finish(&threads, &mut sink, &mut |phase| end(Some(format!("{phase:?}"))))
         .expect("nothing fails");
     end(None);
+    for (name, cpu, wall, peak) in totals {
+        println!("{name:>10}: {cpu:7.2} s CPU, {wall:7.2} s wall, peak {peak} MB");
+    }
     let (wall, cpu) = (start.0.elapsed().as_secs_f64(), cpu_seconds() - start.1);
     println!("{:>10}: {cpu:7.2} s CPU, {wall:7.2} s wall; {} pages; {report:?}", "finish", sink.0);
 }

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Normal, build, exact, row, search, tid};
 use imgvec_ann::build::executor::Threads;
-use imgvec_ann::build::{Added, BuildError, Builder, Parameters};
+use imgvec_ann::build::{BuildError, Builder, Parameters};
 use imgvec_ann::graph::check::check;
 use imgvec_ann::graph::insert::insert;
 use imgvec_ann::graph::vacuum;
@@ -43,29 +43,20 @@ fn build_insert_delete_and_search_at_any_dimension() {
 }
 
 #[test]
-fn a_full_builder_is_finished_and_the_rest_inserted() {
-    const DIM: usize = 32;
+fn senseless_parameters_still_build() {
     let mut normal = Normal::new(1);
-    let rows: Vec<Vec<f32>> = (0..1500).map(|_| normal.vector(DIM, 1.0)).collect();
-    let geometry = Geometry::new(DIM).unwrap();
-    let sample: Vec<&[f32]> = rows[..100].iter().map(Vec::as_slice).collect();
-    let mut builder =
-        Builder::new(Metric::L2, geometry, 42, &sample, 1 << 20, Parameters::default()).unwrap();
-    let taken = rows
-        .iter()
-        .enumerate()
-        .take_while(|(i, v)| builder.add(v, tid(*i)).unwrap() == Added::Stored)
-        .count();
-    assert!((500..1500).contains(&taken), "1 MB holds {taken} rows");
-    let (cancel, mut store) = (AtomicBool::new(false), MemStore::new());
-    let report = builder.finish(&Threads::new(1, &cancel), &mut store, &mut |_| ()).unwrap();
-    assert_eq!(report.rows, taken as u64);
-    let (mut index, mut random) = (Index::open(&store).unwrap(), SplitMix64::new(1));
-    for (i, vector) in rows.iter().enumerate().skip(taken) {
-        insert(&store, &mut index, vector, tid(i), &mut random).unwrap();
+    let rows: Vec<Vec<f32>> = (0..300).map(|_| normal.vector(8, 1.0)).collect();
+    let (fan_out, alpha) = (vec![0, 1_000_000], f32::NAN);
+    let parameters = Parameters { leaf_rows: 0, fan_out, leaf_nearest: 0, leaf_kept: 0, alpha, seed: 1 };
+    let mut builder = Builder::new(Metric::L2, Geometry::new(8).unwrap(), 1, &[], 0, parameters).unwrap();
+    for (i, row) in rows.iter().enumerate() {
+        builder.add(row, tid(i)).unwrap();
     }
+    assert_eq!(builder.memory_wanted(), None, "1,000 rows are always held");
+    let (cancel, mut store) = (AtomicBool::new(false), MemStore::new());
+    builder.finish(&Threads::new(2, &cancel), &mut store, &mut |_| ()).unwrap();
     let report = check(&store).unwrap();
-    assert_eq!((report.problems, report.unreachable, report.rows.len()), (vec![], vec![], 1500));
+    assert_eq!((report.problems, report.unreachable, report.rows.len()), (vec![], vec![], 300));
 }
 
 #[test]

@@ -30,8 +30,8 @@ impl Lists {
         Self { chunks: (0..rows.div_ceil(CHUNK)).map(|_| chunk()).collect() }
     }
 
-    /// Offers candidates to a row; the nearest [`LIST_LEN`] different ones stay. What stays does not
-    /// depend on the order of offers, except among equal distances.
+    /// Offers candidates to a row, itself not among them; the nearest [`LIST_LEN`] different ones stay. What
+    /// stays does not depend on the order of offers.
     pub fn offer(&self, row: u32, candidates: impl IntoIterator<Item = Key>) {
         let (chunk, place) = (row as usize / CHUNK, row as usize % CHUNK);
         let mut guard = self.chunks[chunk].lock().expect("workers do not panic");
@@ -39,7 +39,7 @@ impl Lists {
         let keys = &mut keys[place * LIST_LEN..(place + 1) * LIST_LEN];
         let mut len = usize::from(lens[place]);
         for key in candidates {
-            if key.id().0 == row || keys[..len].iter().any(|k| k.id() == key.id()) {
+            if keys[..len].iter().any(|k| k.id() == key.id()) {
                 continue;
             }
             if len < LIST_LEN {
@@ -78,8 +78,6 @@ mod tests {
         lists.offer(200, (0..100).rev().map(key));
         lists.offer(200, (0..100).map(key));
         assert_eq!(lists.sorted(200), (0..64).map(key).collect::<Vec<_>>());
-        lists.offer(5, (0..10).map(key));
-        assert_eq!(lists.sorted(5), (0..10).filter(|&i| i != 5).map(key).collect::<Vec<_>>(), "not itself");
         assert!(lists.sorted(6).is_empty());
     }
 }

@@ -4,7 +4,8 @@ use super::candidates::Lists;
 use super::executor::{Cancelled, Executor, map};
 use super::leaf::{self, Scratch};
 use super::partition::partition;
-use super::{Parameters, Phase, RowSet};
+use super::rows::RowSet;
+use super::{Parameters, Phase};
 use crate::graph::beam::Key;
 use crate::graph::prune;
 use crate::layout::{MAX_DEGREE, NodeId};
@@ -12,7 +13,7 @@ use crate::random::SplitMix64;
 use crate::space::Space;
 
 /// Samples that give the long edges, and how many of a sampled row's places each may take.
-const BACKBONE: [(usize, usize); 2] = [(8, 4), (64, 4)];
+pub(super) const BACKBONE: [(usize, usize); 2] = [(8, 4), (64, 4)];
 /// Fewer rows than this need no long edges: their leaves overlap enough.
 const BACKBONE_MIN_ROWS: usize = 64;
 /// Rows that a worker prunes at once.
@@ -24,7 +25,7 @@ pub const MIN_ENTRIES: usize = 1024;
 /// Most entries.
 pub const MAX_ENTRIES: usize = 16_384;
 /// Rounds of linking what is not reachable; the links of one round may cut another row off.
-const CONNECT_ROUNDS: usize = 4;
+pub(super) const CONNECT_ROUNDS: usize = 4;
 
 /// How many entries an index of so many rows has.
 #[must_use]
@@ -47,6 +48,17 @@ pub(super) struct Graph {
     pub relinked: u64,
 }
 
+/// What leaves tell about a set of rows.
+pub(super) struct Explored {
+    /// Leaf by leaf, each row once.
+    pub order: Vec<u32>,
+    /// The rows that each row chose, and those that chose it.
+    pub candidates: Lists,
+    /// Long edges.
+    pub backbone: Vec<Links>,
+    pub leaves: u64,
+}
+
 /// Builds the graph; also tells how many leaves it took.
 pub(super) fn build(
     set: &RowSet,
@@ -57,10 +69,44 @@ pub(super) fn build(
 ) -> Result<(Graph, u64), Cancelled> {
     let n = set.len();
     let mut random = SplitMix64::new(parameters.seed);
-    let all: Vec<u32> = (0..u32::try_from(n).expect("memory ends before")).collect();
+    let Explored { order, candidates, backbone, leaves } =
+        explore(set, space, parameters, &BACKBONE, &mut random, executor, progress)?;
+    let kept =
+        prune_all(set, space, &|row| candidates.sorted(number(row)), &backbone, parameters, true, executor)?;
+    drop(candidates);
+    let mut links: Vec<Links> = backbone
+        .into_iter()
+        .zip(kept)
+        .map(|(mut links, keys)| {
+            links.rows.extend(keys.iter().map(|key| key.id().0));
+            links
+        })
+        .collect();
 
+    progress(Phase::Connect);
+    let entries: Vec<u32> = random.sample(n, entry_target(n)).into_iter().map(number).collect();
+    let relinked = connect(set, space, &mut links, &entries, &mut random, executor)?;
+    Ok((Graph { links, order, entries, relinked }, leaves))
+}
+
+fn number(i: usize) -> u32 {
+    u32::try_from(i).expect("memory ends before")
+}
+
+/// Finds each row's candidates, and long edges on samples of the rows.
+pub(super) fn explore(
+    set: &RowSet,
+    space: &Space,
+    parameters: &Parameters,
+    backbone_levels: &[(usize, usize)],
+    random: &mut SplitMix64,
+    executor: &dyn Executor,
+    progress: &mut dyn FnMut(Phase),
+) -> Result<Explored, Cancelled> {
+    let n = set.len();
     progress(Phase::Partition);
-    let leaves = partition(set, all.clone(), parameters, space.kernels, &mut random, executor)?;
+    let all: Vec<u32> = (0..n).map(number).collect();
+    let leaves = partition(set, all, parameters, space.kernels, random, executor)?;
     let mut leaf_count = leaves.len() as u64;
     let mut placed = vec![false; n];
     let order: Vec<u32> = leaves
@@ -76,21 +122,19 @@ pub(super) fn build(
     drop(leaves);
 
     let mut backbone = vec![Links::default(); n];
-    for (one_in, places) in BACKBONE {
-        let mut sample: Vec<u32> = random.sample(n, n / one_in).into_iter().map(|i| all[i]).collect();
+    for &(one_in, places) in backbone_levels {
+        let mut sample: Vec<u32> = random.sample(n, n / one_in).into_iter().map(number).collect();
         if n < BACKBONE_MIN_ROWS || sample.len() < 2 {
             continue;
         }
         sample.sort_unstable();
-        let leaves = partition(set, sample.clone(), parameters, space.kernels, &mut random, executor)?;
-        leaf_count += leaves.len() as u64;
-        let lists = Lists::new(n);
-        fill(set, space, &leaves, parameters, places, &lists, executor)?;
-        add_long_edges(set, space, &sample, &lists, places, parameters, &mut backbone, executor)?;
+        leaf_count +=
+            add_long_edges(set, space, &sample, places, parameters, &mut backbone, random, executor)?;
     }
 
     progress(Phase::Prune);
-    let forward = prune_all(set, space, &candidates, &backbone, parameters, false, executor)?;
+    let forward =
+        prune_all(set, space, &|row| candidates.sorted(number(row)), &backbone, parameters, false, executor)?;
     drop(candidates);
     let both = Lists::new(n);
     map(
@@ -100,28 +144,13 @@ pub(super) fn build(
         |(), chunk| {
             for row in chunk * CHUNK..n.min((chunk + 1) * CHUNK) {
                 for &key in &forward[row] {
-                    both.offer(all[row], [key]);
-                    both.offer(key.id().0, [Key::new(key.score(), NodeId(all[row]))]);
+                    both.offer(number(row), [key]);
+                    both.offer(key.id().0, [Key::new(key.score(), NodeId(number(row)))]);
                 }
             }
         },
     )?;
-    drop(forward);
-    let kept = prune_all(set, space, &both, &backbone, parameters, true, executor)?;
-    drop(both);
-    let mut links: Vec<Links> = backbone
-        .into_iter()
-        .zip(kept)
-        .map(|(mut links, keys)| {
-            links.rows.extend(keys.iter().map(|key| key.id().0));
-            links
-        })
-        .collect();
-
-    progress(Phase::Connect);
-    let entries: Vec<u32> = random.sample(n, entry_target(n)).into_iter().map(|i| all[i]).collect();
-    let relinked = connect(set, space, &mut links, &entries, &mut random, executor)?;
-    Ok((Graph { links, order, entries, relinked }, leaf_count))
+    Ok(Explored { order, candidates: both, backbone, leaves: leaf_count })
 }
 
 /// Runs all leaves into candidate lists.
@@ -148,17 +177,21 @@ fn between(set: &RowSet, space: &Space, a: u32, b: u32) -> f32 {
 }
 
 /// Gives each sampled row its best `places` edges within the sample, and as many back as there is room.
+/// Tells how many leaves it took.
 #[allow(clippy::too_many_arguments, reason = "one phase of the build over shared inputs")]
-fn add_long_edges(
+pub(super) fn add_long_edges(
     set: &RowSet,
     space: &Space,
     sample: &[u32],
-    lists: &Lists,
     places: usize,
     parameters: &Parameters,
     backbone: &mut [Links],
+    random: &mut SplitMix64,
     executor: &dyn Executor,
-) -> Result<(), Cancelled> {
+) -> Result<u64, Cancelled> {
+    let leaves = partition(set, sample.to_vec(), parameters, space.kernels, random, executor)?;
+    let lists = Lists::new(set.len());
+    fill(set, space, &leaves, parameters, places, &lists, executor)?;
     let chosen = map(
         executor,
         sample.len().div_ceil(CHUNK),
@@ -202,20 +235,21 @@ fn add_long_edges(
             add(row, other, limit);
         }
     }
-    Ok(())
+    Ok(leaves.len() as u64)
 }
 
-/// Prunes every row's candidates to the places that the backbone leaves.
-fn prune_all(
+/// Prunes the candidates of the rows that have a backbone to the places that it leaves. Candidates and backbone
+/// name rows of `set`.
+pub(super) fn prune_all(
     set: &RowSet,
     space: &Space,
-    lists: &Lists,
+    candidates: &(impl Fn(usize) -> Vec<Key> + Sync),
     backbone: &[Links],
     parameters: &Parameters,
     fill: bool,
     executor: &dyn Executor,
 ) -> Result<Vec<Vec<Key>>, Cancelled> {
-    let n = set.len();
+    let n = backbone.len();
     let chunks = map(
         executor,
         n.div_ceil(CHUNK),
@@ -223,7 +257,7 @@ fn prune_all(
         |(), chunk| {
             let prune = |row: usize| {
                 let fixed = &backbone[row].rows;
-                let mut keys = lists.sorted(u32::try_from(row).expect("row numbers fit"));
+                let mut keys = candidates(row);
                 keys.retain(|key| !fixed.contains(&key.id().0));
                 let distances: Vec<f32> = keys.iter().map(|key| key.score()).collect();
                 let kept =
@@ -268,19 +302,16 @@ fn connect(
             let sample = random.sample(around.len(), 1000);
             let near = links[row].rows.iter().copied().filter(|&r| reached[r as usize]);
             let parent =
-                near.chain(sample.into_iter().map(|i| around[i])).filter(|&r| has_room(&links[r as usize]));
+                near.chain(sample.into_iter().map(|i| around[i])).filter(|&r| links[r as usize].has_room());
             let parent = parent.min_by_key(|&r| Key::new(between(set, space, lost, r), NodeId(r)));
             let Some(parent) = parent else { continue };
-            let target = &mut links[parent as usize];
-            if target.rows.len() == MAX_DEGREE {
-                // Whom others link to as well can be let go; the farthest first.
-                let free = &target.rows[target.protected..];
-                let Some(at) = free.iter().rposition(|&r| in_degree[r as usize] > 1) else { continue };
-                let dropped = target.rows.remove(target.protected + at);
+            let (adopted, dropped) = links[parent as usize].adopt(lost, |r| in_degree[r as usize] > 1);
+            if let Some(dropped) = dropped {
                 in_degree[dropped as usize] -= 1;
             }
-            target.rows.insert(target.protected, lost);
-            target.protected += 1;
+            if !adopted {
+                continue;
+            }
             in_degree[row] += 1;
             relinked += 1;
             around.append(&mut visit(links, lost, &mut reached, executor)?);
@@ -289,8 +320,25 @@ fn connect(
     Ok(relinked)
 }
 
-fn has_room(links: &Links) -> bool {
-    links.protected < MAX_DEGREE / 2
+impl Links {
+    /// Whether another protected edge may come.
+    pub fn has_room(&self) -> bool {
+        self.protected < MAX_DEGREE / 2
+    }
+
+    /// Adds a protected edge to a row that nothing leads to, in place of the farthest edge that can be let go
+    /// because others lead to the same row. Answers whether there was room, and what was dropped.
+    pub fn adopt(&mut self, lost: u32, others_lead_to: impl Fn(u32) -> bool) -> (bool, Option<u32>) {
+        let mut dropped = None;
+        if self.rows.len() == MAX_DEGREE {
+            let free = &self.rows[self.protected..];
+            let Some(at) = free.iter().rposition(|&r| others_lead_to(r)) else { return (false, None) };
+            dropped = Some(self.rows.remove(self.protected + at));
+        }
+        self.rows.insert(self.protected, lost);
+        self.protected += 1;
+        (true, dropped)
+    }
 }
 
 /// Rows reachable from `start` that were not reached before.

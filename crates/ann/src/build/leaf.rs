@@ -1,7 +1,8 @@
 //! Inside a leaf: all distances by one matrix product, the nearest rows, and a first prune by lookup.
 
+use super::Parameters;
 use super::partition::gather_into;
-use super::{Parameters, RowSet};
+use super::rows::RowSet;
 use crate::arch::Kernels;
 use crate::graph::beam::Key;
 use crate::graph::prune;

@@ -3,74 +3,33 @@
 //! No row is ever searched for. The partitions overlap, so the union of their local graphs is connected
 //! locally; two samples of the rows, treated the same way, give long edges that connect it globally; the
 //! entry table does the rest. Partitioning with exact leaves is PiPNN's idea (arXiv 2602.21247).
+//!
+//! Rows beyond a memory limit go to temporary files. Then the same is done shard by shard, and the edges of
+//! the shards are merged (`shards.rs`, `merge.rs`).
 
 pub mod candidates;
 pub mod executor;
 pub mod graph;
 pub mod leaf;
+mod merge;
+mod parameters;
 pub mod partition;
+pub(crate) mod rows;
+mod shards;
+pub mod spill;
 pub mod write;
 
-use crate::arch::Scaled;
 use crate::layout::meta::Meta;
 use crate::layout::{Geometry, HeapTid};
 use crate::metric::Metric;
 use crate::space::{Space, VectorError};
 use crate::store::PageSink;
 use executor::{Cancelled, Executor};
+pub use parameters::Parameters;
+use rows::{Folded, Records, Row, tid_bytes};
+use spill::{MemorySpill, Spill};
 use std::collections::HashMap;
-
-/// Rows that a builder holds, quantized.
-pub(crate) struct RowSet {
-    pub dim: usize,
-    pub codes: Vec<i8>,
-    pub scales: Vec<f32>,
-    pub norms: Vec<f32>,
-}
-
-impl RowSet {
-    pub fn len(&self) -> usize {
-        self.scales.len()
-    }
-
-    pub fn codes(&self, row: u32) -> &[i8] {
-        &self.codes[row as usize * self.dim..(row as usize + 1) * self.dim]
-    }
-
-    pub fn scaled(&self, row: u32) -> Scaled<'_> {
-        Scaled { codes: self.codes(row), scale: self.scales[row as usize] }
-    }
-}
-
-/// Constants of the build, with the defaults that were measured.
-#[derive(Clone, Debug)]
-pub struct Parameters {
-    /// Most rows of a leaf.
-    pub leaf_rows: usize,
-    /// Nearest leaders that a row goes to, level by level; the last counts for deeper levels.
-    pub fan_out: Vec<usize>,
-    /// Nearest rows looked at in a leaf.
-    pub leaf_nearest: usize,
-    /// Edges kept per row and leaf.
-    pub leaf_kept: usize,
-    /// Factor of the prune.
-    pub alpha: f32,
-    /// Where randomness comes from.
-    pub seed: u64,
-}
-
-impl Default for Parameters {
-    fn default() -> Self {
-        Self {
-            leaf_rows: 1000,
-            fan_out: vec![3, 2, 1],
-            leaf_nearest: 60,
-            leaf_kept: 16,
-            alpha: 1.2,
-            seed: 0xA17,
-        }
-    }
-}
+use std::io;
 
 /// What became of a row given to [`Builder::add`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,8 +38,20 @@ pub enum Added {
     Stored,
     /// A vector of zeros under cosine: not indexed.
     NoDirection,
-    /// The memory limit is reached and the row was not taken. Finish the build, then insert the rest.
-    Full,
+}
+
+/// Why a row was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum AddError {
+    /// The index cannot hold the vector.
+    #[error(transparent)]
+    Vector(#[from] VectorError),
+    /// A temporary file could not be written.
+    #[error(transparent)]
+    Spill(#[from] io::Error),
+    /// More rows than a builder counts.
+    #[error("too many rows for one index")]
+    TooManyRows,
 }
 
 /// What a build did.
@@ -101,6 +72,8 @@ pub struct Report {
 /// Parts of a build, in order, for progress reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
+    /// Dividing rows that exceed the memory limit into shards. The next two phases follow for each.
+    Shard,
     /// Assigning rows to leaves.
     Partition,
     /// Nearest neighbors within leaves.
@@ -122,6 +95,9 @@ pub enum BuildError<E: std::error::Error + 'static> {
     /// The storage failed.
     #[error(transparent)]
     Store(E),
+    /// A temporary file could not be written or read.
+    #[error("could not use a temporary file")]
+    Spill(#[source] io::Error),
     /// More nodes than ids.
     #[error("too many rows for one index")]
     TooManyRows,
@@ -133,30 +109,45 @@ impl<E: std::error::Error + 'static> From<Cancelled> for BuildError<E> {
     }
 }
 
+impl<E: std::error::Error + 'static> From<io::Error> for BuildError<E> {
+    fn from(error: io::Error) -> Self {
+        BuildError::Spill(error)
+    }
+}
+
 /// Collects rows, then writes an index of them.
 pub struct Builder {
     pub(crate) space: Space,
     pub(crate) meta: Meta,
-    pub(crate) rows: RowSet,
-    pub(crate) biases: Vec<f32>,
-    pub(crate) errors: Vec<f32>,
-    pub(crate) tids: Vec<HeapTid>,
+    rows: Folded,
     /// Further rows of a node.
-    pub(crate) more_tids: HashMap<u32, Vec<HeapTid>>,
-    /// Rows by a hash of their codes; collisions are told apart by comparing.
-    by_hash: HashMap<u64, u32>,
-    parameters: Parameters,
-    capacity: usize,
+    more_tids: HashMap<u32, Vec<HeapTid>>,
     further: u64,
+    parameters: Parameters,
+    memory_bytes: usize,
+    spill: Box<dyn Spill>,
+    spilled: Option<Records>,
+    stored: u64,
 }
 
 /// Bytes that a build needs per row besides its codes: candidate lists twice, order, hash, tid, numbers.
 const ROW_BYTES: usize = 2 * candidates::LIST_BYTES + 160;
+/// Further rows of nodes that need the memory of one row at most.
+const FURTHER_PER_ROW: u64 = 16;
+/// Rows that are always held, whatever the limit: below, files would be more trouble than they are worth.
+const MIN_CAPACITY: usize = 1000;
+
+/// Rows of a number of bytes that fit a limit.
+fn capacity(memory_bytes: usize, padded_dim: usize) -> usize {
+    (memory_bytes / (padded_dim + ROW_BYTES)).max(MIN_CAPACITY)
+}
 
 impl Builder {
     /// A builder for vectors of one dimension. Their mean, which all vectors are taken relative to, is
     /// estimated from `sample`, a few hundred to a few thousand vectors from all over the table; without a
-    /// sample the index works with less precision. `memory_bytes` bounds what the rows may need.
+    /// sample the index works with less precision. `memory_bytes` bounds what the rows in memory may need;
+    /// rows beyond go to files of [`Builder::spill_to`], and cost about 8 bytes each. 1,000 rows are always
+    /// held in memory.
     ///
     /// # Errors
     /// [`VectorError`] if a sample vector does not fit.
@@ -183,53 +174,82 @@ impl Builder {
         Ok(Self {
             space: Space::new(&meta),
             meta,
-            rows: RowSet { dim: padded, codes: Vec::new(), scales: Vec::new(), norms: Vec::new() },
-            biases: Vec::new(),
-            errors: Vec::new(),
-            tids: Vec::new(),
+            rows: Folded::new(padded),
             more_tids: HashMap::new(),
-            by_hash: HashMap::new(),
-            parameters,
-            capacity: memory_bytes / (padded + ROW_BYTES),
             further: 0,
+            parameters: parameters.clamped(),
+            memory_bytes,
+            spill: Box::new(MemorySpill),
+            spilled: None,
+            stored: 0,
         })
+    }
+
+    /// Says where rows beyond the memory limit go. Unless this is called they stay in memory.
+    #[must_use]
+    pub fn spill_to(mut self, spill: Box<dyn Spill>) -> Self {
+        self.spill = spill;
+        self
     }
 
     /// Takes a row.
     ///
     /// # Errors
-    /// [`VectorError`] if the index cannot hold the vector.
-    pub fn add(&mut self, vector: &[f32], tid: HeapTid) -> Result<Added, VectorError> {
-        if self.tids.len() + usize::try_from(self.further / 16).unwrap_or(usize::MAX) >= self.capacity {
-            return Ok(Added::Full);
-        }
+    /// [`AddError`]; a builder whose files failed is of no more use.
+    pub fn add(&mut self, vector: &[f32], tid: HeapTid) -> Result<Added, AddError> {
         let Some(q) = self.space.quantize(vector)? else {
             return Ok(Added::NoDirection);
         };
-        let mut hash = u64::from(q.scale.to_bits());
-        for eight in q.codes.chunks_exact(8) {
-            let word = eight.iter().fold(0u64, |w, c| w << 8 | u64::from(c.cast_unsigned()));
-            hash = (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
+        let needed = self.rows.len() as u64 + self.further / FURTHER_PER_ROW;
+        if needed >= capacity(self.memory_bytes, self.rows.set.dim) as u64 {
+            self.flush()?;
         }
-        let row = u32::try_from(self.tids.len()).expect("memory ends before");
-        if let Some(&twin) = self.by_hash.get(&hash)
-            && self.rows.codes(twin) == q.codes
-            && self.rows.scales[twin as usize].to_bits() == q.scale.to_bits()
-        {
-            let error = &mut self.errors[twin as usize];
-            *error = error.max(q.error);
+        let row = Row {
+            codes: &q.codes,
+            scale: q.scale,
+            norm_squared: q.norm_squared,
+            bias: q.bias,
+            error: q.error,
+            tid,
+        };
+        let hash = row.hash();
+        if let Some(twin) = self.rows.twin(&row, hash) {
+            self.rows.cover(twin, q.error);
             self.more_tids.entry(twin).or_default().push(tid);
             self.further += 1;
-            return Ok(Added::Stored);
+        } else {
+            self.rows.push(&row, hash);
         }
-        self.by_hash.entry(hash).or_insert(row);
-        self.rows.codes.extend_from_slice(&q.codes);
-        self.rows.scales.push(q.scale);
-        self.rows.norms.push(q.norm_squared);
-        self.biases.push(q.bias);
-        self.errors.push(q.error);
-        self.tids.push(tid);
+        self.stored += 1;
         Ok(Added::Stored)
+    }
+
+    /// The memory limit that would have spared the builder its temporary files; `None` if it needed none.
+    #[must_use]
+    pub fn memory_wanted(&self) -> Option<u64> {
+        let spilled = self.spilled.as_ref()?.count();
+        let rows = spilled + self.rows.len() as u64;
+        let further = (self.stored - rows).div_ceil(FURTHER_PER_ROW);
+        Some((rows + further + 1) * (self.rows.set.dim + ROW_BYTES) as u64)
+    }
+
+    /// Moves all rows in memory to the file of rows.
+    fn flush(&mut self) -> Result<(), AddError> {
+        let dim = self.rows.set.dim;
+        let records = match &mut self.spilled {
+            Some(records) => records,
+            none => none.insert(Records::new(dim, &mut *self.spill)?),
+        };
+        for place in 0..u32::try_from(self.rows.len()).expect("memory ends before") {
+            let more = self.more_tids.remove(&place).unwrap_or_default();
+            let tids: Vec<u8> = more.into_iter().flat_map(tid_bytes).collect();
+            let number = u32::try_from(records.count()).map_err(|_| AddError::TooManyRows)?;
+            records.append(&self.rows.row(place), number, &tids, &mut *self.spill)?;
+        }
+        self.rows = Folded::new(dim);
+        self.more_tids = HashMap::new();
+        self.further = 0;
+        Ok(())
     }
 
     /// Builds the graph and writes the pages, block 0 first. `progress` hears of each phase as it begins.
@@ -242,12 +262,34 @@ impl Builder {
         sink: &mut P,
         progress: &mut dyn FnMut(Phase),
     ) -> Result<Report, BuildError<P::Error>> {
-        self.by_hash = HashMap::new();
-        let (graph, leaves) = graph::build(&self.rows, &self.space, &self.parameters, executor, progress)?;
+        if self.spilled.is_some() {
+            self.flush().map_err(|error| match error {
+                AddError::Spill(error) => BuildError::Spill(error),
+                AddError::TooManyRows => BuildError::TooManyRows,
+                AddError::Vector(_) => unreachable!("vectors were taken before"),
+            })?;
+        }
+        if let Some(records) = self.spilled.take() {
+            let memory = self.memory_bytes;
+            let shards = shards::build(
+                records,
+                &self.space,
+                &self.parameters,
+                memory,
+                self.spill,
+                executor,
+                progress,
+            )?;
+            return merge::finish(shards, &self.space, &self.meta, self.stored, executor, sink, progress);
+        }
+        self.rows.seal();
+        let (graph, leaves) =
+            graph::build(&self.rows.set, &self.space, &self.parameters, executor, progress)?;
         progress(Phase::Write);
         let relinked = graph.relinked;
-        let pages = write::write(&self, graph, executor, sink)?;
-        let nodes = self.tids.len() as u64;
-        Ok(Report { rows: nodes + self.further, nodes, leaves, relinked, pages })
+        let nodes = self.rows.len() as u64;
+        let pages =
+            write::write(&self.space, &self.meta, &self.rows, &self.more_tids, &graph, executor, sink)?;
+        Ok(Report { rows: self.stored, nodes, leaves, relinked, pages })
     }
 }

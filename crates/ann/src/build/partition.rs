@@ -1,7 +1,8 @@
 //! Overlapping random partitions: rows go to the leaves of their nearest random leaders.
 
+use super::Parameters;
 use super::executor::{Cancelled, Executor, map};
-use super::{Parameters, RowSet};
+use super::rows::RowSet;
 use crate::arch::Kernels;
 use crate::graph::beam::Key;
 use crate::layout::NodeId;
@@ -34,7 +35,7 @@ pub(super) fn partition(
         } else if depth == MAX_DEPTH {
             leaves.extend(rows.chunks(parameters.leaf_rows).map(<[u32]>::to_vec));
         } else {
-            let fan = parameters.fan_out.get(depth).or(parameters.fan_out.last()).copied().unwrap_or(1);
+            let fan = parameters.fan_out(depth);
             let children = split(set, &rows, fan, parameters, kernels, random, executor)?;
             open.extend(children.into_iter().rev().map(|child| (child, depth + 1)));
         }
@@ -53,32 +54,20 @@ fn split(
 ) -> Result<Vec<Vec<u32>>, Cancelled> {
     // Leaves are uneven: aiming at half of the limit leaves most below it.
     let wanted = rows.len() * fan * 2 / parameters.leaf_rows;
-    let leaders = random.sample(rows.len(), wanted.clamp(fan + 1, MAX_LEADERS.min(rows.len())));
+    let most = MAX_LEADERS.min(rows.len());
+    let fan = fan.min(most - 1);
+    let leaders = random.sample(rows.len(), wanted.clamp(fan + 1, most));
     let leader_rows: Vec<u32> = leaders.iter().map(|&i| rows[i]).collect();
-    let leader_codes = gather(set, &leader_rows);
+    let leaders = set.subset(&leader_rows);
     let nearest = map(
         executor,
         rows.len().div_ceil(BLOCK),
-        || (Vec::new(), vec![0i32; BLOCK * leader_rows.len()], Vec::new()),
-        |(codes, dots, keys), block| {
+        || (Vec::new(), LeaderScratch::default()),
+        |(codes, scratch), block| {
             let rows = &rows[block * BLOCK..rows.len().min((block + 1) * BLOCK)];
             gather_into(set, rows, codes);
-            let dots = &mut dots[..rows.len() * leader_rows.len()];
-            kernels.matrix_i8(codes, &leader_codes, set.dim, dots);
-            let mut nearest = Vec::with_capacity(rows.len() * fan);
-            for (row, dots) in rows.iter().zip(dots.chunks_exact(leader_rows.len())) {
-                let scale = -2.0 * set.scales[*row as usize];
-                keys.clear();
-                keys.extend(dots.iter().zip(&leader_rows).enumerate().map(|(i, (&dot, &leader))| {
-                    let distance =
-                        set.norms[leader as usize] + scale * set.scales[leader as usize] * dot as f32;
-                    Key::new(distance, NodeId(u32::try_from(i).expect("at most 1,000")))
-                }));
-                let (front, _, _) = keys.select_nth_unstable(fan - 1);
-                front.sort_unstable();
-                nearest.extend(keys[..fan].iter().map(|key| key.id().0));
-            }
-            nearest
+            let scales = rows.iter().map(|&row| set.scales[row as usize]);
+            nearest_leaders(&leaders, codes, scales, fan, kernels, scratch)
         },
     )?;
     let mut children = vec![Vec::new(); leader_rows.len()];
@@ -90,13 +79,42 @@ fn split(
     Ok(children)
 }
 
-/// The codes of some rows side by side.
-pub(super) fn gather(set: &RowSet, rows: &[u32]) -> Vec<i8> {
-    let mut codes = Vec::new();
-    gather_into(set, rows, &mut codes);
-    codes
+/// Memory of a worker.
+#[derive(Default)]
+pub(super) struct LeaderScratch {
+    dots: Vec<i32>,
+    keys: Vec<Key>,
 }
 
+/// The `fan` nearest leaders of each of a few rows, nearest first. Equal rows have the same ones.
+pub(super) fn nearest_leaders(
+    leaders: &RowSet,
+    codes: &[i8],
+    scales: impl Iterator<Item = f32>,
+    fan: usize,
+    kernels: Kernels,
+    scratch: &mut LeaderScratch,
+) -> Vec<u32> {
+    let LeaderScratch { dots, keys } = scratch;
+    let count = leaders.len();
+    dots.resize(codes.len() / leaders.dim * count, 0);
+    kernels.matrix_i8(codes, &leaders.codes, leaders.dim, dots);
+    let mut nearest = Vec::with_capacity(codes.len() / leaders.dim * fan);
+    for (scale, dots) in scales.zip(dots.chunks_exact(count)) {
+        let scale = -2.0 * scale;
+        keys.clear();
+        keys.extend(dots.iter().enumerate().map(|(i, &dot)| {
+            let distance = leaders.norms[i] + scale * leaders.scales[i] * dot as f32;
+            Key::new(distance, NodeId(u32::try_from(i).expect("at most 1,000")))
+        }));
+        let (front, _, _) = keys.select_nth_unstable(fan - 1);
+        front.sort_unstable();
+        nearest.extend(keys[..fan].iter().map(|key| key.id().0));
+    }
+    nearest
+}
+
+/// The codes of some rows side by side.
 pub(super) fn gather_into(set: &RowSet, rows: &[u32], codes: &mut Vec<i8>) {
     codes.clear();
     for &row in rows {

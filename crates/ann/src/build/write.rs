@@ -1,179 +1,314 @@
 //! Writing a built graph: metapage, entry pages, tid pages, node pages, in this order.
+//!
+//! Nodes have *places*: 0 is the first node of the first node page. All sizes are known before the first page
+//! is written ([`Plan`]), so that entries and cells can name nodes that come later.
 
+use super::BuildError;
 use super::executor::{Executor, map};
-use super::graph::Graph;
-use super::{BuildError, Builder};
+use super::graph::{Graph, Links};
+use super::rows::{Folded, Row};
+use crate::arch::Scaled;
+use crate::layout::meta::Meta;
 use crate::layout::node::{self, Header, NodeMut, State};
 use crate::layout::tids::{CELL_TIDS, CELLS, Cell, CellId};
-use crate::layout::{BlockNumber, HeapTid, MAX_DEGREE, NodeId, PAGE_BYTES, Page, entry, tids};
+use crate::layout::{BlockNumber, Geometry, HeapTid, MAX_DEGREE, NodeId, PAGE_BYTES, Page, entry, tids};
 use crate::quantize::residual;
+use crate::space::Space;
 use crate::store::PageSink;
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// Node pages encoded at once: 8 MB.
 const BATCH: usize = 1024;
 
-/// Writes all pages; answers how many.
+/// Where everything goes.
+pub(super) struct Plan {
+    geometry: Geometry,
+    nodes: usize,
+    entries: usize,
+    entry_pages: usize,
+    cells: usize,
+    tid_pages: usize,
+}
+
+impl Plan {
+    /// Answers `None` if there are not as many ids.
+    pub fn new(geometry: Geometry, nodes: usize, entries: usize, cells: usize) -> Option<Self> {
+        let entry_pages = entries.div_ceil(geometry.entries_per_page());
+        let plan = Self { geometry, nodes, entries, entry_pages, cells, tid_pages: cells.div_ceil(CELLS) };
+        let last = BlockNumber(u32::try_from(plan.pages()).ok()?);
+        geometry.node_id(last, geometry.slots() - 1)?;
+        CellId::at(last, CELLS)?;
+        Some(plan)
+    }
+
+    fn first_node_page(&self) -> usize {
+        1 + self.entry_pages + self.tid_pages
+    }
+
+    /// Pages of the whole index.
+    pub fn pages(&self) -> usize {
+        self.first_node_page() + self.nodes.div_ceil(self.geometry.slots())
+    }
+
+    /// The id of the node at a place.
+    pub fn id(&self, place: u32) -> NodeId {
+        let slots = self.geometry.slots();
+        let block = BlockNumber(block(self.first_node_page() + place as usize / slots));
+        self.geometry.node_id(block, place as usize % slots).expect("the last one exists")
+    }
+
+    fn cell_id(&self, cell: usize) -> CellId {
+        CellId::at(BlockNumber(block(1 + self.entry_pages + cell / CELLS)), cell % CELLS)
+            .expect("smaller than the last cell")
+    }
+}
+
+fn block(i: usize) -> u32 {
+    u32::try_from(i).expect("smaller than the last block")
+}
+
+/// Cells that so many further tids of one node take.
+pub(super) fn cells(tids: usize) -> usize {
+    tids.div_ceil(CELL_TIDS)
+}
+
+/// Writes all pages of a graph in memory; answers how many.
 pub(super) fn write<P: PageSink>(
-    builder: &Builder,
-    graph: Graph,
+    space: &Space,
+    meta: &Meta,
+    rows: &Folded,
+    more_tids: &HashMap<u32, Vec<HeapTid>>,
+    graph: &Graph,
     executor: &dyn Executor,
     sink: &mut P,
 ) -> Result<u64, BuildError<P::Error>> {
-    let g = builder.space.geometry;
-    let n = graph.order.len();
-    let entry_pages = graph.entries.len().div_ceil(g.entries_per_page());
-    let cells: usize = builder.more_tids.values().map(|more| more.len().div_ceil(CELL_TIDS)).sum();
-    let tid_pages = cells.div_ceil(CELLS);
-    let first_node_page = 1 + entry_pages + tid_pages;
-    let too_many = |_| BuildError::TooManyRows;
-    let block = |i: usize| u32::try_from(i).map(BlockNumber);
-    let last_block = block(first_node_page + n.div_ceil(g.slots())).map_err(too_many)?;
-    if g.node_id(last_block, g.slots() - 1).is_none() || CellId::at(last_block, CELLS).is_none() {
-        return Err(BuildError::TooManyRows);
+    let cells = more_tids.values().map(|more| cells(more.len())).sum();
+    let plan = Plan::new(space.geometry, graph.order.len(), graph.entries.len(), cells)
+        .ok_or(BuildError::TooManyRows)?;
+    let mut place_of = vec![0; graph.order.len()];
+    for (place, &row) in (0..).zip(&graph.order) {
+        place_of[row as usize] = place;
     }
-    let mut id_of = vec![NodeId::NONE; n];
-    for (place, &row) in graph.order.iter().enumerate() {
-        let block = block(first_node_page + place / g.slots()).map_err(too_many)?;
-        id_of[row as usize] = g.node_id(block, place % g.slots()).expect("the last one exists");
-    }
+    write_meta(&plan, meta, sink).map_err(BuildError::Store)?;
+    let entries = graph.entries.iter().map(|&row| (place_of[row as usize], rows.set.scaled(row)));
+    write_entries(&plan, space, entries, sink).map_err(BuildError::Store)?;
 
-    let mut meta = builder.meta.clone();
-    let number = |i: usize| u32::try_from(i).expect("smaller than the last block");
-    if entry_pages > 0 {
-        (meta.entry_first, meta.entry_last) = (1, number(entry_pages));
+    let mut cells = CellWriter::new(&plan);
+    let mut shared: Vec<(u32, &Vec<HeapTid>)> =
+        more_tids.iter().map(|(&row, more)| (place_of[row as usize], more)).collect();
+    shared.sort_unstable_by_key(|&(place, _)| place);
+    for (place, more) in shared {
+        for &tid in more {
+            cells.push(place, tid, sink).map_err(BuildError::Store)?;
+        }
     }
-    meta.entry_count = number(graph.entries.len());
-    meta.built_rows = number(n);
-    let full = cells.is_multiple_of(CELLS);
-    meta.tids_free = if full { 0 } else { number(entry_pages + tid_pages) };
+    let chains = cells.finish(sink).map_err(BuildError::Store)?;
+
+    let (set, links, order) = (&rows.set, &graph.links, &graph.order);
+    let describe = |place: u32| {
+        let row = order[place as usize];
+        let Links { rows: others, protected } = &links[row as usize];
+        Described {
+            row: rows.row(row),
+            protected: *protected,
+            neighbors: others.iter().map(|&other| (place_of[other as usize], set.scaled(other))).collect(),
+        }
+    };
+    let all = 0..plan.nodes;
+    write_nodes(&plan, space, &chains, all, executor, sink, &describe)?;
+    Ok(plan.pages() as u64)
+}
+
+/// Writes the metapage.
+pub(super) fn write_meta<P: PageSink>(plan: &Plan, empty: &Meta, sink: &mut P) -> Result<(), P::Error> {
+    let mut meta = empty.clone();
+    if plan.entry_pages > 0 {
+        (meta.entry_first, meta.entry_last) = (1, block(plan.entry_pages));
+    }
+    meta.entry_count = block(plan.entries);
+    meta.built_rows = block(plan.nodes);
+    let full = plan.cells.is_multiple_of(CELLS);
+    meta.tids_free = if full { 0 } else { block(plan.entry_pages + plan.tid_pages) };
     let mut page: Page = [0; PAGE_BYTES];
     meta.encode(&mut page);
-    sink.append(&page).map_err(BuildError::Store)?;
-
-    write_entries(builder, &graph, &id_of, entry_pages, sink)?;
-    let chains = write_tids(builder, &id_of, 1 + entry_pages, tid_pages, sink)?;
-
-    let page_count = n.div_ceil(g.slots());
-    for batch in (0..page_count).step_by(BATCH) {
-        let count = BATCH.min(page_count - batch);
-        let scratch = || vec![0u8; g.code_dim() / 8];
-        let pages = map(executor, count, scratch, |bits, i| {
-            let rows = graph.order.iter().copied().skip((batch + i) * g.slots()).take(g.slots());
-            let mut page = Box::new(node::empty_page(&g));
-            for (slot, row) in rows.enumerate() {
-                let mut node = NodeMut::open(&mut page, &g, slot).expect("an empty page of this geometry");
-                let first_cell = chains.get(&row).map_or(0, |cell| cell.0);
-                encode_node(builder, &graph, row, &id_of, first_cell, &mut node, bits);
-            }
-            page
-        })?;
-        for page in pages {
-            sink.append(&page).map_err(BuildError::Store)?;
-        }
-    }
-    Ok((first_node_page + page_count) as u64)
+    sink.append(&page)
 }
 
-fn encode_node(
-    builder: &Builder,
-    graph: &Graph,
-    row: u32,
-    id_of: &[NodeId],
-    first_cell: u32,
-    node: &mut NodeMut,
-    bits: &mut [u8],
-) {
-    let (space, links, i) = (&builder.space, &graph.links[row as usize], row as usize);
-    debug_assert!(links.rows.len() <= MAX_DEGREE);
-    node.set_header(&Header {
-        tid: builder.tids[i],
-        degree: links.rows.len(),
-        state: State::Live,
-        scale: builder.rows.scales[i],
-        bias: builder.biases[i],
-        error: builder.errors[i],
-        version: 0,
-        protected: u32::try_from((1u64 << links.protected) - 1).expect("at most 32 edges"),
-        tids: first_cell,
-        generation: 0,
-    });
-    node.set_vector(builder.rows.codes(row));
-    for (place, &other) in links.rows.iter().enumerate() {
-        let edge = residual::edge(
-            space.kernels,
-            space.metric,
-            builder.rows.scaled(row),
-            builder.rows.scaled(other),
-            id_of[other as usize],
-            &space.center,
-            bits,
-        );
-        node.set_edge(place, &edge, bits);
-    }
-}
-
-fn write_entries<P: PageSink>(
-    builder: &Builder,
-    graph: &Graph,
-    id_of: &[NodeId],
-    entry_pages: usize,
+/// Writes the entry pages.
+pub(super) fn write_entries<'a, P: PageSink>(
+    plan: &Plan,
+    space: &Space,
+    entries: impl Iterator<Item = (u32, Scaled<'a>)>,
     sink: &mut P,
-) -> Result<(), BuildError<P::Error>> {
-    let (space, g) = (&builder.space, builder.space.geometry);
+) -> Result<(), P::Error> {
+    let g = &plan.geometry;
     let mut bits = vec![0u8; g.code_dim() / 8];
-    for (i, rows) in graph.entries.chunks(g.entries_per_page()).enumerate() {
+    let mut entries = entries.peekable();
+    let mut next = 2;
+    while entries.peek().is_some() {
         let mut page: Page = [0; PAGE_BYTES];
-        entry::init(&mut page, &g);
-        if i + 1 < entry_pages {
-            entry::set_next(&mut page, u32::try_from(i + 2).expect("few pages"));
+        entry::init(&mut page, g);
+        for (slot, (place, vector)) in entries.by_ref().take(g.entries_per_page()).enumerate() {
+            let e = residual::entry(
+                space.kernels,
+                space.metric,
+                vector,
+                plan.id(place),
+                &space.center,
+                &mut bits,
+            );
+            entry::set(&mut page, g, slot, &e, &bits);
         }
-        for (place, &row) in rows.iter().enumerate() {
-            let vector = builder.rows.scaled(row);
-            let id = id_of[row as usize];
-            let e = residual::entry(space.kernels, space.metric, vector, id, &space.center, &mut bits);
-            entry::set(&mut page, &g, place, &e, &bits);
+        if entries.peek().is_some() {
+            entry::set_next(&mut page, next);
+            next += 1;
         }
-        sink.append(&page).map_err(BuildError::Store)?;
+        sink.append(&page)?;
     }
     Ok(())
 }
 
-/// Writes the further rows of all nodes; answers each such row's first cell.
-fn write_tids<P: PageSink>(
-    builder: &Builder,
-    id_of: &[NodeId],
-    first_page: usize,
-    tid_pages: usize,
+/// First cells of the nodes that have any, by place.
+pub(super) struct Chains(Vec<(u32, CellId)>);
+
+impl Chains {
+    fn first(&self, place: u32) -> u32 {
+        self.0.binary_search_by_key(&place, |&(p, _)| p).map_or(0, |i| self.0[i].1.0)
+    }
+}
+
+/// Writes the tid pages, one tid after another.
+pub(super) struct CellWriter<'a> {
+    plan: &'a Plan,
+    first: Vec<(u32, CellId)>,
+    page: Page,
+    /// Cells that are on pages.
+    done: usize,
+    /// The cell that is being filled, its node's place, and how many tids it has.
+    open: Option<(Cell, u32, usize)>,
+}
+
+impl<'a> CellWriter<'a> {
+    pub fn new(plan: &'a Plan) -> Self {
+        Self { plan, first: Vec::new(), page: [0; PAGE_BYTES], done: 0, open: None }
+    }
+
+    /// Takes a further tid of the node at `place`. Places ascend.
+    pub fn push<P: PageSink>(&mut self, place: u32, tid: HeapTid, sink: &mut P) -> Result<(), P::Error> {
+        match self.open.take() {
+            Some((mut cell, owner, len)) if owner == place && len < CELL_TIDS => {
+                cell.tids[len] = tid;
+                self.open = Some((cell, owner, len + 1));
+                return Ok(());
+            }
+            Some((cell, owner, _)) => {
+                let next = if owner == place { self.plan.cell_id(self.done + 1).0 } else { 0 };
+                self.put(&Cell { next, ..cell }, sink)?;
+                if owner != place {
+                    self.first.push((place, self.plan.cell_id(self.done)));
+                }
+            }
+            None => self.first.push((place, self.plan.cell_id(self.done))),
+        }
+        let mut tids = [HeapTid::INVALID; CELL_TIDS];
+        tids[0] = tid;
+        self.open = Some((Cell { owner: self.plan.id(place), next: 0, generation: 0, tids }, place, 1));
+        Ok(())
+    }
+
+    fn put<P: PageSink>(&mut self, cell: &Cell, sink: &mut P) -> Result<(), P::Error> {
+        let slot = self.done % CELLS;
+        if slot == 0 {
+            self.page = [0; PAGE_BYTES];
+            tids::init(&mut self.page);
+        }
+        tids::set(&mut self.page, slot, cell);
+        self.done += 1;
+        if slot + 1 == CELLS || self.done == self.plan.cells {
+            tids::set_free_link(&mut self.page, 0, slot + 1 < CELLS);
+            sink.append(&self.page)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the last page.
+    pub fn finish<P: PageSink>(mut self, sink: &mut P) -> Result<Chains, P::Error> {
+        if let Some((cell, _, _)) = self.open.take() {
+            self.put(&cell, sink)?;
+        }
+        assert_eq!(self.done, self.plan.cells, "cells were counted before");
+        Ok(Chains(self.first))
+    }
+}
+
+/// What a node is made of: protected neighbors come first.
+pub(super) struct Described<'a> {
+    pub row: Row<'a>,
+    pub protected: usize,
+    /// Place and vector of each.
+    pub neighbors: Vec<(u32, Scaled<'a>)>,
+}
+
+/// Writes the pages of consecutive nodes; the first one is the first of a page.
+pub(super) fn write_nodes<'a, P: PageSink>(
+    plan: &Plan,
+    space: &Space,
+    chains: &Chains,
+    places: Range<usize>,
+    executor: &dyn Executor,
     sink: &mut P,
-) -> Result<HashMap<u32, CellId>, BuildError<P::Error>> {
-    let mut rows: Vec<u32> = builder.more_tids.keys().copied().collect();
-    rows.sort_unstable();
-    let cell_id = |i: usize| {
-        let block = BlockNumber(u32::try_from(first_page + i / CELLS).expect("smaller than the last block"));
-        CellId::at(block, i % CELLS).expect("smaller than the last cell")
-    };
-    let (mut cells, mut first) = (Vec::new(), HashMap::new());
-    for row in rows {
-        let more = &builder.more_tids[&row];
-        first.insert(row, cell_id(cells.len()));
-        let count = more.len().div_ceil(CELL_TIDS);
-        for (i, part) in more.chunks(CELL_TIDS).enumerate() {
-            let next = if i + 1 < count { cell_id(cells.len() + 1).0 } else { 0 };
-            let mut tids = [HeapTid::INVALID; CELL_TIDS];
-            tids[..part.len()].copy_from_slice(part);
-            cells.push(Cell { owner: id_of[row as usize], next, generation: 0, tids });
+    describe: &(impl Fn(u32) -> Described<'a> + Sync),
+) -> Result<(), BuildError<P::Error>> {
+    let g = &plan.geometry;
+    debug_assert!(places.start.is_multiple_of(g.slots()));
+    let pages = places.len().div_ceil(g.slots());
+    for batch in (0..pages).step_by(BATCH) {
+        let scratch = || vec![0u8; g.code_dim() / 8];
+        let encoded = map(executor, BATCH.min(pages - batch), scratch, |bits, i| {
+            let start = places.start + (batch + i) * g.slots();
+            let mut page = Box::new(node::empty_page(g));
+            for (slot, place) in (start..places.end.min(start + g.slots())).enumerate() {
+                let place = u32::try_from(place).expect("ids are checked before");
+                let mut node = NodeMut::open(&mut page, g, slot).expect("an empty page of this geometry");
+                encode_node(plan, space, &describe(place), chains.first(place), &mut node, bits);
+            }
+            page
+        })?;
+        for page in encoded {
+            sink.append(&page).map_err(BuildError::Store)?;
         }
     }
-    for (i, part) in cells.chunks(CELLS).enumerate() {
-        let mut page: Page = [0; PAGE_BYTES];
-        tids::init(&mut page);
-        for (place, cell) in part.iter().enumerate() {
-            tids::set(&mut page, place, cell);
-        }
-        tids::set_free_link(&mut page, 0, part.len() < CELLS);
-        sink.append(&page).map_err(BuildError::Store)?;
-        debug_assert!(i < tid_pages);
+    Ok(())
+}
+
+fn encode_node(
+    plan: &Plan,
+    space: &Space,
+    described: &Described,
+    first_cell: u32,
+    node: &mut NodeMut,
+    bits: &mut [u8],
+) {
+    let Described { row, protected, neighbors } = described;
+    debug_assert!(neighbors.len() <= MAX_DEGREE);
+    node.set_header(&Header {
+        tid: row.tid,
+        degree: neighbors.len(),
+        state: State::Live,
+        scale: row.scale,
+        bias: row.bias,
+        error: row.error,
+        version: 0,
+        protected: u32::try_from((1u64 << protected) - 1).expect("at most 32 edges"),
+        tids: first_cell,
+        generation: 0,
+    });
+    node.set_vector(row.codes);
+    let own = Scaled { codes: row.codes, scale: row.scale };
+    for (i, &(place, other)) in neighbors.iter().enumerate() {
+        let id = plan.id(place);
+        let edge = residual::edge(space.kernels, space.metric, own, other, id, &space.center, bits);
+        node.set_edge(i, &edge, bits);
     }
-    Ok(first)
 }

@@ -54,16 +54,34 @@ pub fn row(tid: HeapTid) -> usize {
 }
 
 pub fn build(metric: Metric, rows: &[Vec<f32>], dim: usize, workers: usize) -> (MemStore, Report) {
-    let sample: Vec<&[f32]> = rows.iter().step_by(rows.len() / 1000 + 1).map(Vec::as_slice).collect();
-    let geometry = Geometry::new(dim).unwrap();
-    let mut builder = Builder::new(metric, geometry, 42, &sample, usize::MAX, Parameters::default()).unwrap();
-    for (i, row) in rows.iter().enumerate() {
-        builder.add(row, tid(i)).unwrap();
-    }
+    build_within(usize::MAX, metric, rows, dim, workers)
+}
+
+/// A build that may use so much memory, and files otherwise.
+pub fn build_within(
+    memory_bytes: usize,
+    metric: Metric,
+    rows: &[Vec<f32>],
+    dim: usize,
+    workers: usize,
+) -> (MemStore, Report) {
+    let builder = builder_within(memory_bytes, metric, rows, dim);
     let cancel = AtomicBool::new(false);
     let mut store = MemStore::new();
     let report = builder.finish(&Threads::new(workers, &cancel), &mut store, &mut |_| ()).unwrap();
     (store, report)
+}
+
+/// A builder that has all rows.
+pub fn builder_within(memory_bytes: usize, metric: Metric, rows: &[Vec<f32>], dim: usize) -> Builder {
+    let sample: Vec<&[f32]> = rows.iter().step_by(rows.len() / 1000 + 1).map(Vec::as_slice).collect();
+    let geometry = Geometry::new(dim).unwrap();
+    let mut builder =
+        Builder::new(metric, geometry, 42, &sample, memory_bytes, Parameters::default()).unwrap();
+    for (i, row) in rows.iter().enumerate() {
+        builder.add(row, tid(i)).unwrap();
+    }
+    builder
 }
 
 /// The `k` nearest rows as the executor finds them: it fetches rows until none that is still to come can be

@@ -1,0 +1,454 @@
+//! The second half of a build from files: edges are chosen window by window, lost nodes linked, pages written.
+//!
+//! A window of consecutive nodes has its candidates in memory, and the vectors of all that these name; it is
+//! worked off in parts if that would be more than fits. Links of all nodes then lie in a file. Who is reachable is
+//! found by passes over that file with two bits for each node.
+
+use super::candidates::Lists;
+use super::executor::{Executor, map};
+use super::graph::{BACKBONE, CONNECT_ROUNDS, Links, add_long_edges, entry_target, prune_all};
+use super::rows::{Records, RowSet};
+use super::shards::{EdgeReader, Entry, Failure, Shards, check, each_further};
+use super::spill::Log;
+use super::write::{CellWriter, Described, Plan, write_entries, write_meta, write_nodes};
+use super::{BuildError, Phase, Report};
+use crate::graph::beam::Key;
+use crate::layout::bytes::{get_u32, put_u32};
+use crate::layout::meta::Meta;
+use crate::layout::{MAX_DEGREE, NodeId};
+use crate::random::SplitMix64;
+use crate::space::Space;
+use crate::store::PageSink;
+use std::io;
+use std::ops::Range;
+
+/// Entries that a worker takes at once.
+const ENTRIES: usize = 64;
+/// Nodes whose links are read at once.
+const SWEEP: usize = 4096;
+/// Reachable nodes among which a lost one looks for the nearest, unless a neighbor of its own is reachable.
+const PARENTS: usize = 1000;
+
+impl<E: std::error::Error + 'static> From<Failure> for BuildError<E> {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Cancelled => BuildError::Cancelled,
+            Failure::Spill(error) => BuildError::Spill(error),
+        }
+    }
+}
+
+/// Makes an index of what the shards gave.
+pub(super) fn finish<P: PageSink>(
+    mut shards: Shards,
+    space: &Space,
+    empty: &Meta,
+    rows: u64,
+    executor: &dyn Executor,
+    sink: &mut P,
+    progress: &mut dyn FnMut(Phase),
+) -> Result<Report, BuildError<P::Error>> {
+    let nodes = usize::try_from(shards.nodes.count()).expect("places are 32 bits wide");
+    progress(Phase::Prune);
+    let far = far_edges(&mut shards, nodes, space, executor)?;
+    let (mut links, mut in_degrees) = choose_edges(&mut shards, nodes, &far, space, executor)?;
+    drop(far);
+    shards.place_of = Vec::new();
+
+    progress(Phase::Connect);
+    let random = &mut shards.random;
+    let mut entries: Vec<u32> = random.sample(nodes, entry_target(nodes)).into_iter().map(number).collect();
+    entries.sort_unstable();
+    let mut connect = Connect {
+        links: &mut links,
+        nodes: &mut shards.nodes,
+        space,
+        in_degrees: &mut in_degrees,
+        reached: Bits::new(nodes),
+        expanded: Bits::new(nodes),
+        count: nodes,
+    };
+    let relinked = connect.run(entries[0], random, executor)?;
+    drop(in_degrees);
+
+    progress(Phase::Write);
+    let plan =
+        Plan::new(space.geometry, nodes, entries.len(), shards.cells).ok_or(BuildError::TooManyRows)?;
+    write_meta(&plan, empty, sink).map_err(BuildError::Store)?;
+    let set = shards.nodes.gather(&entries)?;
+    let vectors = entries.iter().zip(0..).map(|(&place, i)| (place, set.scaled(i)));
+    write_entries(&plan, space, vectors, sink).map_err(BuildError::Store)?;
+    drop(set);
+    let mut cells = CellWriter::new(&plan);
+    each_further(&mut shards.further, |place, tid| cells.push(place, tid, sink).map_err(BuildError::Store))?;
+    let chains = cells.finish(sink).map_err(BuildError::Store)?;
+
+    let slots = space.geometry.slots();
+    let most = (shards.window_nodes / slots).max(1) * slots;
+    let mut start = 0;
+    while start < nodes {
+        check(executor)?;
+        let wanted = start..nodes.min(start + most);
+        let window = links.read(wanted)?;
+        let named = |i: usize, names: &mut Vec<u32>| names.extend(&window[i].rows);
+        let (count, near) = Neighborhood::of(&mut shards.nodes, window.len(), slots, shards.capacity, named)?;
+        let own = shards.nodes.read(start as u64..(start + count) as u64)?;
+        let describe = |place: u32| {
+            let i = place as usize - start;
+            let neighbors = window[i].rows.iter().map(|&other| (other, near.set.scaled(near.find(other))));
+            Described { row: own.row(i), protected: window[i].protected, neighbors: neighbors.collect() }
+        };
+        write_nodes(&plan, space, &chains, start..start + count, executor, sink, &describe)?;
+        start += count;
+    }
+    let pages = plan.pages() as u64;
+    Ok(Report { rows, nodes: nodes as u64, leaves: shards.leaves, relinked, pages })
+}
+
+fn number(i: usize) -> u32 {
+    u32::try_from(i).expect("places are 32 bits wide")
+}
+
+/// The longest edges: of some nodes from all shards, by place.
+fn far_edges(
+    shards: &mut Shards,
+    nodes: usize,
+    space: &Space,
+    executor: &dyn Executor,
+) -> Result<Vec<(u32, Vec<u32>)>, Failure> {
+    let (one_in, places) = BACKBONE[1];
+    let count = (nodes / one_in).min(shards.capacity);
+    if count < 2 {
+        return Ok(Vec::new());
+    }
+    let mut sample: Vec<u32> = shards.random.sample(nodes, count).into_iter().map(number).collect();
+    sample.sort_unstable();
+    let set = shards.nodes.gather(&sample)?;
+    let all: Vec<u32> = (0..count).map(number).collect();
+    let mut backbone = vec![Links::default(); count];
+    let (parameters, random) = (&shards.parameters, &mut shards.random);
+    shards.leaves += add_long_edges(&set, space, &all, places, parameters, &mut backbone, random, executor)?;
+    let named = |links: Links| links.rows.into_iter().map(|i| sample[i as usize]).collect();
+    Ok(sample.iter().copied().zip(backbone.into_iter().map(named)).collect())
+}
+
+/// Merges what shards said about each node. Answers the links, and how many lead to each node, up to 255.
+fn choose_edges(
+    shards: &mut Shards,
+    nodes: usize,
+    far: &[(u32, Vec<u32>)],
+    space: &Space,
+    executor: &dyn Executor,
+) -> Result<(LinkFile, Vec<u8>), Failure> {
+    let mut links = LinkFile(Log::new(&mut *shards.spill)?);
+    let mut in_degrees = vec![0u8; nodes];
+    let windows = std::mem::take(&mut shards.windows);
+    for (window, log) in windows.into_iter().enumerate() {
+        let start = window * shards.window_nodes;
+        let len = shards.window_nodes.min(nodes - start);
+        let (lists, mut backbone) = read_window(log, start, len, &shards.place_of, executor)?;
+        let from = far.partition_point(|&(place, _)| (place as usize) < start);
+        for (place, others) in far[from..].iter().take_while(|&&(place, _)| (place as usize) < start + len) {
+            let long = &mut backbone[*place as usize - start].rows;
+            for &other in others {
+                if !long.contains(&other) {
+                    long.push(other);
+                }
+            }
+        }
+        let mut first = 0;
+        while first < len {
+            let rest = &backbone[first..];
+            let named = |i: usize, names: &mut Vec<u32>| {
+                names.extend(&rest[i].rows);
+                names.extend(lists.sorted(number(first + i)).iter().map(|key| key.id().0));
+            };
+            let (count, near) = Neighborhood::of(&mut shards.nodes, rest.len(), 1, shards.capacity, named)?;
+            let local: Vec<Links> = rest[..count]
+                .iter()
+                .map(|long| {
+                    let rows: Vec<u32> = long.rows.iter().map(|&place| near.find(place)).collect();
+                    Links { protected: rows.len(), rows }
+                })
+                .collect();
+            let candidates = |i: usize| {
+                let keys = lists.sorted(number(first + i));
+                let find = |key: Key| Key::new(key.score(), NodeId(near.find(key.id().0)));
+                keys.into_iter().map(find).collect::<Vec<Key>>()
+            };
+            let parameters = &shards.parameters;
+            let kept = prune_all(&near.set, space, &candidates, &local, parameters, true, executor)?;
+            for (mut chosen, kept) in local.into_iter().zip(kept) {
+                chosen.rows.extend(kept.iter().map(|key| key.id().0));
+                for row in &mut chosen.rows {
+                    *row = near.places[*row as usize];
+                    let degree = &mut in_degrees[*row as usize];
+                    *degree = degree.saturating_add(1);
+                }
+                links.append(&chosen)?;
+            }
+            first += count;
+        }
+    }
+    Ok((links, in_degrees))
+}
+
+/// Candidates and long edges of a window's nodes, by place.
+fn read_window(
+    log: Log,
+    start: usize,
+    len: usize,
+    place_of: &[u32],
+    executor: &dyn Executor,
+) -> Result<(Lists, Vec<Links>), Failure> {
+    let lists = Lists::new(len);
+    let mut backbone = vec![Links::default(); len];
+    let mut edges = EdgeReader::new(log);
+    while let Some(entries) = edges.next()? {
+        let row = |entry: &Entry| entry.about() as usize - start;
+        for entry in &entries {
+            let places = entry.long().map(|number| place_of[number as usize]);
+            backbone[row(entry)].rows.extend(places.filter(|&place| place != entry.about()));
+        }
+        map(
+            executor,
+            entries.len().div_ceil(ENTRIES),
+            || (),
+            |(), part| {
+                for entry in &entries[part * ENTRIES..entries.len().min((part + 1) * ENTRIES)] {
+                    let keys = entry
+                        .candidates()
+                        .map(|key| Key::new(key.score(), NodeId(place_of[key.id().0 as usize])))
+                        .filter(|key| key.id().0 != entry.about());
+                    lists.offer(number(row(entry)), keys);
+                }
+            },
+        )?;
+    }
+    Ok((lists, backbone))
+}
+
+/// The vectors of all nodes that some others name.
+struct Neighborhood {
+    places: Vec<u32>,
+    set: RowSet,
+}
+
+impl Neighborhood {
+    /// Reads what the first of `count` nodes name, as many of them, in steps of `step`, as name no more than
+    /// `capacity` nodes; one step at least. Answers how many.
+    fn of(
+        nodes: &mut Records,
+        mut count: usize,
+        step: usize,
+        capacity: usize,
+        named: impl Fn(usize, &mut Vec<u32>),
+    ) -> io::Result<(usize, Self)> {
+        loop {
+            let mut places = Vec::new();
+            for i in 0..count {
+                named(i, &mut places);
+                if count > step && places.len() > 4 * capacity {
+                    places.sort_unstable();
+                    places.dedup();
+                    if places.len() > capacity {
+                        break;
+                    }
+                }
+            }
+            places.sort_unstable();
+            places.dedup();
+            if places.len() <= capacity || count <= step {
+                let set = nodes.gather(&places)?;
+                return Ok((count, Self { places, set }));
+            }
+            count = (count / 2).next_multiple_of(step);
+        }
+    }
+
+    /// Where a place is in the set.
+    fn find(&self, place: u32) -> u32 {
+        number(self.places.binary_search(&place).expect("all that are named were read"))
+    }
+}
+
+/// Bytes of a node's links in a file: number of links and of protected ones, two of nothing, places.
+const LINKS_BYTES: usize = 4 + 4 * MAX_DEGREE;
+
+/// The links of all nodes.
+struct LinkFile(Log);
+
+impl LinkFile {
+    fn encode(links: &Links) -> [u8; LINKS_BYTES] {
+        let mut bytes = [0; LINKS_BYTES];
+        bytes[0] = u8::try_from(links.rows.len()).expect("at most 32");
+        bytes[1] = u8::try_from(links.protected).expect("at most 32");
+        for (i, &row) in links.rows.iter().enumerate() {
+            put_u32(&mut bytes, 4 + 4 * i, row);
+        }
+        bytes
+    }
+
+    fn append(&mut self, links: &Links) -> io::Result<()> {
+        self.0.append(&Self::encode(links))
+    }
+
+    fn write(&mut self, place: u32, links: &Links) -> io::Result<()> {
+        self.0.overwrite(u64::from(place) * LINKS_BYTES as u64, &Self::encode(links))
+    }
+
+    fn read(&mut self, places: Range<usize>) -> io::Result<Vec<Links>> {
+        let mut bytes = vec![0; places.len() * LINKS_BYTES];
+        self.0.read_at(places.start as u64 * LINKS_BYTES as u64, &mut bytes)?;
+        let links = |bytes: &[u8]| Links {
+            rows: (0..usize::from(bytes[0])).map(|i| get_u32(bytes, 4 + 4 * i)).collect(),
+            protected: usize::from(bytes[1]),
+        };
+        Ok(bytes.chunks_exact(LINKS_BYTES).map(links).collect())
+    }
+
+    fn one(&mut self, place: u32) -> io::Result<Links> {
+        Ok(self.read(place as usize..place as usize + 1)?.pop().expect("one was asked for"))
+    }
+}
+
+/// One bit for each node.
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn new(len: usize) -> Self {
+        Self(vec![0; len.div_ceil(64)])
+    }
+
+    fn has(&self, i: u32) -> bool {
+        self.0[i as usize / 64] >> (i % 64) & 1 == 1
+    }
+
+    fn set(&mut self, i: u32) {
+        self.0[i as usize / 64] |= 1 << (i % 64);
+    }
+}
+
+/// Links nodes that no path from the root reaches. The twin of what `graph.rs` does in memory.
+struct Connect<'a> {
+    links: &'a mut LinkFile,
+    nodes: &'a mut Records,
+    space: &'a Space,
+    in_degrees: &'a mut [u8],
+    reached: Bits,
+    /// Nodes whose links were followed.
+    expanded: Bits,
+    count: usize,
+}
+
+impl Connect<'_> {
+    fn run(&mut self, root: u32, random: &mut SplitMix64, executor: &dyn Executor) -> Result<u64, Failure> {
+        let mut relinked = 0;
+        for _ in 0..CONNECT_ROUNDS {
+            (self.reached, self.expanded) = (Bits::new(self.count), Bits::new(self.count));
+            self.reached.set(root);
+            self.spread(executor)?;
+            let mut lost = false;
+            for place in 0..number(self.count) {
+                if !self.reached.has(place) {
+                    lost = true;
+                    check(executor)?;
+                    if self.adopt(place, random)? {
+                        relinked += 1;
+                        self.reached.set(place);
+                        self.spread(executor)?;
+                    }
+                }
+            }
+            if !lost {
+                break;
+            }
+        }
+        Ok(relinked)
+    }
+
+    /// Follows links from all that is reached, in passes over the file, to and fro.
+    fn spread(&mut self, executor: &dyn Executor) -> Result<(), Failure> {
+        let parts = self.count.div_ceil(SWEEP);
+        let mut forth = true;
+        loop {
+            let mut done = true;
+            for i in 0..parts {
+                let part = if forth { i } else { parts - 1 - i };
+                let range = part * SWEEP..self.count.min((part + 1) * SWEEP);
+                let words = range.start / 64..range.end.div_ceil(64);
+                if words.clone().all(|w| self.reached.0[w] & !self.expanded.0[w] == 0) {
+                    continue;
+                }
+                done = false;
+                check(executor)?;
+                let links = self.links.read(range.clone())?;
+                let open = |place: &u32| self.reached.has(*place) && !self.expanded.has(*place);
+                let mut open: Vec<u32> = range.clone().map(number).filter(open).collect();
+                while let Some(place) = open.pop() {
+                    self.expanded.set(place);
+                    for &other in &links[place as usize - range.start].rows {
+                        if !self.reached.has(other) {
+                            self.reached.set(other);
+                            if range.contains(&(other as usize)) {
+                                open.push(other);
+                            }
+                        }
+                    }
+                }
+            }
+            if done {
+                return Ok(());
+            }
+            forth = !forth;
+        }
+    }
+
+    /// Gives a lost node a protected edge from one that is reached: a neighbor of its own if that has room,
+    /// else the nearest of a sample that has.
+    fn adopt(&mut self, lost: u32, random: &mut SplitMix64) -> Result<bool, Failure> {
+        let own = self.links.one(lost)?;
+        let reached = own.rows.iter().copied().filter(|&place| self.reached.has(place)).collect();
+        if self.adopt_by(lost, reached)? {
+            return Ok(true);
+        }
+        let mut sample: Vec<u32> = (0..10 * PARENTS)
+            .map(|_| number(random.below(self.count)))
+            .filter(|&place| self.reached.has(place))
+            .take(PARENTS)
+            .collect();
+        sample.sort_unstable();
+        sample.dedup();
+        self.adopt_by(lost, sample)
+    }
+
+    fn adopt_by(&mut self, lost: u32, mut parents: Vec<u32>) -> Result<bool, Failure> {
+        parents.sort_unstable();
+        let (set, own) = (self.nodes.gather(&parents)?, self.nodes.gather(&[lost])?);
+        let distance =
+            |i: u32| self.space.between(own.scaled(0), own.norms[0], set.scaled(i), set.norms[i as usize]);
+        let mut keys: Vec<Key> =
+            (0..).zip(&parents).map(|(i, &place)| Key::new(distance(i), NodeId(place))).collect();
+        keys.sort_unstable();
+        for parent in keys.into_iter().map(|key| key.id().0) {
+            let mut links = self.links.one(parent)?;
+            if !links.has_room() {
+                continue;
+            }
+            let (adopted, dropped) = links.adopt(lost, |other| self.in_degrees[other as usize] > 1);
+            if !adopted {
+                continue;
+            }
+            if let Some(degree) = dropped.map(|other| &mut self.in_degrees[other as usize])
+                && *degree < u8::MAX
+            {
+                *degree -= 1;
+            }
+            let degree = &mut self.in_degrees[lost as usize];
+            *degree = degree.saturating_add(1);
+            self.links.write(parent, &links)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+}
