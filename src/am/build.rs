@@ -1,15 +1,17 @@
-//! CREATE INDEX and REINDEX: read the table, build in memory with threads, write the pages.
+//! CREATE INDEX and REINDEX: read the table, build with threads, write the pages.
 
-use super::insert::{insert, seed};
+use super::insert::seed;
 use super::opclass;
 use super::table::Table;
 use super::threads::BuildThreads;
-use crate::error::index::{geometry as bad_geometry, no_dimensions, vector as bad_vector};
+use crate::error::index::{
+    added, geometry as bad_geometry, no_dimensions, temporary_file, too_many_rows, vector as bad_vector,
+};
 use crate::error::{Code, OrRaise, Report, interrupted};
-use crate::storage::{Fork, NewPages, Relation};
+use crate::storage::{Fork, NewPages, Relation, TemporaryFiles};
 use imgvec_ann::Metric;
 use imgvec_ann::build::{Added, BuildError, Builder, Parameters, Phase};
-use imgvec_ann::layout::{Geometry, HeapTid};
+use imgvec_ann::layout::Geometry;
 use pgrx::{pg_guard, pg_sys};
 use std::ffi::CStr;
 
@@ -20,10 +22,11 @@ const SAMPLE_ROWS: usize = 2000;
 const REPORT_EVERY: u64 = 1000;
 
 /// Phases in `pg_stat_progress_create_index`; the first number is the server's.
-const PHASES: [&CStr; 8] = [
+const PHASES: [&CStr; 9] = [
     c"initializing",
     c"sampling vectors",
     c"loading vectors",
+    c"dividing vectors into shards",
     c"partitioning vectors",
     c"finding neighbors",
     c"choosing edges",
@@ -35,11 +38,12 @@ const LOADING: usize = 3;
 
 fn phase_number(phase: Phase) -> usize {
     match phase {
-        Phase::Partition => 4,
-        Phase::Leaves => 5,
-        Phase::Prune => 6,
-        Phase::Connect => 7,
-        Phase::Write => 8,
+        Phase::Shard => 4,
+        Phase::Partition => 5,
+        Phase::Leaves => 6,
+        Phase::Prune => 7,
+        Phase::Connect => 8,
+        Phase::Write => 9,
     }
 }
 
@@ -121,61 +125,49 @@ fn build(table: &Table) -> (f64, u64) {
     report_phase(SAMPLING);
     let sample = table.sample(geometry.dim(), SAMPLE_ROWS);
     let views: Vec<&[f32]> = sample.iter().map(|row| row.vector.as_slice()).collect();
-    let builder = new_builder(index, metric, geometry, &views);
+    // SAFETY: the files are gone when this call ends, or the statement.
+    let files = Box::new(unsafe { TemporaryFiles::new() });
+    let mut builder = new_builder(index, metric, geometry, &views).spill_to(files);
     drop(sample);
 
     report_phase(LOADING);
-    let mut loading = Loading { index, state: Some(builder), rows: 0, late_rows: 0 };
-    let heap_rows = table.scan(|vector, tid| loading.add(vector, tid));
-    if let Some(builder) = loading.state.take() {
-        write(builder, index, Fork::Main);
+    let mut rows: u64 = 0;
+    let mut take = |vector: &[f32], tid| {
+        pgrx::check_for_interrupts!();
+        if builder.add(vector, tid).map_err(|error| added(index, error)).or_raise() == Added::Stored {
+            rows += 1;
+            if rows.is_multiple_of(REPORT_EVERY) {
+                report(pg_sys::PROGRESS_CREATEIDX_TUPLES_DONE, usize::try_from(rows).expect("a count"));
+            }
+        }
+    };
+    let heap_rows = table.scan(&mut take);
+    if let Some(wanted) = builder.memory_wanted() {
+        tell_of_files(index, wanted);
     }
-    (heap_rows, loading.rows)
+    write(builder, index, Fork::Main);
+    (heap_rows, rows)
+}
+
+/// Says that a build would be faster with more memory.
+fn tell_of_files(index: Relation, wanted_bytes: u64) {
+    let megabytes = |bytes: u64| bytes.div_ceil(1 << 20);
+    Report::new(
+        Code::ERRCODE_SUCCESSFUL_COMPLETION,
+        format!("vectors of index \"{}\" do not fit into maintenance_work_mem", index.name()),
+    )
+    .detail(format!(
+        "The build goes on with temporary files, which takes two to three times as long; in memory it would need {} MB.",
+        megabytes(wanted_bytes)
+    ))
+    .hint(format!("Set maintenance_work_mem to {} MB or more for the next build.", megabytes(wanted_bytes)))
+    .notice();
 }
 
 fn new_builder(index: Relation, metric: Metric, geometry: Geometry, sample: &[&[f32]]) -> Builder {
     Builder::new(metric, geometry, seed(), sample, memory_bytes(), Parameters::default())
         .map_err(|error| bad_vector(index, error))
         .or_raise()
-}
-
-/// Rows on their way into the index.
-struct Loading<'a> {
-    index: Relation<'a>,
-    /// Nothing once the memory limit was reached and the index is written: rows are inserted then.
-    state: Option<Builder>,
-    rows: u64,
-    late_rows: u64,
-}
-
-impl Loading<'_> {
-    fn add(&mut self, vector: &[f32], tid: HeapTid) {
-        pgrx::check_for_interrupts!();
-        if let Some(builder) = &mut self.state {
-            match builder.add(vector, tid).map_err(|error| bad_vector(self.index, error)).or_raise() {
-                Added::Stored => {
-                    self.rows += 1;
-                    if self.rows.is_multiple_of(REPORT_EVERY) {
-                        report(
-                            pg_sys::PROGRESS_CREATEIDX_TUPLES_DONE,
-                            usize::try_from(self.rows).expect("a count"),
-                        );
-                    }
-                }
-                Added::NoDirection => {}
-                Added::Full => {
-                    let builder = self.state.take().expect("matched above");
-                    write(builder, self.index, Fork::Main);
-                    report_phase(LOADING);
-                }
-            }
-        }
-        if self.state.is_none() {
-            insert(self.index, vector, tid);
-            self.rows += 1;
-            self.late_rows += 1;
-        }
-    }
 }
 
 /// Builds the graph and writes a fork.
@@ -190,11 +182,7 @@ fn write(builder: Builder, index: Relation, fork: Fork) {
             pgrx::check_for_interrupts!();
             interrupted().raise();
         }
-        Err(BuildError::TooManyRows) => {
-            Report::new(Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "too many rows for one ann index")
-                .detail("An ann index holds at most 2^32 - 1 different vectors.")
-                .hint("Partition the table, and index the partitions.")
-                .raise()
-        }
+        Err(BuildError::Spill(error)) => temporary_file(&error).raise(),
+        Err(BuildError::TooManyRows) => too_many_rows().raise(),
     }
 }

@@ -3,6 +3,7 @@
 use super::{Code, Report};
 use crate::storage::Relation;
 use imgvec_ann::AccessError;
+use imgvec_ann::build::AddError;
 use imgvec_ann::layout::{GeometryError, MAX_DIM};
 use imgvec_ann::space::{MAX_NORM, VectorError};
 use std::convert::Infallible;
@@ -46,6 +47,29 @@ pub fn vector(index: Relation, error: VectorError) -> Report {
         .hint("Normalize the vectors, or use imgvec_cosine_ops."),
         VectorError::NotFinite => super::vector::not_finite(0),
     }
+}
+
+/// A row that a build could not take.
+pub fn added(index: Relation, error: AddError) -> Report {
+    match error {
+        AddError::Vector(error) => vector(index, error),
+        AddError::Spill(error) => temporary_file(&error),
+        AddError::TooManyRows => too_many_rows(),
+    }
+}
+
+/// A temporary file of a build that cannot be used; most errors of files are the server's own.
+pub fn temporary_file(error: &std::io::Error) -> Report {
+    Report::new(Code::ERRCODE_IO_ERROR, "could not use a temporary file of an index build")
+        .detail(format!("The error is: {error}."))
+        .hint("Increase maintenance_work_mem to build without temporary files.")
+}
+
+/// More rows than an index has ids for.
+pub fn too_many_rows() -> Report {
+    Report::new(Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "too many rows for one ann index")
+        .detail("An ann index holds at most 2^32 - 1 different vectors.")
+        .hint("Partition the table, and index the partitions.")
 }
 
 /// Dimensions that no index can have.

@@ -6,7 +6,9 @@
 mod pages;
 mod relation;
 mod sink;
+mod temporary;
 
 pub use pages::{Mode, Pages};
 pub use relation::{Identity, OpenRelation, Relation};
 pub use sink::{Fork, NewPages};
+pub use temporary::TemporaryFiles;

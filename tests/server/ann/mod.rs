@@ -12,6 +12,7 @@ mod plain_sql;
 mod reuse;
 mod shapes;
 mod snapshots;
+mod spill;
 mod standby;
 mod unlogged;
 mod wal_consistency;

@@ -142,8 +142,9 @@ pub(super) fn explore(
         n.div_ceil(CHUNK),
         || (),
         |(), chunk| {
-            for row in chunk * CHUNK..n.min((chunk + 1) * CHUNK) {
-                for &key in &forward[row] {
+            let start = chunk * CHUNK;
+            for (row, chosen) in (start..).zip(&forward[start..n.min(start + CHUNK)]) {
+                for &key in chosen {
                     both.offer(number(row), [key]);
                     both.offer(key.id().0, [Key::new(key.score(), NodeId(number(row)))]);
                 }
