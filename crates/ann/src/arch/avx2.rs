@@ -86,6 +86,28 @@ fn add_all(x: __m256i) -> i32 {
     _mm_cvtsi128_si32(_mm_add_epi32(quarter, _mm_shuffle_epi32::<0b10_11_00_01>(quarter)))
 }
 
+/// See [`super::Kernels::dots_i8`]. Four rows at a time: what is loaded and widened of `a` serves all, and the
+/// processor waits for four rows at once.
+#[target_feature(enable = "avx2")]
+pub fn dots_i8(a: &[i8], rows: &[i8], chosen: &[u32], out: &mut [i32]) {
+    let dim = a.len();
+    for (out, chosen) in out.chunks_mut(4).zip(chosen.chunks(4)) {
+        // Places behind the end repeat the last row; their results are dropped.
+        let four: [&[i8]; 4] =
+            std::array::from_fn(|k| &rows[chosen[k.min(chosen.len() - 1)] as usize * dim..][..dim]);
+        let mut sums = [_mm256_setzero_si256(); 4];
+        for at in (0..dim).step_by(16) {
+            let x = widen(&a[at..at + 16]);
+            for (sum, row) in sums.iter_mut().zip(&four) {
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(x, widen(&row[at..at + 16])));
+            }
+        }
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = add_all(sum);
+        }
+    }
+}
+
 /// See [`super::Kernels::matrix_i8`]. Tiles of two by four rows, 16-bit products.
 #[target_feature(enable = "avx2")]
 pub fn matrix_i8(a: &[i8], b: &[i8], dim: usize, out: &mut [i32]) {

@@ -76,6 +76,47 @@ pub fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
     _mm512_reduce_add_epi32(_mm512_add_epi32(sums[0], sums[1]))
 }
 
+/// See [`super::Kernels::dots_i8`]. Four rows at a time. As in [`matrix_i8`], but the rows are moved to unsigned
+/// numbers, and what is to be taken off, 128 times the sum of `a`, is summed up on the way.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub fn dots_i8(a: &[i8], rows: &[i8], chosen: &[u32], out: &mut [i32]) {
+    let dim = a.len();
+    let (flip, ones) = (_mm512_set1_epi8(-128), _mm512_set1_epi8(1));
+    for (out, chosen) in out.chunks_mut(4).zip(chosen.chunks(4)) {
+        // Places behind the end repeat the last row; their results are dropped.
+        let last = chosen.len() - 1;
+        let row = |k: usize| &rows[chosen[k.min(last)] as usize * dim..][..dim];
+        let four = [row(0), row(1), row(2), row(3)];
+        let (mut sums, mut excess) = ([_mm512_setzero_si512(); 4], _mm512_setzero_si512());
+        for at in (0..dim).step_by(64) {
+            // SAFETY: five slices of `dim` bytes, a multiple of 64; the loads need no alignment.
+            let load = |row: &[i8]| unsafe { _mm512_loadu_si512(row.as_ptr().add(at).cast()) };
+            let x = load(a);
+            excess = _mm512_dpbusd_epi32(excess, ones, x);
+            for (sum, row) in sums.iter_mut().zip(four) {
+                *sum = _mm512_dpbusd_epi32(*sum, _mm512_xor_si512(load(row), flip), x);
+            }
+        }
+        let excess = _mm512_slli_epi32::<7>(excess);
+        let dots = add_each(sums.map(|sum| _mm512_sub_epi32(sum, excess)));
+        let mut four = [0i32; 4];
+        // SAFETY: `four` is 16 bytes.
+        unsafe { _mm_storeu_si128(four.as_mut_ptr().cast(), dots) };
+        out.copy_from_slice(&four[..out.len()]);
+    }
+}
+
+/// The sums of the elements of four vectors.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline]
+fn add_each([a, b, c, d]: [__m512i; 4]) -> __m128i {
+    let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    let all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    let half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64::<1>(all));
+    _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half))
+}
+
 /// See [`super::Kernels::matrix_i8`]. Tiles of four by four rows. The instruction multiplies unsigned by
 /// signed bytes, so `a + 128` is used and 128 times the sum of each row of `b` taken off again.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
@@ -118,12 +159,8 @@ unsafe fn tile(left: [*const i8; 4], right: [*const i8; 4], dim: usize) -> [[i32
         }
     }
     let mut out = [[0; 4]; 4];
-    for (row, [a, b, c, d]) in out.iter_mut().zip(sums) {
-        let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-        let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-        let all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
-        let half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64::<1>(all));
-        let sum = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
+    for (row, sums) in out.iter_mut().zip(sums) {
+        let sum = add_each(sums);
         // SAFETY: `row` is 16 bytes.
         unsafe { _mm_storeu_si128(row.as_mut_ptr().cast(), sum) };
     }

@@ -162,6 +162,17 @@ impl Kernels {
         dispatch!(self, dot_i8(a, b))
     }
 
+    /// Inner products of `a`, `[dim]`, with some of the `rows`, `[n, dim]`, chosen by number, into `out`.
+    ///
+    /// # Panics
+    /// If `dim` is no multiple of 64, a row does not exist, or the lengths do not agree.
+    pub fn dots_i8(&self, a: &[i8], rows: &[i8], chosen: &[u32], out: &mut [i32]) {
+        let dim = a.len();
+        assert!(dim.is_multiple_of(64) && dim > 0 && chosen.len() == out.len());
+        assert!(chosen.iter().all(|&row| (row as usize) < rows.len() / dim));
+        dispatch!(self, dots_i8(a, rows, chosen, out));
+    }
+
     /// All inner products of the rows of `a`, `[m, dim]`, with those of `b`, `[n, dim]`, into `out`, `[m, n]`.
     ///
     /// # Panics
@@ -238,6 +249,11 @@ mod tests {
             for k in others() {
                 k.matrix_i8(&a, &b, dim, &mut got);
                 prop_assert_eq!(&got, &wanted, "{:?}", k);
+                let chosen: Vec<u32> = (0..n as u32).rev().collect();
+                let mut dots = vec![0; n];
+                k.dots_i8(&a[..dim], &b, &chosen, &mut dots);
+                dots.reverse();
+                prop_assert_eq!(&dots, &wanted[..n], "{:?}", k);
             }
         }
 
@@ -269,6 +285,8 @@ mod tests {
             assert_eq!(k.dot_i8(&low, &low), 4032 * 128 * 128, "{k:?}");
             let mut out = [0];
             k.matrix_i8(&low, &low, 4032, &mut out);
+            assert_eq!(out[0], 4032 * 128 * 128, "{k:?}");
+            k.dots_i8(&low, &low, &[0], &mut out);
             assert_eq!(out[0], 4032 * 128 * 128, "{k:?}");
             assert_eq!(k.fastscan(&[255; 4096], &[0x5A; 4096]), [65_280; 32], "{k:?}");
         }

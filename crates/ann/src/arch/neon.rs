@@ -62,6 +62,14 @@ pub fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
     vaddvq_s32(vaddq_s32(sums[0], sums[1]))
 }
 
+/// See [`super::Kernels::dots_i8`].
+#[target_feature(enable = "neon")]
+pub fn dots_i8(a: &[i8], rows: &[i8], chosen: &[u32], out: &mut [i32]) {
+    for (out, &row) in out.iter_mut().zip(chosen) {
+        *out = dot_i8(a, &rows[row as usize * a.len()..][..a.len()]);
+    }
+}
+
 /// See [`super::Kernels::matrix_i8`].
 #[target_feature(enable = "neon")]
 pub fn matrix_i8(a: &[i8], b: &[i8], dim: usize, out: &mut [i32]) {

@@ -30,6 +30,13 @@ pub fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
     a.iter().zip(b).map(|(&x, &y)| i32::from(x) * i32::from(y)).sum()
 }
 
+/// See [`super::Kernels::dots_i8`].
+pub fn dots_i8(a: &[i8], rows: &[i8], chosen: &[u32], out: &mut [i32]) {
+    for (out, &row) in out.iter_mut().zip(chosen) {
+        *out = dot_i8(a, &rows[row as usize * a.len()..][..a.len()]);
+    }
+}
+
 /// See [`super::Kernels::matrix_i8`].
 pub fn matrix_i8(a: &[i8], b: &[i8], dim: usize, out: &mut [i32]) {
     let n = b.len() / dim;

@@ -39,7 +39,8 @@ impl Lists {
         let keys = &mut keys[place * LIST_LEN..(place + 1) * LIST_LEN];
         let mut len = usize::from(lens[place]);
         for key in candidates {
-            if keys[..len].iter().any(|k| k.id() == key.id()) {
+            // Looking at all of them without leaving early is done several at a time.
+            if keys[..len].iter().fold(false, |known, k| known | (k.id() == key.id())) {
                 continue;
             }
             if len < LIST_LEN {

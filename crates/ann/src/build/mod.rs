@@ -284,12 +284,17 @@ impl Builder {
         }
         self.rows.seal();
         let (graph, leaves) =
-            graph::build(&self.rows.set, &self.space, &self.parameters, executor, progress)?;
+            graph::build(&mut self.rows.set, &self.space, &self.parameters, executor, progress)?;
         progress(Phase::Write);
+        self.rows.follow(&graph.order);
+        let places = rows::inverse(&graph.order);
+        let mut shared: Vec<(u32, Vec<HeapTid>)> =
+            self.more_tids.drain().map(|(row, more)| (places[row as usize], more)).collect();
+        shared.sort_unstable_by_key(|&(place, _)| place);
+        drop(places);
         let relinked = graph.relinked;
         let nodes = self.rows.len() as u64;
-        let pages =
-            write::write(&self.space, &self.meta, &self.rows, &self.more_tids, &graph, executor, sink)?;
+        let pages = write::write(&self.space, &self.meta, &self.rows, &shared, &graph, executor, sink)?;
         Ok(Report { rows: self.stored, nodes, leaves, relinked, pages })
     }
 }

@@ -53,6 +53,31 @@ impl RowSet {
         self.norms.push(row.norm_squared);
     }
 
+    /// Puts the rows into another order: the new row `i` is the old row `order[i]`. In place, but for one row.
+    pub fn reorder(&mut self, order: &[u32]) {
+        let dim = self.dim;
+        let mut moved = vec![false; order.len()];
+        for start in 0..order.len() {
+            if std::mem::replace(&mut moved[start], true) {
+                continue;
+            }
+            // Along the cycle: each place takes what comes from the next.
+            let first = self.codes[start * dim..(start + 1) * dim].to_vec();
+            let mut to = start;
+            loop {
+                let from = order[to] as usize;
+                if std::mem::replace(&mut moved[from], true) {
+                    break;
+                }
+                self.codes.copy_within(from * dim..(from + 1) * dim, to * dim);
+                to = from;
+            }
+            self.codes[to * dim..(to + 1) * dim].copy_from_slice(&first);
+        }
+        self.scales = reordered(&self.scales, order);
+        self.norms = reordered(&self.norms, order);
+    }
+
     /// Some of the rows.
     pub fn subset(&self, rows: &[u32]) -> Self {
         let mut subset = Self::new(self.dim);
@@ -64,6 +89,20 @@ impl RowSet {
         }
         subset
     }
+}
+
+/// The items in another order: `order` names the old places.
+pub(super) fn reordered<T: Copy>(items: &[T], order: &[u32]) -> Vec<T> {
+    order.iter().map(|&old| items[old as usize]).collect()
+}
+
+/// New places by old ones.
+pub(super) fn inverse(order: &[u32]) -> Vec<u32> {
+    let mut inverse = vec![0; order.len()];
+    for (new, &old) in (0..).zip(order) {
+        inverse[old as usize] = new;
+    }
+    inverse
 }
 
 /// One row: what a node's header and vector are made of.
@@ -137,6 +176,13 @@ impl Folded {
     /// Frees what only taking rows needs.
     pub fn seal(&mut self) {
         self.by_hash = HashMap::new();
+    }
+
+    /// Puts all but the set of vectors, which is reordered already, into another order.
+    pub fn follow(&mut self, order: &[u32]) {
+        self.biases = reordered(&self.biases, order);
+        self.errors = reordered(&self.errors, order);
+        self.tids = reordered(&self.tids, order);
     }
 
     pub fn row(&self, place: u32) -> Row<'_> {
@@ -335,6 +381,24 @@ mod tests {
         for (i, &place) in (0u32..).zip(&places) {
             assert_eq!(set.codes(i), &codes[place as usize * 64..][..64]);
             assert_eq!(set.scales[i as usize], 1.0 + place as f32);
+        }
+    }
+
+    #[test]
+    fn rows_follow_an_order() {
+        let codes: Vec<i8> = (0..100).flat_map(|i| [i; 64]).collect();
+        let mut folded = Folded::new(64);
+        for (i, codes) in (0u16..).zip(codes.chunks_exact(64)) {
+            folded.push(&row(codes, i), u64::from(i));
+        }
+        let mut random = crate::random::SplitMix64::new(1);
+        let order: Vec<u32> = random.sample(100, 100).into_iter().map(|i| i as u32).collect();
+        folded.set.reorder(&order);
+        folded.follow(&order);
+        let places = inverse(&order);
+        for (i, codes) in (0u16..).zip(codes.chunks_exact(64)) {
+            let (got, wanted) = (folded.row(places[usize::from(i)]), row(codes, i));
+            assert_eq!(format!("{got:?}"), format!("{wanted:?}"));
         }
     }
 

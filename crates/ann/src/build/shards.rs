@@ -9,7 +9,7 @@
 use super::executor::{Cancelled, Executor, map};
 use super::graph::{BACKBONE, Explored, explore};
 use super::partition::{LeaderScratch, nearest_leaders};
-use super::rows::{Batch, Folded, Records, RowSet, TID_BYTES, tid_bytes, tid_from};
+use super::rows::{Batch, Folded, Records, RowSet, TID_BYTES, inverse, reordered, tid_bytes, tid_from};
 use super::spill::{Log, Spill};
 use super::{FURTHER_PER_ROW, Parameters, Phase, capacity, write};
 use crate::graph::beam::Key;
@@ -283,7 +283,7 @@ impl Shards {
         executor: &dyn Executor,
         progress: &mut dyn FnMut(Phase),
     ) -> Result<(), Failure> {
-        let Loaded { rows, home, numbers, twins, mut further } = loaded;
+        let Loaded { mut rows, home, numbers, mut twins, mut further } = loaded;
         let mut hear = |phase| {
             // Edges are chosen at the end.
             if phase != Phase::Prune {
@@ -291,7 +291,7 @@ impl Shards {
             }
         };
         let Explored { order, candidates, backbone, leaves } = explore(
-            &rows.set,
+            &mut rows.set,
             space,
             &self.parameters,
             &BACKBONE[..1],
@@ -300,31 +300,35 @@ impl Shards {
             &mut hear,
         )?;
         self.leaves += leaves;
+        rows.follow(&order);
+        let numbers = reordered(&numbers, &order);
+        let rows_by_old = inverse(&order);
+        let moved = twins.iter_mut().map(|(row, _)| row).chain(further.iter_mut().map(|f| &mut f.row));
+        moved.for_each(|row| *row = rows_by_old[*row as usize]);
 
-        for &row in order.iter().filter(|&&row| (row as usize) < home) {
-            let place = number(usize::try_from(self.nodes.count()).expect("numbers are 32 bits wide"));
-            if place.is_multiple_of(BATCH as u32) {
+        for (row, &old) in (0..).zip(&order) {
+            if row % BATCH as u32 == 0 {
                 check(executor)?;
             }
-            self.place_of[numbers[row as usize] as usize] = place;
-            self.nodes.append(&rows.row(row), place, &[], &mut *self.spill)?;
-            let others = backbone[row as usize].rows.iter().map(|&other| numbers[other as usize]);
+            let about = numbers[row as usize];
             let keys = candidates.sorted(row);
-            let entry = entry(place, others, keys.iter().map(|key| renumbered(*key, &numbers)));
-            self.window(place)?.append(&entry)?;
-        }
-        for (row, _) in numbers.iter().enumerate().skip(home) {
-            let keys = candidates.sorted(number(row));
-            let entry =
-                entry(numbers[row], std::iter::empty(), keys.iter().map(|key| renumbered(*key, &numbers)));
-            strays.append(&entry)?;
+            let keys = keys.iter().map(|key| (key.score(), numbers[key.id().0 as usize]));
+            if (old as usize) >= home {
+                strays.append(&entry(about, std::iter::empty(), keys))?;
+                continue;
+            }
+            let place = number(usize::try_from(self.nodes.count()).expect("numbers are 32 bits wide"));
+            self.place_of[about as usize] = place;
+            self.nodes.append(&rows.row(row), place, &[], &mut *self.spill)?;
+            let long = backbone[row as usize].rows.iter().map(|&other| numbers[other as usize]);
+            self.window(place)?.append(&entry(place, long, keys))?;
         }
         for (row, twin) in twins {
             self.place_of[twin as usize] = self.place_of[numbers[row as usize] as usize];
         }
 
         let place_of = |row: u32| self.place_of[numbers[row as usize] as usize];
-        further.sort_by_key(|further| place_of(further.row));
+        further.sort_by_key(|further| further.row);
         for same in further.chunk_by(|a, b| a.row == b.row) {
             let place = place_of(same[0].row);
             let mut count = 0;
@@ -360,10 +364,6 @@ impl Shards {
 
 fn number(i: usize) -> u32 {
     u32::try_from(i).expect("numbers are 32 bits wide")
-}
-
-fn renumbered(key: Key, numbers: &[u32]) -> (f32, u32) {
-    (key.score(), numbers[key.id().0 as usize])
 }
 
 fn append_further(log: &mut Log, place: u32, tid: &[u8]) -> io::Result<()> {

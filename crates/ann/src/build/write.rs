@@ -5,7 +5,7 @@
 
 use super::BuildError;
 use super::executor::{Executor, map};
-use super::graph::{Graph, Links};
+use super::graph::Graph;
 use super::rows::{Folded, Row};
 use crate::arch::Scaled;
 use crate::layout::meta::Meta;
@@ -15,7 +15,6 @@ use crate::layout::{BlockNumber, Geometry, HeapTid, MAX_DEGREE, NodeId, PAGE_BYT
 use crate::quantize::residual;
 use crate::space::Space;
 use crate::store::PageSink;
-use std::collections::HashMap;
 use std::ops::Range;
 
 /// Node pages encoded at once: 8 MB.
@@ -73,47 +72,36 @@ pub(super) fn cells(tids: usize) -> usize {
     tids.div_ceil(CELL_TIDS)
 }
 
-/// Writes all pages of a graph in memory; answers how many.
+/// Writes all pages of a graph in memory; answers how many. Rows are in the order of places; `shared` has the further
+/// tids of some, in that order, too.
 pub(super) fn write<P: PageSink>(
     space: &Space,
     meta: &Meta,
     rows: &Folded,
-    more_tids: &HashMap<u32, Vec<HeapTid>>,
+    shared: &[(u32, Vec<HeapTid>)],
     graph: &Graph,
     executor: &dyn Executor,
     sink: &mut P,
 ) -> Result<u64, BuildError<P::Error>> {
-    let cells = more_tids.values().map(|more| cells(more.len())).sum();
-    let plan = Plan::new(space.geometry, graph.order.len(), graph.entries.len(), cells)
-        .ok_or(BuildError::TooManyRows)?;
-    let mut place_of = vec![0; graph.order.len()];
-    for (place, &row) in (0..).zip(&graph.order) {
-        place_of[row as usize] = place;
-    }
+    let cells = shared.iter().map(|(_, more)| cells(more.len())).sum();
+    let plan =
+        Plan::new(space.geometry, rows.len(), graph.entries.len(), cells).ok_or(BuildError::TooManyRows)?;
     write_meta(&plan, meta, sink).map_err(BuildError::Store)?;
-    let entries = graph.entries.iter().map(|&row| (place_of[row as usize], rows.set.scaled(row)));
+    let entries = graph.entries.iter().map(|&row| (row, rows.set.scaled(row)));
     write_entries(&plan, space, entries, sink).map_err(BuildError::Store)?;
 
     let mut cells = CellWriter::new(&plan);
-    let mut shared: Vec<(u32, &Vec<HeapTid>)> =
-        more_tids.iter().map(|(&row, more)| (place_of[row as usize], more)).collect();
-    shared.sort_unstable_by_key(|&(place, _)| place);
     for (place, more) in shared {
         for &tid in more {
-            cells.push(place, tid, sink).map_err(BuildError::Store)?;
+            cells.push(*place, tid, sink).map_err(BuildError::Store)?;
         }
     }
     let chains = cells.finish(sink).map_err(BuildError::Store)?;
 
-    let (set, links, order) = (&rows.set, &graph.links, &graph.order);
     let describe = |place: u32| {
-        let row = order[place as usize];
-        let Links { rows: others, protected } = &links[row as usize];
-        Described {
-            row: rows.row(row),
-            protected: *protected,
-            neighbors: others.iter().map(|&other| (place_of[other as usize], set.scaled(other))).collect(),
-        }
+        let links = &graph.links[place as usize];
+        let neighbors = links.rows.iter().map(|&other| (other, rows.set.scaled(other))).collect();
+        Described { row: rows.row(place), protected: links.protected, neighbors }
     };
     let all = 0..plan.nodes;
     write_nodes(&plan, space, &chains, all, executor, sink, &describe)?;

@@ -9,7 +9,7 @@
 //! 6. Now and then: make the node an entry, so that the table stays a fair sample while the index grows.
 
 use super::edges::{self, MAX_PROTECTED, Wish};
-use super::prune::{self, ALPHA};
+use super::prune::{ALPHA, Pruner};
 use super::share;
 use super::walk::Walk;
 use crate::arch::Scaled;
@@ -89,14 +89,18 @@ pub fn insert<S: PageStore>(
             }
         }
         let distances: Vec<f32> = met.iter().map(|m| m.distance).collect();
-        let chosen = prune::select(&distances, ALPHA, MAX_DEGREE, true, |a, b| {
-            let (a, b) = (&met[a], &met[b]);
-            index.space.between(a.scaled(), a.norm_squared, b.scaled(), b.norm_squared)
+        let mut pruner = Pruner::default();
+        let chosen = pruner.select(&distances, ALPHA, MAX_DEGREE, true, |a, others, out| {
+            let a = &met[a as usize];
+            out.extend(others.iter().map(|&b| {
+                let b = &met[b as usize];
+                index.space.between(a.scaled(), a.norm_squared, b.scaled(), b.norm_squared)
+            }));
         });
         // Nearest first among all that were met, as the parent need not be a neighbor.
         let has_room = |m: &&Met| m.header.protected.count_ones() < MAX_PROTECTED;
         let parent = met.iter().find(has_room).or(met.first());
-        let chosen: Vec<&Met> = chosen.into_iter().map(|i| &met[i]).collect();
+        let chosen: Vec<&Met> = chosen.iter().map(|&i| &met[i as usize]).collect();
         let Some(id) = add_node(store, index, &x, &query, tid, &chosen, parent)? else {
             continue;
         };
