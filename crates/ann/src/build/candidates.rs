@@ -17,7 +17,10 @@ pub struct Lists {
 }
 
 struct Chunk {
-    keys: Vec<Key>,
+    /// `[CHUNK, LIST_LEN]`; apart from the distances, so that looking for a row reads half as much.
+    rows: Vec<u32>,
+    /// As many.
+    distances: Vec<f32>,
     lens: [u8; CHUNK],
 }
 
@@ -25,8 +28,10 @@ impl Lists {
     /// Empty lists for `rows` rows.
     #[must_use]
     pub fn new(rows: usize) -> Self {
-        let chunk =
-            || Mutex::new(Chunk { keys: vec![Key::new(0.0, NodeId(0)); CHUNK * LIST_LEN], lens: [0; CHUNK] });
+        let chunk = || {
+            let (rows, distances) = (vec![0; CHUNK * LIST_LEN], vec![0.0; CHUNK * LIST_LEN]);
+            Mutex::new(Chunk { rows, distances, lens: [0; CHUNK] })
+        };
         Self { chunks: (0..rows.div_ceil(CHUNK)).map(|_| chunk()).collect() }
     }
 
@@ -35,23 +40,28 @@ impl Lists {
     pub fn offer(&self, row: u32, candidates: impl IntoIterator<Item = Key>) {
         let (chunk, place) = (row as usize / CHUNK, row as usize % CHUNK);
         let mut guard = self.chunks[chunk].lock().expect("workers do not panic");
-        let Chunk { keys, lens } = &mut *guard;
-        let keys = &mut keys[place * LIST_LEN..(place + 1) * LIST_LEN];
+        let Chunk { rows, distances, lens } = &mut *guard;
+        let list = place * LIST_LEN..(place + 1) * LIST_LEN;
+        let (rows, distances) = (&mut rows[list.clone()], &mut distances[list]);
         let mut len = usize::from(lens[place]);
         for key in candidates {
             // Looking at all of them without leaving early is done several at a time.
-            if keys[..len].iter().fold(false, |known, k| known | (k.id() == key.id())) {
+            let id = key.id().0;
+            if rows[..len].iter().fold(false, |known, &row| known | (row == id)) {
                 continue;
             }
+            let mut at = len;
             if len < LIST_LEN {
-                keys[len] = key;
                 len += 1;
-                continue;
+            } else {
+                let keys = rows.iter().zip(distances.iter()).map(|(&row, &x)| Key::new(x, NodeId(row)));
+                let (farthest, i) = keys.zip(0..).max().expect("a full list is not empty");
+                if farthest <= key {
+                    continue;
+                }
+                at = i;
             }
-            let farthest = keys.iter_mut().max().expect("a full list is not empty");
-            if key < *farthest {
-                *farthest = key;
-            }
+            (rows[at], distances[at]) = (id, key.score());
         }
         lens[place] = u8::try_from(len).expect("at most 64");
     }
@@ -61,7 +71,9 @@ impl Lists {
     pub fn sorted(&self, row: u32) -> Vec<Key> {
         let (chunk, place) = (row as usize / CHUNK, row as usize % CHUNK);
         let guard = self.chunks[chunk].lock().expect("workers do not panic");
-        let mut keys = guard.keys[place * LIST_LEN..][..usize::from(guard.lens[place])].to_vec();
+        let list = place * LIST_LEN..place * LIST_LEN + usize::from(guard.lens[place]);
+        let pairs = guard.rows[list.clone()].iter().zip(&guard.distances[list]);
+        let mut keys: Vec<Key> = pairs.map(|(&row, &distance)| Key::new(distance, NodeId(row))).collect();
         drop(guard);
         keys.sort_unstable();
         keys

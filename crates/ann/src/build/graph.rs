@@ -153,8 +153,8 @@ pub(super) fn explore(
         |(), chunk| {
             let start = chunk * CHUNK;
             for (row, chosen) in (start..).zip(&forward[start..n.min(start + CHUNK)]) {
+                both.offer(number(row), chosen.iter().copied());
                 for &key in chosen {
-                    both.offer(number(row), [key]);
                     both.offer(key.id().0, [Key::new(key.score(), NodeId(number(row)))]);
                 }
             }

@@ -252,14 +252,14 @@ pub(super) fn write_nodes<'a, P: PageSink>(
     debug_assert!(places.start.is_multiple_of(g.slots()));
     let pages = places.len().div_ceil(g.slots());
     for batch in (0..pages).step_by(BATCH) {
-        let scratch = || vec![0u8; g.code_dim() / 8];
-        let encoded = map(executor, BATCH.min(pages - batch), scratch, |bits, i| {
+        let scratch = || (vec![0u8; g.code_dim() / 8], Vec::new());
+        let encoded = map(executor, BATCH.min(pages - batch), scratch, |scratch, i| {
             let start = places.start + (batch + i) * g.slots();
             let mut page = Box::new(node::empty_page(g));
             for (slot, place) in (start..places.end.min(start + g.slots())).enumerate() {
                 let place = u32::try_from(place).expect("ids are checked before");
                 let mut node = NodeMut::open(&mut page, g, slot).expect("an empty page of this geometry");
-                encode_node(plan, space, &describe(place), chains.first(place), &mut node, bits);
+                encode_node(plan, space, &describe(place), chains.first(place), &mut node, scratch);
             }
             page
         })?;
@@ -276,7 +276,7 @@ fn encode_node(
     described: &Described,
     first_cell: u32,
     node: &mut NodeMut,
-    bits: &mut [u8],
+    (bits, codes): &mut (Vec<u8>, Vec<i8>),
 ) {
     let Described { row, protected, neighbors } = described;
     debug_assert!(neighbors.len() <= MAX_DEGREE);
@@ -294,8 +294,12 @@ fn encode_node(
     });
     node.set_vector(row.codes);
     let own = Scaled { codes: row.codes, scale: row.scale };
-    for (i, &(place, other)) in neighbors.iter().enumerate() {
-        let id = plan.id(place);
+    // Copied together, the vectors are waited for all at once, not one after another.
+    codes.clear();
+    neighbors.iter().for_each(|(_, other)| codes.extend_from_slice(other.codes));
+    for ((i, &(place, other)), codes) in neighbors.iter().enumerate().zip(codes.chunks_exact(row.codes.len()))
+    {
+        let (id, other) = (plan.id(place), Scaled { codes, ..other });
         let edge = residual::edge(space.kernels, space.metric, own, other, id, &space.center, bits);
         node.set_edge(i, &edge, bits);
     }
