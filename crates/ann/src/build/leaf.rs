@@ -19,8 +19,11 @@ const GUESS_FROM: usize = 128;
 #[derive(Default)]
 pub(super) struct Scratch {
     codes: Vec<i8>,
+    scales: Vec<f32>,
+    norms: Vec<f32>,
     dots: Vec<i32>,
     distances: Vec<f32>,
+    places: Vec<u32>,
     keys: Vec<Key>,
     sorted: Vec<f32>,
     kept: Vec<Key>,
@@ -47,8 +50,8 @@ pub(super) fn neighbors(
     for (i, &row) in leaf.iter().enumerate() {
         // A row is far from itself.
         scratch.distances[i * n + i] = f32::INFINITY;
-        let Scratch { distances, keys, sorted, kept, pruner, .. } = scratch;
-        nearest_keys(&distances[i * n..(i + 1) * n], nearest, sorted, keys);
+        let Scratch { distances, places, keys, sorted, kept, pruner, .. } = scratch;
+        nearest_keys(&distances[i * n..(i + 1) * n], nearest, sorted, places, keys);
         sorted.clear();
         sorted.extend(keys.iter().map(|key| key.score()));
         let chosen = pruner.select(sorted, parameters.alpha, keep, false, |from, others, out| {
@@ -67,20 +70,24 @@ pub(super) fn neighbors(
 /// Fills in the distances, `[n, n]`: on one side of the diagonal by products, on the other by mirroring.
 fn all_distances(set: &RowSet, leaf: &[u32], kernels: Kernels, scratch: &mut Scratch) {
     let n = leaf.len();
-    scratch.dots.resize(BLOCK * n, 0);
-    scratch.distances.resize(n * n, 0.0);
-    for (block, rows) in leaf.chunks(BLOCK).enumerate() {
-        let start = block * BLOCK;
-        let others = &leaf[start..];
-        let codes = &scratch.codes[start * set.dim..];
-        let dots = &mut scratch.dots[..rows.len() * others.len()];
+    let Scratch { codes, scales, norms, dots, distances, .. } = scratch;
+    scales.clear();
+    scales.extend(leaf.iter().map(|&row| set.scales[row as usize]));
+    norms.clear();
+    norms.extend(leaf.iter().map(|&row| set.norms[row as usize]));
+    dots.resize(BLOCK * n, 0);
+    distances.resize(n * n, 0.0);
+    for start in (0..n).step_by(BLOCK) {
+        let (rows, others) = (start..n.min(start + BLOCK), n - start);
+        let codes = &codes[start * set.dim..];
+        let dots = &mut dots[..rows.len() * others];
         kernels.matrix_i8(&codes[..rows.len() * set.dim], codes, set.dim, dots);
-        let target = scratch.distances[start * n..][..rows.len() * n].chunks_exact_mut(n);
-        for ((&row, dots), distances) in rows.iter().zip(dots.chunks_exact(others.len())).zip(target) {
-            let (scale, norm) = (-2.0 * set.scales[row as usize], set.norms[row as usize]);
-            for ((distance, &dot), &other) in distances[start..].iter_mut().zip(dots).zip(others) {
-                let product = scale * set.scales[other as usize] * dot as f32;
-                *distance = (norm + set.norms[other as usize] + product).max(0.0);
+        for (i, dots) in rows.zip(dots.chunks_exact(others)) {
+            let (scale, norm) = (-2.0 * scales[i], norms[i]);
+            let target = &mut distances[i * n + start..(i + 1) * n];
+            let with = scales[start..].iter().zip(&norms[start..]);
+            for ((distance, &dot), (other_scale, other_norm)) in target.iter_mut().zip(dots).zip(with) {
+                *distance = (norm + other_norm + scale * other_scale * dot as f32).max(0.0);
             }
         }
     }
@@ -88,7 +95,7 @@ fn all_distances(set: &RowSet, leaf: &[u32], kernels: Kernels, scratch: &mut Scr
         for left in (0..top).step_by(TILE) {
             for i in top..n.min(top + TILE) {
                 for j in left..left + TILE {
-                    scratch.distances[i * n + j] = scratch.distances[j * n + i];
+                    distances[i * n + j] = distances[j * n + i];
                 }
             }
         }
@@ -96,7 +103,13 @@ fn all_distances(set: &RowSet, leaf: &[u32], kernels: Kernels, scratch: &mut Scr
 }
 
 /// The `count` smallest of some distances, with their places, in order.
-fn nearest_keys(distances: &[f32], count: usize, guess: &mut Vec<f32>, keys: &mut Vec<Key>) {
+fn nearest_keys(
+    distances: &[f32],
+    count: usize,
+    guess: &mut Vec<f32>,
+    places: &mut Vec<u32>,
+    keys: &mut Vec<Key>,
+) {
     let n = distances.len();
     let mut bound = f32::INFINITY;
     if n > 4 * GUESS_FROM {
@@ -106,25 +119,29 @@ fn nearest_keys(distances: &[f32], count: usize, guess: &mut Vec<f32>, keys: &mu
         let share = (2 * count * guess.len() / n + 1).min(guess.len() - 1);
         bound = *guess.select_nth_unstable_by(share, f32::total_cmp).1;
     }
-    loop {
-        // Written whether it is wanted or not: there is no branch to guess wrong.
-        keys.resize(n, Key::new(0.0, NodeId(0)));
-        let mut len = 0;
-        for (j, &distance) in (0..).zip(distances) {
-            keys[len] = Key::new(distance, NodeId(j));
-            len += usize::from(distance <= bound);
-        }
-        keys.truncate(len);
-        if len >= count || bound == f32::INFINITY {
-            break;
-        }
-        bound = f32::INFINITY;
+    places.resize(n, 0);
+    let mut len = below(distances, bound, places);
+    if len < count {
+        len = below(distances, f32::INFINITY, places);
     }
+    keys.clear();
+    keys.extend(places[..len].iter().map(|&i| Key::new(distances[i as usize], NodeId(i))));
     if count < keys.len() {
         keys.select_nth_unstable(count);
         keys.truncate(count);
     }
     keys.sort_unstable();
+}
+
+/// Writes the places of all distances up to a bound and answers how many. There is no branch to guess wrong: a place
+/// that is not wanted is written over.
+fn below(distances: &[f32], bound: f32, places: &mut [u32]) -> usize {
+    let mut len = 0;
+    for (i, &distance) in (0..).zip(distances) {
+        places[len] = i;
+        len += usize::from(distance <= bound);
+    }
+    len
 }
 
 #[cfg(test)]
@@ -135,7 +152,7 @@ mod tests {
     #[test]
     fn the_nearest_are_found_whatever_is_guessed() {
         let mut random = SplitMix64::new(1);
-        let (mut guess, mut keys) = (Vec::new(), Vec::new());
+        let (mut guess, mut places, mut keys) = (Vec::new(), Vec::new(), Vec::new());
         for (n, count) in [(1, 1), (2, 1), (100, 60), (513, 60), (1000, 60), (1000, 999), (4096, 1)] {
             for spread in [1, 10, 1 << 20] {
                 let mut distances: Vec<f32> = (0..n).map(|_| random.below(spread) as f32).collect();
@@ -144,7 +161,7 @@ mod tests {
                     for i in (0..n).step_by((n / GUESS_FROM).max(1)) {
                         distances[i] += sign;
                     }
-                    nearest_keys(&distances, count, &mut guess, &mut keys);
+                    nearest_keys(&distances, count, &mut guess, &mut places, &mut keys);
                     let mut wanted: Vec<Key> =
                         (0..).zip(&distances).map(|(i, &x)| Key::new(x, NodeId(i))).collect();
                     wanted.sort_unstable();

@@ -83,7 +83,7 @@ fn split(
 #[derive(Default)]
 pub(super) struct LeaderScratch {
     dots: Vec<i32>,
-    keys: Vec<Key>,
+    distances: Vec<f32>,
 }
 
 /// The `fan` nearest leaders of each of a few rows, nearest first. Equal rows have the same ones.
@@ -95,21 +95,30 @@ pub(super) fn nearest_leaders(
     kernels: Kernels,
     scratch: &mut LeaderScratch,
 ) -> Vec<u32> {
-    let LeaderScratch { dots, keys } = scratch;
+    let LeaderScratch { dots, distances } = scratch;
     let count = leaders.len();
     dots.resize(codes.len() / leaders.dim * count, 0);
     kernels.matrix_i8(codes, &leaders.codes, leaders.dim, dots);
     let mut nearest = Vec::with_capacity(codes.len() / leaders.dim * fan);
+    let mut best: Vec<Key> = Vec::with_capacity(fan + 1);
     for (scale, dots) in scales.zip(dots.chunks_exact(count)) {
-        let scale = -2.0 * scale;
-        keys.clear();
-        keys.extend(dots.iter().enumerate().map(|(i, &dot)| {
-            let distance = leaders.norms[i] + scale * leaders.scales[i] * dot as f32;
-            Key::new(distance, NodeId(u32::try_from(i).expect("at most 1,000")))
-        }));
-        let (front, _, _) = keys.select_nth_unstable(fan - 1);
-        front.sort_unstable();
-        nearest.extend(keys[..fan].iter().map(|key| key.id().0));
+        let (scale, of_leaders) = (-2.0 * scale, leaders.norms.iter().zip(&leaders.scales));
+        distances.clear();
+        distances.extend(
+            dots.iter().zip(of_leaders).map(|(&dot, (norm, leader))| norm + scale * leader * dot as f32),
+        );
+        best.clear();
+        let mut bound = f32::INFINITY;
+        for (i, &distance) in (0..).zip(distances.iter()) {
+            if best.len() == fan && distance >= bound {
+                continue;
+            }
+            let key = Key::new(distance, NodeId(i));
+            best.insert(best.partition_point(|&other| other < key), key);
+            best.truncate(fan);
+            bound = best[best.len() - 1].score();
+        }
+        nearest.extend(best.iter().map(|key| key.id().0));
     }
     nearest
 }
