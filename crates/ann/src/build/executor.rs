@@ -17,6 +17,14 @@ pub trait Executor: Sync {
 
     /// Workers ask this between pieces of work of some milliseconds and stop if it is true.
     fn cancelled(&self) -> bool;
+
+    /// The same as an error.
+    ///
+    /// # Errors
+    /// [`Cancelled`].
+    fn check(&self) -> Result<(), Cancelled> {
+        if self.cancelled() { Err(Cancelled) } else { Ok(()) }
+    }
 }
 
 /// The executor asked to stop.

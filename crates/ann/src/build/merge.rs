@@ -8,7 +8,7 @@ use super::candidates::Lists;
 use super::executor::{Executor, map};
 use super::graph::{BACKBONE, CONNECT_ROUNDS, Links, add_long_edges, entry_target, prune_all};
 use super::rows::{Records, RowSet};
-use super::shards::{EdgeReader, Entry, Failure, Shards, check, each_further};
+use super::shards::{EdgeReader, Entry, Failure, Shards, each_further};
 use super::spill::Log;
 use super::write::{CellWriter, Described, Plan, write_entries, write_meta, write_nodes};
 use super::{BuildError, Phase, Report};
@@ -24,6 +24,8 @@ use std::ops::Range;
 
 /// Entries that a worker takes at once.
 const ENTRIES: usize = 64;
+/// Nodes whose neighbors are read at once, at least.
+const FEW: usize = 64;
 /// Nodes whose links are read at once.
 const SWEEP: usize = 4096;
 /// Reachable nodes among which a lost one looks for the nearest, unless a neighbor of its own is reachable.
@@ -87,11 +89,13 @@ pub(super) fn finish<P: PageSink>(
     let most = (shards.window_nodes / slots).max(1) * slots;
     let mut start = 0;
     while start < nodes {
-        check(executor)?;
+        executor.check()?;
         let wanted = start..nodes.min(start + most);
         let window = links.read(wanted)?;
-        let named = |i: usize, names: &mut Vec<u32>| names.extend(&window[i].rows);
-        let (count, near) = Neighborhood::of(&mut shards.nodes, window.len(), slots, shards.capacity, named)?;
+        let names = |i: usize, name: &mut dyn FnMut(u32)| {
+            window[i].rows.iter().for_each(|&place| name(place));
+        };
+        let (count, near) = Neighborhood::of(&mut shards.nodes, window.len(), slots, shards.capacity, names)?;
         let own = shards.nodes.read(start as u64..(start + count) as u64)?;
         let describe = |place: u32| {
             let i = place as usize - start;
@@ -159,11 +163,11 @@ fn choose_edges(
         let mut first = 0;
         while first < len {
             let rest = &backbone[first..];
-            let named = |i: usize, names: &mut Vec<u32>| {
-                names.extend(&rest[i].rows);
-                names.extend(lists.sorted(number(first + i)).iter().map(|key| key.id().0));
+            let names = |i: usize, name: &mut dyn FnMut(u32)| {
+                rest[i].rows.iter().for_each(|&place| name(place));
+                lists.each(number(first + i), name);
             };
-            let (count, near) = Neighborhood::of(&mut shards.nodes, rest.len(), 1, shards.capacity, named)?;
+            let (count, near) = Neighborhood::of(&mut shards.nodes, rest.len(), 1, shards.capacity, names)?;
             let local: Vec<Links> = rest[..count]
                 .iter()
                 .map(|long| {
@@ -228,47 +232,64 @@ fn read_window(
     Ok((lists, backbone))
 }
 
-/// The vectors of all nodes that some others name.
+/// The vectors of all nodes that some others name, by place.
 struct Neighborhood {
     places: Vec<u32>,
     set: RowSet,
+    named: Bits,
+    /// How many are named before each word of `named`.
+    before: Vec<u32>,
 }
 
 impl Neighborhood {
-    /// Reads what the first of `count` nodes name, as many of them, in steps of `step`, as name no more than
-    /// `capacity` nodes; one step at least. Answers how many.
+    /// Reads what the first of `count` nodes name, as many of them as name no more than `capacity` nodes, but a few
+    /// at least. Answers how many; all, or a multiple of `step`.
     fn of(
         nodes: &mut Records,
-        mut count: usize,
+        count: usize,
         step: usize,
         capacity: usize,
-        named: impl Fn(usize, &mut Vec<u32>),
+        names: impl Fn(usize, &mut dyn FnMut(u32)),
     ) -> io::Result<(usize, Self)> {
-        loop {
-            let mut places = Vec::new();
-            for i in 0..count {
-                named(i, &mut places);
-                if count > step && places.len() > 4 * capacity {
-                    places.sort_unstable();
-                    places.dedup();
-                    if places.len() > capacity {
-                        break;
+        let mut named = Bits::new(usize::try_from(nodes.count()).expect("places are 32 bits wide"));
+        let (mut taken, mut total, mut fresh) = (0, 0, Vec::new());
+        while taken < count {
+            let end = count.min(taken + FEW.next_multiple_of(step));
+            fresh.clear();
+            for i in taken..end {
+                names(i, &mut |place| {
+                    if !named.has(place) {
+                        named.set(place);
+                        fresh.push(place);
                     }
-                }
+                });
             }
-            places.sort_unstable();
-            places.dedup();
-            if places.len() <= capacity || count <= step {
-                let set = nodes.gather(&places)?;
-                return Ok((count, Self { places, set }));
+            if taken > 0 && total + fresh.len() > capacity {
+                fresh.iter().for_each(|&place| named.unset(place));
+                break;
             }
-            count = (count / 2).next_multiple_of(step);
+            (taken, total) = (end, total + fresh.len());
         }
+        let mut before = Vec::with_capacity(named.0.len());
+        let mut places = Vec::with_capacity(total);
+        for (word, &bits) in (0..).zip(&named.0) {
+            before.push(number(places.len()));
+            let mut rest = bits;
+            while rest != 0 {
+                places.push(word * 64 + rest.trailing_zeros());
+                rest &= rest - 1;
+            }
+        }
+        let set = nodes.gather(&places)?;
+        Ok((taken, Self { places, set, named, before }))
     }
 
     /// Where a place is in the set.
     fn find(&self, place: u32) -> u32 {
-        number(self.places.binary_search(&place).expect("all that are named were read"))
+        debug_assert!(self.named.has(place));
+        let word = place as usize / 64;
+        let below = self.named.0[word] & ((1 << (place % 64)) - 1);
+        self.before[word] + below.count_ones()
     }
 }
 
@@ -327,6 +348,10 @@ impl Bits {
     fn set(&mut self, i: u32) {
         self.0[i as usize / 64] |= 1 << (i % 64);
     }
+
+    fn unset(&mut self, i: u32) {
+        self.0[i as usize / 64] &= !(1 << (i % 64));
+    }
 }
 
 /// Links nodes that no path from the root reaches. The twin of what `graph.rs` does in memory.
@@ -352,7 +377,7 @@ impl Connect<'_> {
             for place in 0..number(self.count) {
                 if !self.reached.has(place) {
                     lost = true;
-                    check(executor)?;
+                    executor.check()?;
                     if self.adopt(place, random)? {
                         relinked += 1;
                         self.reached.set(place);
@@ -381,7 +406,7 @@ impl Connect<'_> {
                     continue;
                 }
                 done = false;
-                check(executor)?;
+                executor.check()?;
                 let links = self.links.read(range.clone())?;
                 let open = |place: &u32| self.reached.has(*place) && !self.expanded.has(*place);
                 let mut open: Vec<u32> = range.clone().map(number).filter(open).collect();

@@ -131,7 +131,7 @@ pub struct Builder {
 }
 
 /// Bytes that a build needs per row besides its codes: candidate lists twice, order, hash, tid, numbers.
-const ROW_BYTES: usize = 2 * candidates::LIST_BYTES + 160;
+const ROW_BYTES: usize = 2 * candidates::LIST_BYTES + 200;
 /// Further rows of nodes that need the memory of one row at most.
 const FURTHER_PER_ROW: u64 = 16;
 /// Rows that are always held, whatever the limit: below, files would be more trouble than they are worth.

@@ -28,6 +28,7 @@ pub(super) fn partition(
     let mut leaves = Vec::new();
     let mut open = vec![(rows, 0)];
     while let Some((rows, depth)) = open.pop() {
+        executor.check()?;
         if rows.len() <= parameters.leaf_rows {
             if !rows.is_empty() {
                 leaves.push(rows);

@@ -275,7 +275,7 @@ impl Records {
     /// Reads the vectors at some places, which ascend.
     pub fn gather(&mut self, places: &[u32]) -> io::Result<RowSet> {
         /// Places that are read over rather than apart.
-        const GAP: u32 = 8;
+        const GAP: u32 = 4;
         let mut set = RowSet::new(self.dim);
         set.codes.reserve_exact(places.len() * self.dim);
         let mut rest = places;

@@ -28,7 +28,7 @@ const MAX_CHILDREN: u64 = 64;
 /// Divisions after which rows are dealt out by hash: they are all alike.
 const MAX_DEPTH: usize = 8;
 /// A window has this part of the rows that fit the memory: lists of candidates, and vectors from elsewhere.
-const WINDOW_PART: usize = 4;
+const WINDOW_PART: usize = 2;
 
 /// Why a build from files ended early.
 pub(super) enum Failure {
@@ -46,11 +46,6 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Failure::Spill(error)
     }
-}
-
-/// Answers an error once the executor wants to stop.
-pub(super) fn check(executor: &dyn Executor) -> Result<(), Cancelled> {
-    if executor.cancelled() { Err(Cancelled) } else { Ok(()) }
 }
 
 /// What all shards gave.
@@ -124,7 +119,7 @@ pub(super) fn build(
     progress(Phase::Shard);
     let mut edges = EdgeReader::new(strays);
     while let Some(entries) = edges.next()? {
-        check(executor)?;
+        executor.check()?;
         for mut entry in entries {
             let place = shards.place_of[entry.about() as usize];
             shards.window(place)?.append(entry.about_another(place))?;
@@ -172,7 +167,7 @@ impl Shard {
         let mut at = 0;
         for (records, at_home) in [(&mut self.home, true), (&mut self.foreign, false)] {
             for start in (0..records.count()).step_by(BATCH as usize) {
-                check(executor)?;
+                executor.check()?;
                 let batch = records.read(start..records.count().min(start + BATCH))?;
                 for (i, head) in batch.heads.iter().enumerate() {
                     let row = batch.row(i);
@@ -246,7 +241,7 @@ impl Shards {
         for (records, at_home) in [(&mut home, true), (&mut foreign, false)] {
             let mut at = 0;
             for start in (0..records.count()).step_by(BATCH as usize) {
-                check(executor)?;
+                executor.check()?;
                 let batch = records.read(start..records.count().min(start + BATCH))?;
                 let (chosen, fan) = choose(&rule, &batch, count, at_home, space, executor)?;
                 for ((i, head), chosen) in batch.heads.iter().enumerate().zip(chosen.chunks_exact(fan)) {
@@ -308,7 +303,7 @@ impl Shards {
 
         for (row, &old) in (0..).zip(&order) {
             if row % BATCH as u32 == 0 {
-                check(executor)?;
+                executor.check()?;
             }
             let about = numbers[row as usize];
             let keys = candidates.sorted(row);
@@ -333,7 +328,7 @@ impl Shards {
             let place = place_of(same[0].row);
             let mut count = 0;
             for Further { tid, at, count: run, .. } in same {
-                check(executor)?;
+                executor.check()?;
                 for start in (0..*run).step_by(BATCH as usize) {
                     let part = (BATCH as u32).min(run - start);
                     let tids = shard.home.tids(at + u64::from(start) * TID_BYTES as u64, part)?;
@@ -433,7 +428,7 @@ fn entry(
     let mut bytes = vec![0; ENTRY_HEAD + 4 * long.len() + 8 * keys.len()];
     put_u32(&mut bytes, 0, about);
     put_u16(&mut bytes, 4, u16::try_from(long.len()).expect("at most 32"));
-    put_u16(&mut bytes, 6, u16::try_from(keys.len()).expect("at most 64"));
+    put_u16(&mut bytes, 6, u16::try_from(keys.len()).expect("a short list"));
     let keys_at = ENTRY_HEAD + 4 * long.len();
     for (i, row) in long.enumerate() {
         put_u32(&mut bytes, ENTRY_HEAD + 4 * i, row);
