@@ -252,8 +252,11 @@ impl Cluster {
     /// Waits until a standby has replayed everything this server has written.
     pub fn wait_for(&self, standby: &Self) {
         let mut writer = self.client();
-        // VACUUM leaves the last of its log unflushed; a commit flushes everything before it.
-        writer.batch_execute("SELECT pg_current_xact_id()").expect("the primary commits");
+        // VACUUM leaves the last of its log unflushed; a commit flushes everything before it, but only if its own
+        // transaction wrote something.
+        writer
+            .batch_execute("SELECT pg_logical_emit_message(true, 'imgvec', '')")
+            .expect("the primary commits");
         let position: String = writer
             .query_one("SELECT pg_current_wal_flush_lsn()::text", &[])
             .expect("the primary tells its position")
