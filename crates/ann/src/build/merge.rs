@@ -52,7 +52,10 @@ pub(super) fn finish<P: PageSink>(
 ) -> Result<Report, BuildError<P::Error>> {
     let nodes = usize::try_from(shards.nodes.count()).expect("places are 32 bits wide");
     progress(Phase::Prune);
-    let far = far_edges(&mut shards, nodes, space, executor)?;
+    let mut far = Vec::new();
+    for &level in &BACKBONE[shards.levels_in_shards..] {
+        far.push(far_edges(&mut shards, level, nodes, space, executor)?);
+    }
     let (mut links, mut in_degrees) = choose_edges(&mut shards, nodes, &far, space, executor)?;
     drop(far);
     shards.place_of = Vec::new();
@@ -113,34 +116,60 @@ fn number(i: usize) -> u32 {
     u32::try_from(i).expect("places are 32 bits wide")
 }
 
-/// The longest edges: of some nodes from all shards, by place.
+/// Long edges of some nodes, by place.
+struct FarEdges {
+    places: Vec<u32>,
+    /// Where the edges of each end.
+    ends: Vec<usize>,
+    others: Vec<u32>,
+}
+
+impl FarEdges {
+    /// Calls `each` with the nodes of a range and their edges.
+    fn each(&self, range: Range<usize>, mut each: impl FnMut(u32, &[u32])) {
+        let first = self.places.partition_point(|&place| (place as usize) < range.start);
+        for (i, &place) in self.places.iter().enumerate().skip(first) {
+            if place as usize >= range.end {
+                break;
+            }
+            let start = i.checked_sub(1).map_or(0, |before| self.ends[before]);
+            each(place, &self.others[start..self.ends[i]]);
+        }
+    }
+}
+
+/// The edges of a level of the backbone, between nodes of all shards.
 fn far_edges(
     shards: &mut Shards,
+    (one_in, places): (usize, usize),
     nodes: usize,
     space: &Space,
     executor: &dyn Executor,
-) -> Result<Vec<(u32, Vec<u32>)>, Failure> {
-    let (one_in, places) = BACKBONE[1];
+) -> Result<FarEdges, Failure> {
+    let mut far = FarEdges { places: Vec::new(), ends: Vec::new(), others: Vec::new() };
     let count = (nodes / one_in).min(shards.capacity);
     if count < 2 {
-        return Ok(Vec::new());
+        return Ok(far);
     }
-    let mut sample: Vec<u32> = shards.random.sample(nodes, count).into_iter().map(number).collect();
-    sample.sort_unstable();
-    let set = shards.nodes.gather(&sample)?;
+    far.places = shards.random.sample(nodes, count).into_iter().map(number).collect();
+    far.places.sort_unstable();
+    let set = shards.nodes.gather(&far.places)?;
     let all: Vec<u32> = (0..count).map(number).collect();
     let mut backbone = vec![Links::default(); count];
     let (parameters, random) = (&shards.parameters, &mut shards.random);
     shards.leaves += add_long_edges(&set, space, &all, places, parameters, &mut backbone, random, executor)?;
-    let named = |links: Links| links.rows.into_iter().map(|i| sample[i as usize]).collect();
-    Ok(sample.iter().copied().zip(backbone.into_iter().map(named)).collect())
+    for links in backbone {
+        far.others.extend(links.rows.iter().map(|&i| far.places[i as usize]));
+        far.ends.push(far.others.len());
+    }
+    Ok(far)
 }
 
 /// Merges what shards said about each node. Answers the links, and how many lead to each node, up to 255.
 fn choose_edges(
     shards: &mut Shards,
     nodes: usize,
-    far: &[(u32, Vec<u32>)],
+    far: &[FarEdges],
     space: &Space,
     executor: &dyn Executor,
 ) -> Result<(LinkFile, Vec<u8>), Failure> {
@@ -151,14 +180,15 @@ fn choose_edges(
         let start = window * shards.window_nodes;
         let len = shards.window_nodes.min(nodes - start);
         let (lists, mut backbone) = read_window(log, start, len, &shards.place_of, executor)?;
-        let from = far.partition_point(|&(place, _)| (place as usize) < start);
-        for (place, others) in far[from..].iter().take_while(|&&(place, _)| (place as usize) < start + len) {
-            let long = &mut backbone[*place as usize - start].rows;
-            for &other in others {
-                if !long.contains(&other) {
-                    long.push(other);
+        for far in far {
+            far.each(start..start + len, |place, others| {
+                let long = &mut backbone[place as usize - start].rows;
+                for &other in others {
+                    if !long.contains(&other) {
+                        long.push(other);
+                    }
                 }
-            }
+            });
         }
         let mut first = 0;
         while first < len {

@@ -65,6 +65,8 @@ pub(super) struct Shards {
     /// Places by row number.
     pub place_of: Vec<u32>,
     pub leaves: u64,
+    /// The levels of the backbone that shards make; samples for the others fit the memory as a whole.
+    pub levels_in_shards: usize,
     pub parameters: Parameters,
     pub random: SplitMix64,
     pub spill: Box<dyn Spill>,
@@ -96,6 +98,7 @@ pub(super) fn build(
         capacity,
         place_of: vec![u32::MAX; count],
         leaves: 0,
+        levels_in_shards: usize::from(count / BACKBONE[0].0 > capacity),
         parameters: parameters.clone(),
         random: SplitMix64::new(parameters.seed),
         spill,
@@ -289,7 +292,7 @@ impl Shards {
             &mut rows.set,
             space,
             &self.parameters,
-            &BACKBONE[..1],
+            &BACKBONE[..self.levels_in_shards],
             &mut self.random,
             executor,
             &mut hear,
