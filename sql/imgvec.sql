@@ -380,7 +380,7 @@ COMMENT ON FUNCTION ann_index_recall(regclass, integer, integer) IS
     'share of the k nearest rows that the index finds, measured against the exact answers for some rows of the table';
 
 CREATE FUNCTION ann_scan_counters(OUT index regclass, OUT scans bigint, OUT rows_fetched bigint, OUT pages_read bigint,
-    OUT exact_distances bigint, OUT estimates bigint, OUT continuations bigint, OUT stale_links bigint,
+    OUT exact_distances bigint, OUT estimates bigint, OUT extra_hops bigint, OUT stale_links bigint,
     OUT limited_scans bigint)
     RETURNS SETOF record AS 'MODULE_PATHNAME', 'ann_scan_counters_wrapper'
     LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;

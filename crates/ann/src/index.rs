@@ -36,9 +36,6 @@ pub(crate) fn damaged<E: std::error::Error>(block: BlockNumber) -> impl FnOnce(P
     move |error| AccessError::Damaged { block, error }
 }
 
-/// How many of the best entries a search starts from.
-const ENTRY_POINTS: usize = 4;
-
 /// The entry table in memory.
 #[derive(Clone, Debug, Default)]
 struct EntryTable {
@@ -136,19 +133,6 @@ impl Index {
                 }
             }
         }
-    }
-
-    /// The best few entries, best first.
-    pub(crate) fn best_entries(&self, query: &Query) -> Vec<(f32, NodeId)> {
-        let mut best: Vec<(f32, NodeId)> = Vec::with_capacity(ENTRY_POINTS + 1);
-        self.score_entries(query, |score, id| {
-            if best.len() < ENTRY_POINTS || score < best[ENTRY_POINTS - 1].0 {
-                let at = best.partition_point(|&(s, _)| s <= score);
-                best.insert(at, (score, id));
-                best.truncate(ENTRY_POINTS);
-            }
-        });
-        best
     }
 }
 

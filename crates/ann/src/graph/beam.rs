@@ -58,17 +58,6 @@ impl Beam {
         }
     }
 
-    /// How many candidates it keeps.
-    #[must_use]
-    pub fn width(&self) -> usize {
-        self.width
-    }
-
-    /// Keeps more from now on.
-    pub fn widen(&mut self, width: usize) {
-        self.width = width.max(self.width);
-    }
-
     /// A candidate at this key or behind would fall off.
     #[inline]
     #[must_use]

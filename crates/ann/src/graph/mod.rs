@@ -3,8 +3,10 @@
 pub mod beam;
 pub mod check;
 pub mod edges;
+pub mod frontier;
 pub mod insert;
 pub mod order;
+pub mod patience;
 pub mod prune;
 pub mod rows;
 pub mod search;

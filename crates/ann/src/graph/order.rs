@@ -19,6 +19,8 @@ pub struct Found {
     tid: HeapTid,
     tids: u32,
     generation: u16,
+    /// What walks order by.
+    pub score: f32,
 }
 
 const _: () = assert!(size_of::<Found>() == 32);
@@ -26,10 +28,10 @@ const _: () = assert!(size_of::<Found>() == 32);
 impl Found {
     /// Of a node whose header was read under its page's lock.
     #[must_use]
-    pub fn new(lower_bound: f64, id: NodeId, header: &Header) -> Self {
+    pub fn new(lower_bound: f64, score: f32, id: NodeId, header: &Header) -> Self {
         // One NaN, behind every number, whatever sign arithmetic gave it.
         let lower_bound = if lower_bound.is_nan() { f64::NAN } else { lower_bound };
-        Self { lower_bound, id, tid: header.tid, tids: header.tids, generation: header.generation }
+        Self { lower_bound, id, tid: header.tid, tids: header.tids, generation: header.generation, score }
     }
 
     /// What of the header tells the rows.
@@ -90,6 +92,12 @@ impl Order {
         Some(found)
     }
 
+    /// The node that [`Order::pop`] would give.
+    #[must_use]
+    pub fn peek(&self) -> Option<&Found> {
+        self.due.peek().map(|Reverse(found)| found)
+    }
+
     /// Whether [`Order::pop`] has nothing to give.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -127,7 +135,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn found(bound: f64, id: usize) -> Found {
-        Found::new(bound, NodeId(u32::try_from(id).unwrap()), &Header::FREE)
+        Found::new(bound, 0.0, NodeId(u32::try_from(id).unwrap()), &Header::FREE)
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! Search by distance: rows come out one by one, for as long as somebody asks.
 
 use super::order::{Found, Order};
+use super::patience;
 use super::rows::Rows;
 use super::walk::{Stats, Walk};
 use crate::index::{AccessError, Index, damaged};
@@ -11,31 +12,15 @@ use crate::store::PageStore;
 
 /// Narrowest beam.
 pub const MIN_EF: usize = 10;
-/// Beam width unless told otherwise: recall@10 beyond .95 on the benchmark's sets, but for cross-modal queries.
-pub const DEFAULT_EF: usize = 160;
-/// Rows that the first beam may give out however narrow it is, up to half of it: LIMIT 10 and its rechecks.
-const FIRST_ROWS: usize = 20;
-
-/// How many rows a beam of some width gives out before it is widened. What is found later than its place in
-/// the order comes last, where a filtered query does not see it, so far ranks need wide beams: about
-/// `16 rank^0.83` candidates, fitted to recall@10 of .95 for LIMIT 10 where 1 row in 2, 10 and 100 matches.
-fn reach(width: usize) -> usize {
-    #[allow(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a rule of thumb"
-    )]
-    let rank = (width as f64 / 16.0).powf(1.2) as usize;
-    rank.min(width / 2)
-}
+/// Beam width unless told otherwise: recall@10 of .95 and more on the benchmark's sets.
+pub const DEFAULT_EF: usize = 100;
 /// Most nodes that wait during the last pass over the pages, 64 MB of them; with more, order is given up.
 const MAX_WAITING: usize = (64 << 20) / size_of::<Found>();
 
 /// How to search.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Beam width to start with.
+    /// Beam width: how many candidates are looked at before the first row.
     pub ef: usize,
     /// Stop after this many nodes; `None` goes on to the last row.
     pub max_hops: Option<u64>,
@@ -69,6 +54,8 @@ pub struct Search {
     order: Order,
     rows: Option<(Rows, f64, NodeId)>,
     given: usize,
+    /// Whether the beam has more to expand.
+    beaming: bool,
     max_hops: Option<u64>,
     /// The next page of the last pass, once the graph has nothing more.
     sweep: Option<u32>,
@@ -89,6 +76,7 @@ impl Search {
             order: Order::default(),
             rows: None,
             given: 0,
+            beaming: true,
             max_hops: options.max_hops,
             sweep: None,
             max_waiting: MAX_WAITING,
@@ -138,28 +126,24 @@ impl Search {
     /// Goes on until the next row can be given out, or there is nothing more.
     fn settle<S: PageStore>(&mut self, store: &S, index: &Index) -> Result<(), AccessError<S::Error>> {
         while self.sweep.is_none() && !self.limited {
-            while !self.limited {
-                let order = &mut self.order;
-                let mut late = 0;
-                let more = self.walk.step(store, index, |query, id, node, score| {
-                    late += u64::from(!keep(order, query, id, node, score));
-                })?;
-                self.walk.stats.late += late;
-                if !more {
-                    break;
-                }
-                self.limited = self.max_hops.is_some_and(|max| self.walk.stats.hops >= max);
-            }
-            // Late nodes rank before the next row as well.
-            let rank = self.given + self.order.late();
-            let width = self.walk.width();
-            let first = if self.walk.stats.continuations == 0 { FIRST_ROWS.min(width / 2) } else { 0 };
-            if !self.order.is_empty() && rank < reach(width).max(first) {
-                return Ok(());
-            }
-            let width = self.walk.width() + self.walk.width() / 2;
-            if !self.limited && !self.walk.resume(index, width) {
-                self.sweep = Some(1);
+            let (order, mut late) = (&mut self.order, 0);
+            let (hops, deviation) = (self.walk.stats.hops, self.walk.deviation());
+            let due = order.peek().map(|due| patience::limit(self.given + 1, due.score, hops, deviation));
+            let keep = |query: &Query, id, node: &Node, score| {
+                late += u64::from(!keep(order, query, id, node, score));
+            };
+            let stepped = if self.beaming {
+                self.walk.step(store, index, keep)?
+            } else {
+                self.walk.step_beyond(store, index, due.unwrap_or(f32::INFINITY), keep)?
+            };
+            self.walk.stats.late += late;
+            self.limited = self.max_hops.is_some_and(|max| self.walk.stats.hops >= max);
+            match (stepped, self.beaming) {
+                (true, _) => {}
+                (false, true) => self.beaming = false,
+                (false, false) if due.is_some() => return Ok(()),
+                (false, false) => self.sweep = Some(1),
             }
         }
         if self.order.is_empty() && !self.limited {
@@ -206,7 +190,7 @@ impl Search {
 fn keep(order: &mut Order, query: &Query, id: NodeId, node: &Node, score: f32) -> bool {
     let header = node.header();
     let lower_bound = || query.lower_bound(score, header.scale, header.error);
-    header.state != State::Live || order.push(Found::new(lower_bound(), id, header))
+    header.state != State::Live || order.push(Found::new(lower_bound(), score, id, header))
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! Walking the graph: expand the best candidate, estimate its neighbors, repeat.
 
 use super::beam::{Beam, IdSet, Key};
+use super::frontier::Frontier;
+use super::patience::Deviation;
 use crate::index::{AccessError, Index, damaged};
-use crate::layout::NodeId;
 use crate::layout::node::{Node, State};
+use crate::layout::{BlockNumber, NodeId};
 use crate::quantize::{fastscan::Table, residual};
 use crate::space::Query;
 use crate::store::PageStore;
@@ -15,8 +17,8 @@ pub struct Stats {
     pub hops: u64,
     /// Neighbors estimated from codes.
     pub estimates: u64,
-    /// Times the beam was widened to go on.
-    pub continuations: u64,
+    /// Of the hops, those beyond the beam.
+    pub extra_hops: u64,
     /// Links that led to an empty slot.
     pub stale_links: u64,
     /// Pages read in block order, once the graph had nothing more.
@@ -25,20 +27,21 @@ pub struct Stats {
     pub late: u64,
 }
 
-/// Most rejected candidates kept before copies of the same node are thrown out.
-const COMPACT_AT: usize = 1 << 16;
+/// Entries that the beam starts from.
+const ENTRY_POINTS: usize = 4;
 /// Pages named to the store ahead of their use.
 const PREFETCH: usize = 4;
 
-/// The state of a walk; it can be resumed with a wider beam for as long as there are nodes.
+/// The state of a walk: first through the beam, then on among what the beam left, for as long as there are nodes.
 pub struct Walk {
     query: Query,
     by_l2_in_ip_graph: bool,
     beam: Beam,
+    /// Whether the beam is done: what is found joins the frontier.
+    beyond: bool,
+    frontier: Frontier,
     expanded: IdSet,
-    /// Candidates that fell off the beam or never got in: a plain list until somebody asks to go on.
-    rejected: Vec<Key>,
-    compact_at: usize,
+    deviation: Deviation,
     prefetch: bool,
     pub(super) stats: Stats,
 }
@@ -60,14 +63,26 @@ impl Walk {
             query,
             by_l2_in_ip_graph,
             beam: Beam::new(width.max(1)),
+            beyond: false,
+            frontier: Frontier::default(),
             expanded: IdSet::default(),
-            rejected: Vec::new(),
-            compact_at: COMPACT_AT,
+            deviation: Deviation::default(),
             prefetch,
             stats: Stats::default(),
         };
-        for (score, id) in index.best_entries(&walk.query) {
-            walk.offer(Key::new(score, id));
+        // The others join later: another region may hold what far ranks need.
+        let mut entries = Vec::new();
+        index.score_entries(&walk.query, |score, id| entries.push(Key::new(score, id)));
+        let best = entries.len().min(ENTRY_POINTS);
+        if best < entries.len() {
+            entries.select_nth_unstable(best);
+        }
+        for (i, entry) in entries.into_iter().enumerate() {
+            if i < best {
+                walk.offer(entry);
+            } else {
+                walk.frontier.push(entry);
+            }
         }
         walk
     }
@@ -78,16 +93,16 @@ impl Walk {
         &self.query
     }
 
-    /// Beam width.
-    #[must_use]
-    pub fn width(&self) -> usize {
-        self.beam.width()
-    }
-
     /// Nodes that were expanded.
     #[must_use]
     pub fn expanded(&self) -> &IdSet {
         &self.expanded
+    }
+
+    /// How far its estimates were off.
+    #[must_use]
+    pub fn deviation(&self) -> Deviation {
+        self.deviation
     }
 
     /// Marks a node that was met by other means; false if it was expanded before.
@@ -95,15 +110,18 @@ impl Walk {
         self.expanded.insert(id)
     }
 
+    #[inline]
     fn offer(&mut self, key: Key) {
-        if key < self.beam.threshold() {
-            self.rejected.extend(self.beam.insert(key));
-        } else {
-            self.rejected.push(key);
+        if self.beyond || key >= self.beam.threshold() {
+            self.frontier.push(key);
+        } else if !self.expanded.contains(key.id()) {
+            if let Some(out) = self.beam.insert(key) {
+                self.frontier.push(out);
+            }
         }
     }
 
-    /// Expands the best candidate and shows it to `visit` with its score; false if the beam has none.
+    /// Expands the beam's best candidate and shows it to `visit` with its score; false if the beam has none.
     /// A visited node may be dead.
     ///
     /// # Errors
@@ -112,40 +130,67 @@ impl Walk {
         &mut self,
         store: &S,
         index: &Index,
-        mut visit: impl FnMut(&Query, NodeId, &Node, f32),
+        visit: impl FnMut(&Query, NodeId, &Node, f32),
     ) -> Result<bool, AccessError<S::Error>> {
         let Some(key) = self.beam.pop() else {
             return Ok(false);
         };
-        let id = key.id();
-        if !self.expanded.insert(id) {
+        // A node may enter the beam several times, with different estimates.
+        if !self.expanded.insert(key.id()) || !self.expand(store, index, key, visit)? {
             self.beam.discard_popped();
-            return Ok(true);
         }
+        Ok(true)
+    }
+
+    /// As [`Walk::step`], among the candidates that the beam left, once it has nothing more; false if none of
+    /// them is estimated below the limit.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub fn step_beyond<S: PageStore>(
+        &mut self,
+        store: &S,
+        index: &Index,
+        limit: f32,
+        visit: impl FnMut(&Query, NodeId, &Node, f32),
+    ) -> Result<bool, AccessError<S::Error>> {
+        self.beyond = true;
+        let Some(key) = self.frontier.pop_below(Key::new(limit, NodeId::NONE), &self.expanded) else {
+            return Ok(false);
+        };
+        self.expanded.insert(key.id());
+        let useful = self.expand(store, index, key, visit)?;
+        self.stats.extra_hops += u64::from(useful);
+        Ok(true)
+    }
+
+    /// Reads a node and offers its neighbors; false if the slot is free.
+    fn expand<S: PageStore>(
+        &mut self,
+        store: &S,
+        index: &Index,
+        key: Key,
+        mut visit: impl FnMut(&Query, NodeId, &Node, f32),
+    ) -> Result<bool, AccessError<S::Error>> {
         store.check_interrupts().map_err(AccessError::Store)?;
         let g = &index.space.geometry;
         if self.prefetch {
-            let mut blocks = [crate::layout::BlockNumber(0); PREFETCH];
-            let mut count = 0;
-            for (place, key) in blocks.iter_mut().zip(self.beam.upcoming()) {
-                *place = g.block_of(key.id());
-                count += 1;
-            }
-            store.prefetch(&blocks[..count]);
+            self.name_upcoming(store, index);
         }
+        let id = key.id();
         let block = g.block_of(id);
         let page = store.read(block).map_err(AccessError::Store)?;
         let node = Node::read(&page, g, g.slot_of(id)).map_err(damaged(block))?;
-        if node.header().state == State::Free {
+        let header = node.header();
+        if header.state == State::Free {
             self.stats.stale_links += 1;
-            self.beam.discard_popped();
-            return Ok(true);
+            return Ok(false);
         }
         self.stats.hops += 1;
-        self.stats.estimates += node.header().degree as u64;
-        let header = node.header();
+        self.stats.estimates += header.degree as u64;
         let bias = if self.by_l2_in_ip_graph { index.space.norm_squared(&node) } else { header.bias };
         let score = self.query.score(header.scale, bias, node.vector());
+        self.deviation.add(key.score(), score);
         visit(&self.query, id, &node, score);
         let estimates = if self.by_l2_in_ip_graph {
             l2_estimates(index, &self.query, &node, score)
@@ -154,49 +199,26 @@ impl Walk {
             self.query.estimates(score, &adds, &scales, node.codes())
         };
         for (id, estimate) in node.ids().zip(estimates) {
-            let key = Key::new(estimate, id);
-            if key >= self.beam.threshold() {
-                self.rejected.push(key);
-            } else if !self.expanded.contains(id) {
-                self.rejected.extend(self.beam.insert(key));
-            }
-        }
-        if self.rejected.len() > self.compact_at {
-            self.compact();
+            self.offer(Key::new(estimate, id));
         }
         Ok(true)
     }
 
-    /// Widens the beam and fills it with the best of what fell off; false if nothing is left. The first
-    /// time, the rest of the entry table joins: another region may hold what the next rows need.
-    pub fn resume(&mut self, index: &Index, width: usize) -> bool {
-        if self.stats.continuations == 0 {
-            let rejected = &mut self.rejected;
-            index.score_entries(&self.query, |score, id| rejected.push(Key::new(score, id)));
+    /// Names the pages of the next candidates to the store.
+    fn name_upcoming<S: PageStore>(&self, store: &S, index: &Index) {
+        let mut blocks = [BlockNumber(0); PREFETCH];
+        let mut count = 0;
+        let block = |key: Key| index.space.geometry.block_of(key.id());
+        let mut name = |key| {
+            blocks[count] = block(key);
+            count += 1;
+        };
+        if self.beyond {
+            self.frontier.upcoming().take(PREFETCH).for_each(&mut name);
+        } else {
+            self.beam.upcoming().take(PREFETCH).for_each(&mut name);
         }
-        self.stats.continuations += 1;
-        self.compact();
-        self.beam.widen(width);
-        let mut room = 0;
-        while room < self.rejected.len() && self.rejected[room] < self.beam.threshold() {
-            // A beam that is full pushes others out; they come behind all that follows here.
-            if self.beam.insert(self.rejected[room]).is_some() {
-                break;
-            }
-            room += 1;
-        }
-        self.rejected.drain(..room);
-        room > 0
-    }
-
-    /// Sorts the rejected and keeps each node once, with its best estimate, if it was not expanded.
-    fn compact(&mut self) {
-        self.rejected.sort_unstable();
-        let mut seen = IdSet::default();
-        let expanded = &self.expanded;
-        self.rejected
-            .retain(|key| key.id() != NodeId::NONE && !expanded.contains(key.id()) && seen.insert(key.id()));
-        self.compact_at = COMPACT_AT.max(2 * self.rejected.len());
+        store.prefetch(&blocks[..count]);
     }
 }
 
