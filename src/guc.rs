@@ -105,7 +105,7 @@ pub fn define() {
     GucRegistry::define_int_guc(
         c"imgvec.ef_search",
         c"Sets how many candidates a search of an ann index keeps.",
-        c"More find the nearest rows more surely and take longer. 0 takes the index's own option, or else 160.",
+        c"More find the nearest rows more surely and take longer. 0 takes the index's own option, or else 100.",
         &EF_SEARCH,
         0,
         MAX_EF_SEARCH,

@@ -34,9 +34,8 @@ pub const ANN: Kind = Kind {
     ty: "imgvec",
     method: "ann",
     effort: "imgvec.ef_search",
-    // Less than k + 30 is no cheaper: the search has to widen.
-    efforts: &[40, 60, 80, 120, 160, 240, 400, 800, 1600, 3200],
-    default_effort: 160,
+    efforts: &[10, 20, 40, 60, 80, 100, 160, 240, 400, 800, 1600],
+    default_effort: 100,
     options: "",
 };
 pub const HNSW: Kind = Kind {

@@ -312,7 +312,7 @@ fn changes(set: &Set, chances: &[f32], one: &mut Contestant) {
         for queries in &set.queries {
             let exact = nearest(set, &queries.vectors, live);
             let statement = one.session.client.prepare(&one.search("")).expect("a statement");
-            let recalls: Vec<String> = [80, 160, 400]
+            let recalls: Vec<String> = [50, 100, 400]
                 .iter()
                 .map(|&effort| {
                     one.set_effort(effort);
@@ -321,7 +321,7 @@ fn changes(set: &Set, chances: &[f32], one: &mut Contestant) {
                 })
                 .collect();
             println!(
-                "{:10} {state:32} {:12} recall at ef 80, 160, 400: {}",
+                "{:10} {state:32} {:12} recall at ef 50, 100, 400: {}",
                 one.kind.name,
                 queries.kind,
                 recalls.join(", ")

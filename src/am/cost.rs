@@ -1,12 +1,13 @@
 //! What a scan costs, in the planner's units.
 //!
-//! A search has a start-up cost, the beam, and then about one more page for every further row; the planner
-//! asks for the cost of all rows and takes the share that a LIMIT and the filter's selectivity need. So
-//! the sums for `LIMIT k` under a filter that keeps a share `s` come out as start-up + `k / s` rows, and for
-//! the exact plan as `N * s` rows: they meet near `s = sqrt(3 k / N)`, as measured. Without ORDER BY the
-//! index cannot be scanned.
+//! A search has a start-up cost, the beam; how many more nodes it expands depends on the number of rows it
+//! gives out, less than in proportion (`patience.rs`). The planner takes a share of the run cost in
+//! proportion, though. So the number of rows is foreseen from the LIMIT and the selectivity of the filter,
+//! and the cost of all rows chosen such that the share comes out right: under a filter that keeps few rows,
+//! computing their distances is cheaper than a search. Without ORDER BY the index cannot be scanned.
 
 use crate::guc;
+use imgvec_ann::graph::patience::expected_hops;
 use imgvec_ann::graph::search::DEFAULT_EF;
 use pgrx::{pg_guard, pg_sys};
 
@@ -15,9 +16,6 @@ use pgrx::{pg_guard, pg_sys};
 const HOP_PAGES: f64 = 0.35;
 /// Operators that a hop is worth: one exact distance and 32 estimates by table look-up.
 const HOP_OPERATORS: f64 = 40.0;
-/// Hops of a search per candidate kept.
-const HOPS_PER_CANDIDATE: f64 = 1.0;
-
 #[allow(clippy::too_many_arguments, reason = "the server's signature")]
 #[pg_guard]
 pub unsafe extern "C-unwind" fn amcostestimate(
@@ -50,10 +48,14 @@ pub unsafe extern "C-unwind" fn amcostestimate(
         let rows = index.tuples.max(1.0);
         let ef = guc::ef_search().unwrap_or(DEFAULT_EF);
         #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
-        let first_hops = (ef as f64 * HOPS_PER_CANDIDATE).min(rows);
+        let ef = ef as f64;
+        let matching = (*(*path).path.parent).rows.clamp(1.0, rows);
+        let limit = (*root).limit_tuples;
+        let wanted = if limit > 0.0 { (limit * rows / matching).min(rows) } else { rows };
+        let (first, all) = (ef.min(rows), expected_hops(ef, wanted).min(rows));
         // What computes the query, such as embed_text('dog'), runs once.
         let query = pg_sys::index_other_operands_eval_cost(root, (*path).indexorderbys);
-        *startup_cost = query + first_hops * hop;
-        *total_cost = *startup_cost + rows * (hop + pg_sys::cpu_index_tuple_cost);
+        *startup_cost = query + first * hop;
+        *total_cost = *startup_cost + rows * ((all - first) / wanted * hop + pg_sys::cpu_index_tuple_cost);
     }
 }
