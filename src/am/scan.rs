@@ -1,7 +1,9 @@
 //! Ordered scans: rows by ascending distance, for as long as the executor asks.
 //!
 //! Each row comes with a lower bound of its distance; the executor computes the true one and holds the row
-//! back until the bounds have passed it, so rows leave the plan node in exact order.
+//! back until the bounds have passed it, so rows leave the plan node in exact order. Where bounds do not overlap, the
+//! order is known without, and the executor need not even read the vector: under a filter most rows are
+//! thrown away unread.
 
 use super::{cache, opclass, options, stats};
 use crate::error::index::{damage, vector as bad_vector};
@@ -141,7 +143,7 @@ pub unsafe extern "C-unwind" fn amgettuple(
             *desc.xs_orderbynulls.add(i) = is_null && i == 0;
         }
         desc.xs_recheck = false;
-        desc.xs_recheckorderby = true;
+        desc.xs_recheckorderby = !hit.placed;
         true
     }
 }

@@ -262,7 +262,8 @@ impl Query {
         &self.rotated
     }
 
-    /// A distance that the row's true one is never below, given its node's score, scale and error bound.
+    /// What the row's true distance is never below and never above, given its node's score, scale and error
+    /// bound.
     ///
     /// The true vector lies within `error` of the quantized one, so by the triangle inequality an L2
     /// distance differs by at most `error`, and an inner product by at most `error * |query|`. What f32
@@ -270,31 +271,29 @@ impl Query {
     /// rotation 4e-6 of them, and 1e-5 of the result in the caller's exact distance) comes on top. NaN if the query has
     /// no direction: then the exact distances are NaN, too.
     #[must_use]
-    pub fn lower_bound(&self, score: f32, scale: f32, error: f32) -> f64 {
+    pub fn bounds(&self, score: f32, scale: f32, error: f32) -> [f64; 2] {
         if self.no_direction {
-            return f64::NAN;
+            return [f64::NAN; 2];
         }
         let (score, error) = (f64::from(score), f64::from(error));
         #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
         let row_norm = f64::from(scale.abs()) * 127.0 * (self.rotated.len() as f64).sqrt();
         let rounding = 4e-6 * (self.norm + self.center_norm + row_norm);
-        let l2 = || {
+        let l2 = |sign: f64| {
             let lost = 1e-6 * (f64::from(self.norm_squared) + row_norm.powi(2));
-            (((score - lost).max(0.0).sqrt() - error - rounding) * (1.0 - 1e-5)).max(0.0)
+            let distance = (score + sign * lost).max(0.0).sqrt() + sign * (error + rounding);
+            (distance * (1.0 + sign * 1e-5)).max(0.0)
         };
-        match self.metric {
-            Metric::L2 => l2(),
+        [-1.0, 1.0].map(|sign| match self.metric {
+            Metric::L2 => l2(sign),
             // Unit vectors: 1 - cos is half the squared L2 distance.
-            Metric::Cosine => (l2().powi(2) / 2.0 - 2e-6).max(0.0),
+            Metric::Cosine => (l2(sign).powi(2) / 2.0 + sign * 2e-6).max(0.0),
             Metric::InnerProduct => {
                 let reach = self.norm + self.center_norm;
-                score
-                    - self.center_dot
-                    - self.norm * error
-                    - rounding * reach
-                    - 1e-5 * reach * (row_norm + reach)
+                let lost = self.norm * error + rounding * reach + 1e-5 * reach * (row_norm + reach);
+                score - self.center_dot + sign * lost
             }
-        }
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Normal, build, row};
+use common::{Normal, build, distance, row};
 use imgvec_ann::graph::search::{Hit, Options, Search};
 use imgvec_ann::layout::BlockNumber;
 use imgvec_ann::layout::meta::Meta;
@@ -40,6 +40,33 @@ fn numbers(hits: &[Hit]) -> Vec<usize> {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_placed_row_is_at_its_place(
+        metric in prop_oneof![Just(Metric::L2), Just(Metric::Cosine), Just(Metric::InnerProduct)],
+        count in 0usize..800,
+        copies in 0usize..50,
+        seed in 0u64..1000,
+    ) {
+        let mut rows = rows(count, seed);
+        rows.extend_from_within(..copies.min(count));
+        let (store, _) = build(metric, &rows, DIM, 1);
+        let query = &self::rows(1, seed + 5000)[0];
+        let (hits, _) = all(&store, query, 20);
+        let exact: Vec<f64> = hits.iter().map(|hit| distance(metric, &rows[row(hit.tid)], query)).collect();
+        let in_time = hits.iter().filter(|hit| !hit.late).count();
+        for (at, hit) in hits[..in_time].iter().enumerate() {
+            prop_assert!(hit.lower_bound <= exact[at] && exact[at] <= hit.upper_bound, "{:?}: {}", hit, exact[at]);
+            if hit.placed {
+                prop_assert!(exact[..at].iter().all(|&before| before < exact[at]));
+                prop_assert!(exact[at + 1..in_time].iter().all(|&behind| behind > exact[at]));
+            }
+        }
+        if count > 50 {
+            let placed = hits.iter().take(10).filter(|hit| hit.placed).count();
+            prop_assert!(placed > 0 || copies >= 5, "none of ten, of {} rows: {:?}", count, &hits[..10]);
+        }
+    }
 
     #[test]
     fn every_row_comes_once_and_in_order(

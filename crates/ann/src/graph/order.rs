@@ -14,6 +14,8 @@ use std::collections::BinaryHeap;
 pub struct Found {
     /// No row's distance is below this.
     pub lower_bound: f64,
+    /// Nor above this.
+    pub upper_bound: f64,
     /// The node.
     pub id: NodeId,
     tid: HeapTid,
@@ -23,15 +25,23 @@ pub struct Found {
     pub score: f32,
 }
 
-const _: () = assert!(size_of::<Found>() == 32);
+const _: () = assert!(size_of::<Found>() == 40);
 
 impl Found {
     /// Of a node whose header was read under its page's lock.
     #[must_use]
-    pub fn new(lower_bound: f64, score: f32, id: NodeId, header: &Header) -> Self {
+    pub fn new([lower_bound, upper_bound]: [f64; 2], score: f32, id: NodeId, header: &Header) -> Self {
         // One NaN, behind every number, whatever sign arithmetic gave it.
         let lower_bound = if lower_bound.is_nan() { f64::NAN } else { lower_bound };
-        Self { lower_bound, id, tid: header.tid, tids: header.tids, generation: header.generation, score }
+        Self {
+            lower_bound,
+            upper_bound,
+            id,
+            tid: header.tid,
+            tids: header.tids,
+            generation: header.generation,
+            score,
+        }
     }
 
     /// What of the header tells the rows.
@@ -135,7 +145,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn found(bound: f64, id: usize) -> Found {
-        Found::new(bound, 0.0, NodeId(u32::try_from(id).unwrap()), &Header::FREE)
+        Found::new([bound; 2], 0.0, NodeId(u32::try_from(id).unwrap()), &Header::FREE)
     }
 
     proptest! {

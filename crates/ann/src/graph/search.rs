@@ -41,6 +41,10 @@ pub struct Hit {
     pub tid: HeapTid,
     /// The row's distance is not below this. NaN if no distance is a number.
     pub lower_bound: f64,
+    /// Nor above this.
+    pub upper_bound: f64,
+    /// No other row's bounds overlap these, but for late ones: the row is at its place whatever its distance.
+    pub placed: bool,
     /// Its node.
     pub node: NodeId,
     /// It was found when rows with larger bounds had been given out. Bounds do not descend before the first
@@ -52,8 +56,10 @@ pub struct Hit {
 pub struct Search {
     walk: Walk,
     order: Order,
-    rows: Option<(Rows, f64, NodeId)>,
+    rows: Option<(Rows, Hit)>,
     given: usize,
+    /// The largest upper bound given out.
+    passed: f64,
     /// Whether the beam has more to expand.
     beaming: bool,
     max_hops: Option<u64>,
@@ -76,6 +82,7 @@ impl Search {
             order: Order::default(),
             rows: None,
             given: 0,
+            passed: f64::NEG_INFINITY,
             beaming: true,
             max_hops: options.max_hops,
             sweep: None,
@@ -107,10 +114,9 @@ impl Search {
         index: &Index,
     ) -> Result<Option<Hit>, AccessError<S::Error>> {
         loop {
-            if let Some((rows, lower_bound, node)) = &mut self.rows {
+            if let Some((rows, hit)) = &mut self.rows {
                 if let Some(tid) = rows.next(store)? {
-                    let late = self.order.released();
-                    return Ok(Some(Hit { tid, lower_bound: *lower_bound, node: *node, late }));
+                    return Ok(Some(Hit { tid, ..*hit }));
                 }
                 self.rows = None;
             }
@@ -119,7 +125,18 @@ impl Search {
                 return Ok(None);
             };
             self.given += 1;
-            self.rows = Some((Rows::new(found.id, &found.header()), found.lower_bound, found.id));
+            let Found { lower_bound, upper_bound, id: node, .. } = found;
+            let (header, late) = (found.header(), self.order.released());
+            let mut placed = !late && header.tids == 0 && self.passed < lower_bound;
+            self.passed = self.passed.max(upper_bound);
+            if placed {
+                // The server needs to know the next one, too, before it lets a row go.
+                self.settle(store, index)?;
+                placed = !self.order.released()
+                    && self.order.peek().is_some_and(|next| upper_bound < next.lower_bound);
+            }
+            let hit = Hit { tid: header.tid, lower_bound, upper_bound, placed, node, late };
+            self.rows = Some((Rows::new(node, &header), hit));
         }
     }
 
@@ -189,8 +206,8 @@ impl Search {
 /// Lets a node wait if it has rows; false if it is too late for its place.
 fn keep(order: &mut Order, query: &Query, id: NodeId, node: &Node, score: f32) -> bool {
     let header = node.header();
-    let lower_bound = || query.lower_bound(score, header.scale, header.error);
-    header.state != State::Live || order.push(Found::new(lower_bound(), score, id, header))
+    let bounds = || query.bounds(score, header.scale, header.error);
+    header.state != State::Live || order.push(Found::new(bounds(), score, id, header))
 }
 
 #[cfg(test)]

@@ -105,7 +105,10 @@ pub fn search(
         }
         let row = row(hit.tid);
         let exact = distance(metric, &rows[row], query);
-        assert!(hit.lower_bound <= exact, "bound {} above the distance {exact}", hit.lower_bound);
+        assert!(
+            (hit.lower_bound..=hit.upper_bound).contains(&exact),
+            "{exact} is not within bounds: {hit:?}"
+        );
         fetched += 1;
         let at = found.partition_point(|&(d, _)| d <= exact);
         found.insert(at, (exact, row));
