@@ -7,19 +7,26 @@ use std::collections::BinaryHeap;
 
 /// Most candidates kept before copies of the same node are thrown out.
 const COMPACT_AT: usize = 1 << 16;
+/// Of the far candidates, one in so many becomes near at a time, and at least `FEWEST_NEAR`.
+const NEAR_SHARE: usize = 8;
+const FEWEST_NEAR: usize = 64;
 
 /// What fell off the beam or never got in. A node may be in it several times, with different estimates.
+///
+/// Most of it is never asked for, so only what lies below a border is kept in order.
 #[derive(Debug)]
 pub struct Frontier {
-    /// Not yet in the heap: nothing is ordered before somebody asks.
-    fresh: Vec<Key>,
-    heap: BinaryHeap<Reverse<Key>>,
+    near: BinaryHeap<Reverse<Key>>,
+    /// At the border or behind.
+    far: Vec<Key>,
+    border: Key,
     compact_at: usize,
 }
 
 impl Default for Frontier {
     fn default() -> Self {
-        Self { fresh: Vec::new(), heap: BinaryHeap::new(), compact_at: COMPACT_AT }
+        let border = Key::new(f32::NEG_INFINITY, NodeId(0));
+        Self { near: BinaryHeap::new(), far: Vec::new(), border, compact_at: COMPACT_AT }
     }
 }
 
@@ -27,44 +34,65 @@ impl Frontier {
     /// Adds a candidate.
     #[inline]
     pub fn push(&mut self, key: Key) {
-        self.fresh.push(key);
+        if key < self.border {
+            self.near.push(Reverse(key));
+        } else {
+            self.far.push(key);
+        }
     }
 
     /// Takes out the best candidate that was not expanded, if it is below the limit.
     pub fn pop_below(&mut self, limit: Key, expanded: &IdSet) -> Option<Key> {
-        if self.heap.len() + self.fresh.len() > self.compact_at {
+        if self.near.len() + self.far.len() > self.compact_at {
             self.compact(expanded);
         }
-        self.heap.extend(self.fresh.drain(..).map(Reverse));
-        while let Some(&Reverse(key)) = self.heap.peek() {
-            if key.id() == NodeId::NONE || expanded.contains(key.id()) {
-                self.heap.pop();
-            } else if key < limit {
-                self.heap.pop();
-                return Some(key);
-            } else {
-                break;
+        loop {
+            while let Some(&Reverse(key)) = self.near.peek() {
+                if key >= limit {
+                    return None;
+                }
+                self.near.pop();
+                if key.id() != NodeId::NONE && !expanded.contains(key.id()) {
+                    return Some(key);
+                }
             }
+            if self.far.is_empty() || self.border >= limit {
+                return None;
+            }
+            self.advance();
         }
-        None
+    }
+
+    /// Moves the border behind the best of the far candidates.
+    fn advance(&mut self) {
+        let count = (self.far.len() / NEAR_SHARE).max(FEWEST_NEAR);
+        let near = if count < self.far.len() {
+            self.border = *self.far.select_nth_unstable(count).1;
+            let far = self.far.split_off(count);
+            std::mem::replace(&mut self.far, far)
+        } else {
+            self.border = Key::new(f32::NAN, NodeId::NONE);
+            std::mem::take(&mut self.far)
+        };
+        self.near = near.into_iter().map(Reverse).collect();
     }
 
     /// Some of the candidates that will be asked for next.
     pub fn upcoming(&self) -> impl Iterator<Item = Key> + '_ {
         // The heads of a heap's levels are the smallest, roughly.
-        self.heap.as_slice().iter().map(|&Reverse(key)| key)
+        self.near.as_slice().iter().map(|&Reverse(key)| key)
     }
 
     /// Keeps each node once, with its best estimate, if it was not expanded: what is kept is bounded by the
     /// number of nodes.
     fn compact(&mut self, expanded: &IdSet) {
-        let mut keys = std::mem::take(&mut self.fresh);
-        keys.extend(std::mem::take(&mut self.heap).into_iter().map(|Reverse(key)| key));
+        let mut keys = std::mem::take(&mut self.far);
+        keys.extend(std::mem::take(&mut self.near).into_iter().map(|Reverse(key)| key));
         keys.sort_unstable();
         let mut seen = IdSet::default();
         keys.retain(|key| key.id() != NodeId::NONE && !expanded.contains(key.id()) && seen.insert(key.id()));
-        self.compact_at = COMPACT_AT.max(2 * keys.len());
-        self.fresh = keys;
+        *self = Self { far: keys, ..Self::default() };
+        self.compact_at = COMPACT_AT.max(2 * self.far.len());
     }
 }
 
@@ -111,6 +139,6 @@ mod tests {
                 assert_eq!(frontier.pop_below(Key::new(0.0, NodeId(0)), &expanded), None);
             }
         }
-        assert!(frontier.heap.len() + frontier.fresh.len() <= COMPACT_AT + 32);
+        assert!(frontier.near.len() + frontier.far.len() <= COMPACT_AT + 32);
     }
 }

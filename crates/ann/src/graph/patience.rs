@@ -16,7 +16,7 @@ const MARGIN: f64 = 0.2;
 const GROWTH: f64 = 0.83;
 /// Fewest hops before the first row; the beam makes them, but for far ranks.
 const FEWEST: f64 = 10.0;
-/// Most hops of a row of rank 1 if ranks began with `FIRST_RANKS`.
+/// Most hops beyond the beam of a row of rank 1 if ranks began with `FIRST_RANKS`.
 const MOST: f64 = 48.0;
 /// Near ranks are cheap: they share what the first of them need.
 const FIRST_RANKS: f64 = 30.0;
@@ -47,14 +47,14 @@ impl Deviation {
 }
 
 /// Before a row of this score and rank (from 1) is given out, candidates are expanded whose estimates lie
-/// below the answer.
+/// below the answer. Of the hops so far, `extra` were made beyond the beam.
 #[must_use]
 #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "a rule of thumb")]
-pub fn limit(rank: usize, score: f32, hops: u64, deviation: Deviation) -> f32 {
-    let (rank, hops) = (rank as f64, hops as f64);
+pub fn limit(rank: usize, score: f32, hops: u64, extra: u64, deviation: Deviation) -> f32 {
+    let (rank, hops, extra) = (rank as f64, hops as f64, extra as f64);
     if hops < FEWEST * rank.powf(GROWTH) {
         f32::INFINITY
-    } else if hops > MOST * (rank + FIRST_RANKS).powf(GROWTH) {
+    } else if extra > MOST * (rank + FIRST_RANKS).powf(GROWTH) {
         f32::NEG_INFINITY
     } else {
         (f64::from(score) + MARGIN * deviation.rms()) as f32
@@ -75,16 +75,16 @@ mod tests {
     #[test]
     fn the_margin_counts_between_the_fewest_and_the_most_hops() {
         let mut deviation = Deviation::default();
-        assert_eq!(limit(1, 5.0, 20, deviation), 5.0, "nothing known");
+        assert_eq!(limit(1, 5.0, 20, 0, deviation), 5.0, "nothing known");
         (deviation.add(1.0, 3.0), deviation.add(3.0, 1.0), deviation.add(f32::NAN, 1.0));
         assert_eq!(deviation.rms(), 2.0);
-        assert_eq!(limit(1, 5.0, 20, deviation), 5.4);
-        assert_eq!(limit(1, 5.0, 9, deviation), f32::INFINITY);
-        assert_eq!(limit(1, 5.0, 2000, deviation), f32::NEG_INFINITY);
-        assert_eq!(limit(1000, 5.0, 2000, deviation), f32::INFINITY, "far rows may cost more");
-        assert_eq!(limit(1000, 5.0, 4000, deviation), 5.4);
-        assert_eq!(limit(1000, 5.0, 2000 * 2000, deviation), f32::NEG_INFINITY);
-        assert!(limit(1, f32::NAN, 20, deviation).is_nan());
+        assert_eq!(limit(1, 5.0, 20, 20, deviation), 5.4);
+        assert_eq!(limit(1, 5.0, 9, 9, deviation), f32::INFINITY);
+        assert_eq!(limit(1, 5.0, 2000, 2000, deviation), f32::NEG_INFINITY);
+        assert_eq!(limit(1000, 5.0, 2000, 2000, deviation), f32::INFINITY, "far rows may cost more");
+        assert_eq!(limit(1000, 5.0, 4000, 4000, deviation), 5.4);
+        assert_eq!(limit(1000, 5.0, 2000 * 2000, 2000 * 2000, deviation), f32::NEG_INFINITY);
+        assert!(limit(1, f32::NAN, 20, 20, deviation).is_nan());
     }
 
     #[test]

@@ -144,8 +144,11 @@ impl Search {
     fn settle<S: PageStore>(&mut self, store: &S, index: &Index) -> Result<(), AccessError<S::Error>> {
         while self.sweep.is_none() && !self.limited {
             let (order, mut late) = (&mut self.order, 0);
-            let (hops, deviation) = (self.walk.stats.hops, self.walk.deviation());
-            let due = order.peek().map(|due| patience::limit(self.given + 1, due.score, hops, deviation));
+            let Stats { hops, extra_hops, .. } = self.walk.stats;
+            let deviation = self.walk.deviation();
+            let due = order
+                .peek()
+                .map(|due| patience::limit(self.given + 1, due.score, hops, extra_hops, deviation));
             let keep = |query: &Query, id, node: &Node, score| {
                 late += u64::from(!keep(order, query, id, node, score));
             };
