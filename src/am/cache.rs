@@ -3,35 +3,32 @@
 use crate::error::{OrRaise, index::damage};
 use crate::storage::{Identity, Pages};
 use imgvec_ann::Index;
-use imgvec_ann::layout::BlockNumber;
-use imgvec_ann::layout::meta::Meta;
-use imgvec_ann::store::PageStore;
 use lru::LruCache;
 use std::cell::RefCell;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 
-/// Indexes kept. One takes 50 kB to 2 MB, by its number of entries.
+/// Indexes kept. One takes 100 kB to 6 MB, by its number of entries.
 const KEPT: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
 
 thread_local! {
     static OPENED: RefCell<LruCache<Identity, Rc<Index>>> = RefCell::new(LruCache::new(KEPT));
 }
 
-/// The index, read anew if it changed since it was kept: costs one page read otherwise.
+/// The index for a search, read anew if it changed much since it was kept: costs one page read otherwise.
 pub fn open(pages: &Pages) -> Rc<Index> {
     let identity = pages.relation().identity();
     // Not borrowed while pages are read: an error would leave the cell borrowed.
     let kept = OPENED.with_borrow_mut(|opened| opened.get(&identity).cloned());
     let index = match kept {
-        Some(index) if is_current(&index, pages) => index,
+        Some(index) if is_searchable(&index, pages) => index,
         _ => read(pages),
     };
     keep(identity, Rc::clone(&index));
     index
 }
 
-/// Works on the index with `change`, which may refresh it.
+/// Works on the index with `change`, which refreshes it.
 pub fn with_mut<T>(pages: &Pages, change: impl FnOnce(&mut Index) -> T) -> T {
     let identity = pages.relation().identity();
     // Taken out, so that it need not be copied unless a scan holds it, and is forgotten on errors.
@@ -42,9 +39,8 @@ pub fn with_mut<T>(pages: &Pages, change: impl FnOnce(&mut Index) -> T) -> T {
     result
 }
 
-fn is_current(index: &Index, pages: &Pages) -> bool {
-    let Ok(page) = pages.read(BlockNumber(0));
-    Meta::generation(&page) == Ok(index.meta().entry_generation)
+fn is_searchable(index: &Index, pages: &Pages) -> bool {
+    index.is_searchable(pages).map_err(|error| damage(pages.relation(), error)).or_raise()
 }
 
 fn read(pages: &Pages) -> Rc<Index> {

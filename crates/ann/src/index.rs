@@ -1,7 +1,7 @@
 //! An index that was opened: metapage and entry table in memory.
 
 use crate::layout::entry;
-use crate::layout::meta::Meta;
+use crate::layout::meta::{Meta, Stamp};
 use crate::layout::{BlockNumber, MAX_DEGREE, NodeId, PageError};
 use crate::space::{Query, Space};
 use crate::store::PageStore;
@@ -35,6 +35,9 @@ pub enum AccessError<E: std::error::Error + 'static> {
 pub(crate) fn damaged<E: std::error::Error>(block: BlockNumber) -> impl FnOnce(PageError) -> AccessError<E> {
     move |error| AccessError::Damaged { block, error }
 }
+
+/// One entry in so many may have changed before a search wants the table anew.
+const STALE_SHARE: u32 = 64;
 
 /// The entry table in memory.
 #[derive(Clone, Debug, Default)]
@@ -71,20 +74,36 @@ impl Index {
         Ok(Self { meta, space, entries })
     }
 
-    /// Reads one page, and the entry table again if it has changed.
+    /// Reads one page, and the entry table again if it has changed, or everything if the index was built anew.
     ///
     /// # Errors
     /// [`AccessError`].
     pub fn refresh<S: PageStore>(&mut self, store: &S) -> Result<(), AccessError<S::Error>> {
-        let generation = {
-            let page = store.read(BlockNumber(0)).map_err(AccessError::Store)?;
-            Meta::generation(&page).map_err(damaged(BlockNumber(0)))?
-        };
-        if generation != self.meta.entry_generation {
-            self.meta = read_meta(store)?;
-            self.entries = load_entries(store, &self.meta)?;
+        match self.changes(store)? {
+            Some(0) => {}
+            Some(_) => {
+                self.meta = read_meta(store)?;
+                self.entries = load_entries(store, &self.meta)?;
+            }
+            None => *self = Self::open(store)?,
         }
         Ok(())
+    }
+
+    /// Reads one page, and says whether a search may start from the entries at hand: if few of them have changed since.
+    /// Slots of some may hold other vectors by now; a search meets such links anyway.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub fn is_searchable<S: PageStore>(&self, store: &S) -> Result<bool, AccessError<S::Error>> {
+        let bearable = self.meta.entry_count / STALE_SHARE;
+        Ok(self.changes(store)?.is_some_and(|changes| changes <= bearable))
+    }
+
+    fn changes<S: PageStore>(&self, store: &S) -> Result<Option<u32>, AccessError<S::Error>> {
+        let page = store.read(BlockNumber(0)).map_err(AccessError::Store)?;
+        let stamp = Meta::stamp(&page).map_err(damaged(BlockNumber(0)))?;
+        Ok(stamp.changes_since(Stamp::of(&self.meta)))
     }
 
     /// The space of its vectors.

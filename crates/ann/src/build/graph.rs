@@ -19,11 +19,11 @@ const BACKBONE_MIN_ROWS: usize = 64;
 /// Rows that a worker prunes at once.
 const CHUNK: usize = 512;
 /// Entry table: one row in so many, within limits.
-const ROWS_PER_ENTRY: usize = 500;
+const ROWS_PER_ENTRY: usize = 50;
 /// Fewest entries, if there are as many rows.
 pub const MIN_ENTRIES: usize = 1024;
 /// Most entries.
-pub const MAX_ENTRIES: usize = 16_384;
+pub const MAX_ENTRIES: usize = 65_536;
 /// Rounds of linking what is not reachable; the links of one round may cut another row off.
 pub(super) const CONNECT_ROUNDS: usize = 4;
 

@@ -27,8 +27,9 @@ pub struct Stats {
     pub late: u64,
 }
 
-/// Entries that the beam starts from.
-const ENTRY_POINTS: usize = 4;
+/// Entries that a walk knows at least. The best fill the beam, and nearer rows soon displace them; the others may
+/// join later, for another region may hold what far ranks need.
+const KNOWN_ENTRIES: usize = 1024;
 /// Pages named to the store ahead of their use.
 const PREFETCH: usize = 4;
 
@@ -59,10 +60,11 @@ impl Walk {
     }
 
     fn start(index: &Index, query: Query, width: usize, prefetch: bool, by_l2_in_ip_graph: bool) -> Self {
+        let width = width.max(1);
         let mut walk = Self {
             query,
             by_l2_in_ip_graph,
-            beam: Beam::new(width.max(1)),
+            beam: Beam::new(width),
             beyond: false,
             frontier: Frontier::default(),
             expanded: IdSet::default(),
@@ -70,10 +72,19 @@ impl Walk {
             prefetch,
             stats: Stats::default(),
         };
-        // The others join later: another region may hold what far ranks need.
         let mut entries = Vec::new();
-        index.score_entries(&walk.query, |score, id| entries.push(Key::new(score, id)));
-        let best = entries.len().min(ENTRY_POINTS);
+        let mut threshold = Key::new(f32::NAN, NodeId::NONE);
+        index.score_entries(&walk.query, |score, id| {
+            let key = Key::new(score, id);
+            if key < threshold {
+                entries.push(key);
+                if entries.len() == 2 * KNOWN_ENTRIES {
+                    threshold = *entries.select_nth_unstable(KNOWN_ENTRIES).1;
+                    entries.truncate(KNOWN_ENTRIES);
+                }
+            }
+        });
+        let best = entries.len().min(width);
         if best < entries.len() {
             entries.select_nth_unstable(best);
         }

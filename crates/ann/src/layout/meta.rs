@@ -145,13 +145,40 @@ impl Meta {
         })
     }
 
-    /// The entry table's generation alone: what a search compares its cached copy with.
+    /// What tells whether a cached copy is still of use, without the center and all else.
     ///
     /// # Errors
     /// [`PageError`] if it is no metapage.
-    pub fn generation(page: &Page) -> Result<u32, PageError> {
+    pub fn stamp(page: &Page) -> Result<Stamp, PageError> {
         expect(page, Kind::Meta, 0)?;
-        Ok(get_u32(page, 36))
+        Ok(Stamp {
+            seed: get_u64(page, 16),
+            built_rows: get_u32(page, 44),
+            entry_generation: get_u32(page, 36),
+        })
+    }
+}
+
+/// What tells one index from another that was built in its place, and one entry table from the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    seed: u64,
+    built_rows: u32,
+    entry_generation: u32,
+}
+
+impl Stamp {
+    /// Of decoded metadata.
+    #[must_use]
+    pub fn of(meta: &Meta) -> Self {
+        Self { seed: meta.seed, built_rows: meta.built_rows, entry_generation: meta.entry_generation }
+    }
+
+    /// Changes of the entry table since an earlier stamp; `None` if the index was built anew.
+    #[must_use]
+    pub fn changes_since(self, earlier: Self) -> Option<u32> {
+        let same = self.seed == earlier.seed && self.built_rows == earlier.built_rows;
+        same.then(|| self.entry_generation.wrapping_sub(earlier.entry_generation))
     }
 }
 
@@ -175,7 +202,7 @@ mod tests {
             let (meta, mut page) = (example(dim), [0; super::super::PAGE_BYTES]);
             meta.encode(&mut page);
             assert_eq!(Meta::decode(&page).unwrap(), meta);
-            assert_eq!(Meta::generation(&page), Ok(3));
+            assert_eq!(Meta::stamp(&page), Ok(Stamp::of(&meta)));
         }
     }
 
