@@ -140,17 +140,16 @@ impl Index {
         Some((*self.entries.pages.get(number / per_page)?, number % per_page))
     }
 
-    /// Calls `each` with every entry's estimated score.
-    pub(crate) fn score_entries(&self, query: &Query, mut each: impl FnMut(f32, NodeId)) {
+    /// Calls `each` with the estimated scores of all entries, a block at a time. Holes have ids of none.
+    pub(crate) fn score_entries(
+        &self,
+        query: &Query,
+        mut each: impl FnMut(&[f32; MAX_DEGREE], &[NodeId; MAX_DEGREE]),
+    ) {
         let base = query.center_score();
         let codes = self.entries.codes.chunks_exact(self.space.geometry.code_block_bytes());
         for (block, codes) in self.entries.blocks.iter().zip(codes) {
-            let estimates = query.estimates(base, &block.adds, &block.scales, codes);
-            for (id, estimate) in block.ids.iter().zip(estimates) {
-                if *id != NodeId::NONE {
-                    each(estimate, *id);
-                }
-            }
+            each(&query.estimates(base, &block.adds, &block.scales, codes), &block.ids);
         }
     }
 }

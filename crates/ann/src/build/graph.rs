@@ -19,7 +19,7 @@ const BACKBONE_MIN_ROWS: usize = 64;
 /// Rows that a worker prunes at once.
 const CHUNK: usize = 512;
 /// Entry table: one row in so many, within limits.
-const ROWS_PER_ENTRY: usize = 50;
+const ROWS_PER_ENTRY: usize = 25;
 /// Fewest entries, if there are as many rows.
 pub const MIN_ENTRIES: usize = 1024;
 /// Most entries.

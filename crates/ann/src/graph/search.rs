@@ -20,7 +20,8 @@ const MAX_WAITING: usize = (64 << 20) / size_of::<Found>();
 /// How to search.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Beam width: how many candidates are looked at before the first row.
+    /// Beam width: how many candidates are looked at before the first row. How far a search goes on before the
+    /// rows behind it is in proportion.
     pub ef: usize,
     /// Stop after this many nodes; `None` goes on to the last row.
     pub max_hops: Option<u64>,
@@ -57,6 +58,7 @@ pub struct Search {
     walk: Walk,
     order: Order,
     rows: Option<(Rows, Hit)>,
+    ef: usize,
     given: usize,
     /// The largest upper bound given out.
     passed: f64,
@@ -81,6 +83,7 @@ impl Search {
             walk: Walk::new(index, query, ef, options.prefetch),
             order: Order::default(),
             rows: None,
+            ef,
             given: 0,
             passed: f64::NEG_INFINITY,
             beaming: true,
@@ -148,7 +151,7 @@ impl Search {
             let deviation = self.walk.deviation();
             let due = order
                 .peek()
-                .map(|due| patience::limit(self.given + 1, due.score, hops, extra_hops, deviation));
+                .map(|due| patience::limit(self.given + 1, due.score, self.ef, hops, extra_hops, deviation));
             let keep = |query: &Query, id, node: &Node, score| {
                 late += u64::from(!keep(order, query, id, node, score));
             };

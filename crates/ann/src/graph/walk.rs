@@ -5,7 +5,7 @@ use super::frontier::Frontier;
 use super::patience::Deviation;
 use crate::index::{AccessError, Index, damaged};
 use crate::layout::node::{Node, State};
-use crate::layout::{BlockNumber, NodeId};
+use crate::layout::{BlockNumber, MAX_DEGREE, NodeId};
 use crate::quantize::{fastscan::Table, residual};
 use crate::space::Query;
 use crate::store::PageStore;
@@ -27,9 +27,11 @@ pub struct Stats {
     pub late: u64,
 }
 
-/// Entries that a walk knows at least. The best fill the beam, and nearer rows soon displace them; the others may
-/// join later, for another region may hold what far ranks need.
-const KNOWN_ENTRIES: usize = 1024;
+/// Entries that a walk knows at least, if there are as many. The best fill the beam, and nearer rows soon displace
+/// them; the others may join later, for another region may hold what far ranks need.
+const KNOWN_ENTRIES: usize = 256;
+/// Entries that are collected before the best are chosen from them, in multiples of those.
+const COLLECTED: usize = 8;
 /// Pages named to the store ahead of their use.
 const PREFETCH: usize = 4;
 
@@ -72,16 +74,22 @@ impl Walk {
             prefetch,
             stats: Stats::default(),
         };
-        let mut entries = Vec::new();
-        let mut threshold = Key::new(f32::NAN, NodeId::NONE);
-        index.score_entries(&walk.query, |score, id| {
-            let key = Key::new(score, id);
-            if key < threshold {
-                entries.push(key);
-                if entries.len() == 2 * KNOWN_ENTRIES {
-                    threshold = *entries.select_nth_unstable(KNOWN_ENTRIES).1;
-                    entries.truncate(KNOWN_ENTRIES);
-                }
+        let known = width.max(KNOWN_ENTRIES);
+        let mut entries: Vec<Key> = Vec::new();
+        let mut worst = f32::INFINITY;
+        index.score_entries(&walk.query, |scores, ids| {
+            // Not a number is as good as any, for the walk of a query that has no distances to go on.
+            let is_wanted = |score: f32| score < worst || score.is_nan();
+            // Most blocks hold nothing of interest, which one look tells.
+            if !scores.iter().any(|&score| is_wanted(score)) {
+                return;
+            }
+            let wanted =
+                scores.iter().zip(ids).filter(|&(&score, &id)| is_wanted(score) && id != NodeId::NONE);
+            entries.extend(wanted.map(|(&score, &id)| Key::new(score, id)));
+            if entries.len() > COLLECTED * known {
+                worst = entries.select_nth_unstable(known).1.score();
+                entries.truncate(known);
             }
         });
         let best = entries.len().min(width);
@@ -125,10 +133,10 @@ impl Walk {
     fn offer(&mut self, key: Key) {
         if self.beyond || key >= self.beam.threshold() {
             self.frontier.push(key);
-        } else if !self.expanded.contains(key.id()) {
-            if let Some(out) = self.beam.insert(key) {
-                self.frontier.push(out);
-            }
+        } else if !self.expanded.contains(key.id())
+            && let Some(out) = self.beam.insert(key)
+        {
+            self.frontier.push(out);
         }
     }
 
@@ -234,12 +242,7 @@ impl Walk {
 }
 
 /// Estimated squared L2 distances of a node's neighbors, in an index whose own estimates are inner products.
-pub(super) fn l2_estimates(
-    index: &Index,
-    query: &Query,
-    node: &Node,
-    score: f32,
-) -> [f32; crate::layout::MAX_DEGREE] {
+pub(super) fn l2_estimates(index: &Index, query: &Query, node: &Node, score: f32) -> [f32; MAX_DEGREE] {
     let scale = node.header().scale;
     let difference: Vec<f32> =
         query.rotated().iter().zip(node.vector()).map(|(q, &c)| q - scale * f32::from(c)).collect();
