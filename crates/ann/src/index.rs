@@ -90,8 +90,16 @@ impl Index {
         Ok(())
     }
 
-    /// Reads one page, and says whether a search may start from the entries at hand: if few of them have changed since.
-    /// Slots of some may hold other vectors by now; a search meets such links anyway.
+    /// As [`Index::refresh`], but bears with an entry table of which little has changed.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub fn refresh_if_stale<S: PageStore>(&mut self, store: &S) -> Result<(), AccessError<S::Error>> {
+        if self.is_searchable(store)? { Ok(()) } else { self.refresh(store) }
+    }
+
+    /// Reads one page, and says whether a search may start from the entries at hand: if few of them have changed
+    /// since. Slots of some may hold other vectors by now; a search meets such links anyway.
     ///
     /// # Errors
     /// [`AccessError`].

@@ -239,6 +239,43 @@ fn everything_can_be_deleted_and_slots_are_used_again() {
 }
 
 #[test]
+fn a_search_goes_on_while_vacuum_takes_its_cells_and_others_use_them() {
+    let copies = Operation::Insert { count: 600, center: 1, spread: 0 };
+    let more = [copies.clone(), Operation::Insert { count: 600, center: 2, spread: 0 }];
+    for taken in [1, 60, 61, 100, 333, 590] {
+        let mut model = Model::new(Metric::L2, 50);
+        model.run(&copies);
+        let pages = imgvec_ann::store::PageStore::block_count(&model.store).unwrap();
+        let before = model.live.clone();
+        let query = before[&100].clone();
+        let index = Index::open(&model.store).unwrap();
+        let mut search = Search::new(&index, &query, &Options::default()).unwrap();
+        let next = |search: &mut Search, store: &MemStore| {
+            search.next(store, &index).unwrap().map(|hit| row(hit.tid))
+        };
+        let mut found: Vec<usize> = (0..taken).map(|_| next(&mut search, &model.store).unwrap()).collect();
+        // Runs of five cells die.
+        let dead: Vec<usize> = before.keys().copied().filter(|i| i / 40 % 2 == 0).collect();
+        for i in dead {
+            model.live.remove(&i);
+            model.dead.insert(i);
+        }
+        model.vacuum().unwrap();
+        model.check();
+        more.iter().for_each(|operation| model.run(operation));
+        model.check();
+        let now = imgvec_ann::store::PageStore::block_count(&model.store).unwrap();
+        assert!(now <= pages + 2, "cells are used again: {pages} pages, then {now}");
+        found.extend(std::iter::from_fn(|| next(&mut search, &model.store)));
+        let unique: BTreeSet<usize> = found.iter().copied().collect();
+        assert_eq!(unique.len(), found.len(), "a row came out twice");
+        for i in before.keys().filter(|i| model.live.contains_key(i)) {
+            assert!(unique.contains(i), "row {i} is lost, after {taken}");
+        }
+    }
+}
+
+#[test]
 fn interrupts_end_operations() {
     let model = Model::new(Metric::L2, 200);
     let index = Index::open(&model.store).unwrap();

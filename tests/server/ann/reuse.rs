@@ -91,7 +91,6 @@ fn an_update_of_another_column_adds_no_node_and_little_log() {
 }
 
 #[test]
-#[ignore = "fails: cells of copies are not used again"]
 fn ten_thousand_copies_are_found_bounded_and_vacuumed() {
     const COPIES: i32 = 10_000;
     let cluster = quiet("ann-copies").start();

@@ -10,7 +10,7 @@ use super::rows::{Folded, Row};
 use crate::arch::Scaled;
 use crate::layout::meta::Meta;
 use crate::layout::node::{self, Header, NodeMut, State};
-use crate::layout::tids::{CELL_TIDS, CELLS, Cell, CellId};
+use crate::layout::tids::{CELL_TIDS, CELLS, Cell, CellId, FIRST_NUMBER};
 use crate::layout::{BlockNumber, Geometry, HeapTid, MAX_DEGREE, NodeId, PAGE_BYTES, Page, entry, tids};
 use crate::quantize::residual;
 use crate::space::Space;
@@ -184,6 +184,7 @@ impl<'a> CellWriter<'a> {
 
     /// Takes a further tid of the node at `place`. Places ascend.
     pub fn push<P: PageSink>(&mut self, place: u32, tid: HeapTid, sink: &mut P) -> Result<(), P::Error> {
+        let mut number = FIRST_NUMBER;
         match self.open.take() {
             Some((mut cell, owner, len)) if owner == place && len < CELL_TIDS => {
                 cell.tids[len] = tid;
@@ -193,7 +194,9 @@ impl<'a> CellWriter<'a> {
             Some((cell, owner, _)) => {
                 let next = if owner == place { self.plan.cell_id(self.done + 1).0 } else { 0 };
                 self.put(&Cell { next, ..cell }, sink)?;
-                if owner != place {
+                if owner == place {
+                    number = cell.number - 1;
+                } else {
                     self.first.push((place, self.plan.cell_id(self.done)));
                 }
             }
@@ -201,7 +204,8 @@ impl<'a> CellWriter<'a> {
         }
         let mut tids = [HeapTid::INVALID; CELL_TIDS];
         tids[0] = tid;
-        self.open = Some((Cell { owner: self.plan.id(place), next: 0, generation: 0, tids }, place, 1));
+        self.open =
+            Some((Cell { owner: self.plan.id(place), next: 0, generation: 0, number, tids }, place, 1));
         Ok(())
     }
 

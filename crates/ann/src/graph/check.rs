@@ -92,7 +92,7 @@ pub fn check<S: PageStore>(store: &S) -> Result<CheckReport, AccessError<S::Erro
                         report.problems.push(Problem::Protected(id));
                     }
                     let (mut rows, before) = (Rows::new(id, &header), report.rows.len());
-                    while let Some(tid) = rows.next(store)? {
+                    while let Some(tid) = rows.next(store, g)? {
                         report.rows.push(tid);
                     }
                     if report.rows.len() == before {

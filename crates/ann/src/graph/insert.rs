@@ -80,8 +80,8 @@ pub fn insert<S: PageStore>(
         return Ok(Inserted::NoDirection);
     };
     let query = Query::nearest(&index.space, vector)?;
+    index.refresh_if_stale(store)?;
     loop {
-        index.refresh(store)?;
         let met = neighborhood(store, index, &query)?;
         for twin in met.iter().filter(|m| m.codes == x.codes && m.header.scale == x.scale) {
             if share::add_row(store, index, twin.id, twin.header.generation, x.error, tid)? {
@@ -102,6 +102,7 @@ pub fn insert<S: PageStore>(
         let parent = met.iter().find(has_room).or(met.first());
         let chosen: Vec<&Met> = chosen.iter().map(|&i| &met[i as usize]).collect();
         let Some(id) = add_node(store, index, &x, &query, tid, &chosen, parent)? else {
+            index.refresh(store)?;
             continue;
         };
         for (rank, neighbor) in chosen.iter().enumerate().filter(|(_, m)| Some(m.id) != parent.map(|p| p.id))
@@ -311,10 +312,10 @@ pub(super) fn add_edge<S: PageStore>(
 }
 
 /// Makes the node an entry if the table is too small for the index, or else with the probability that keeps
-/// the table a fair sample.
+/// the table a fair sample. What is known of the table may be a little out of date.
 fn maybe_add_entry<S: PageStore>(
     store: &S,
-    index: &Index,
+    index: &mut Index,
     x: &Quantized,
     id: NodeId,
     random: &mut SplitMix64,
@@ -324,31 +325,34 @@ fn maybe_add_entry<S: PageStore>(
     let rows = store.block_count().map_err(AccessError::Store)? as usize * g.slots();
     let target = entry_target(rows);
     let count = index.meta.entry_count as usize;
-    let replaced = if count < target {
-        index.entry_hole()
-    } else if random.below(rows) < target {
-        Some(random.below(count))
-    } else {
-        return Ok(());
+    let (grows, hole) = (count < target, index.entry_hole().filter(|_| count < target));
+    let replaced = match hole {
+        None if grows => None,
+        None if random.below(rows) < target => Some(random.below(count)),
+        None => return Ok(()),
+        hole => hole,
     };
+    let place = replaced.and_then(|i| index.entry_place(i));
     let mut change = store.change().map_err(AccessError::Store)?;
     let page = change.page(BlockNumber(0)).map_err(AccessError::Store)?;
     let mut meta = Meta::decode(page).map_err(damaged(BlockNumber(0)))?;
-    if meta.entry_generation != index.meta.entry_generation {
-        return Ok(()); // Somebody else is at it; the sample does not need this very node.
-    }
-    match replaced.and_then(|i| index.entry_place(i)) {
-        Some((block, i)) => {
-            let (e, bits) = encode_entry(index, x, id);
-            let page = change.page(block).map_err(AccessError::Store)?;
-            entry::header(page, &g).map_err(damaged(block))?;
-            entry::set(page, &g, i, &e, &bits);
-            meta.entry_generation = meta.entry_generation.wrapping_add(1);
-            meta.encode_links(change.page(BlockNumber(0)).map_err(AccessError::Store)?);
+    if let Some((block, i)) = place {
+        let page = change.page(block).map_err(AccessError::Store)?;
+        let (_, used) = entry::header(page, &g).map_err(damaged(block))?;
+        let is_hole = i < used && entry::get(page, &g, i).id == NodeId::NONE;
+        if i >= used || hole.is_some() && !is_hole {
+            drop(change); // Somebody was faster; the sample does not need this very node.
+            return index.refresh(store);
         }
-        None => append_entry(&mut change, index, &mut meta, x, id)?,
+        let (e, bits) = encode_entry(index, x, id);
+        entry::set(page, &g, i, &e, &bits);
+        meta.entry_generation = meta.entry_generation.wrapping_add(1);
+        meta.encode_links(change.page(BlockNumber(0)).map_err(AccessError::Store)?);
+    } else {
+        append_entry(&mut change, index, &mut meta, x, id)?;
     }
-    change.commit().map_err(AccessError::Store)
+    change.commit().map_err(AccessError::Store)?;
+    if hole.is_some() { index.refresh(store) } else { Ok(()) }
 }
 
 fn encode_entry(index: &Index, x: &Quantized, id: NodeId) -> (entry::Entry, Vec<u8>) {

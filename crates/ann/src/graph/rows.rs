@@ -1,18 +1,28 @@
 //! The rows of a node: the tid in its header and those in its chain of cells.
+//!
+//! A reader holds no lock between two rows, and vacuum takes empty cells out of chains, which others then use.
+//! But numbers fall along a chain: where the next cell is not one of the node with a smaller number, the reader
+//! starts again from the node and goes to the first number that it has not seen.
 
 use crate::index::{AccessError, damaged};
-use crate::layout::node::Header;
-use crate::layout::tids::{self, CELLS, CellId};
-use crate::layout::{HeapTid, NodeId};
+use crate::layout::node::{Header, Node, State};
+use crate::layout::tids::{self, CellId};
+use crate::layout::{Geometry, HeapTid, NodeId};
 use crate::store::PageStore;
+
+/// Times that a reader may find the chain changed under it without getting ahead.
+const MOST_ENTERED: u32 = 1000;
 
 /// Reads the rows of one node, one run of cells at a time.
 pub struct Rows {
     owner: NodeId,
     generation: u16,
+    /// Times that the chain was entered again since the last row.
+    entered: u32,
     ready: Vec<HeapTid>,
     next: u32,
-    cells_read: u64,
+    /// Cells of this number and above were read.
+    seen: u32,
 }
 
 impl Rows {
@@ -20,17 +30,19 @@ impl Rows {
     #[must_use]
     pub fn new(owner: NodeId, header: &Header) -> Self {
         let ready = if header.tid.is_valid() { vec![header.tid] } else { Vec::new() };
-        Self { owner, generation: header.generation, ready, next: header.tids, cells_read: 0 }
+        let Header { generation, tids: next, .. } = *header;
+        Self { owner, generation, entered: 0, ready, next, seen: u32::MAX }
     }
 
-    /// The next row.
-    ///
-    /// A cell that belongs to somebody else by now ends the chain: vacuum takes cells away only when all
-    /// rows of the node are gone.
+    /// The next row. Rows that come meanwhile may be missed, others not, and none comes twice.
     ///
     /// # Errors
     /// [`AccessError`].
-    pub fn next<S: PageStore>(&mut self, store: &S) -> Result<Option<HeapTid>, AccessError<S::Error>> {
+    pub fn next<S: PageStore>(
+        &mut self,
+        store: &S,
+        g: &Geometry,
+    ) -> Result<Option<HeapTid>, AccessError<S::Error>> {
         loop {
             if let Some(tid) = self.ready.pop() {
                 return Ok(Some(tid));
@@ -40,22 +52,56 @@ impl Rows {
             }
             store.check_interrupts().map_err(AccessError::Store)?;
             let block = CellId(self.next).block();
-            let limit = u64::from(store.block_count().map_err(AccessError::Store)?) * CELLS as u64;
+            let page = store.read(block).map_err(AccessError::Store)?;
+            tids::check(&page).map_err(damaged(block))?;
+            let mut stray = false;
+            while self.next != 0 && CellId(self.next).block() == block && !stray {
+                let cell = tids::get(&page, CellId(self.next).place());
+                stray = !cell.is_of(self.owner, self.generation) || cell.number >= self.seen;
+                if !stray {
+                    self.ready.extend(cell.tids.into_iter().filter(|tid| tid.is_valid()));
+                    (self.next, self.seen, self.entered) = (cell.next, cell.number, 0);
+                }
+            }
+            drop(page);
+            if stray {
+                self.enter_again(store, g)?;
+            }
+        }
+    }
+
+    /// Goes from the node to the first cell that was not read, or to the end.
+    fn enter_again<S: PageStore>(&mut self, store: &S, g: &Geometry) -> Result<(), AccessError<S::Error>> {
+        let at = g.block_of(self.owner);
+        let header = {
+            let page = store.read(at).map_err(AccessError::Store)?;
+            *Node::read(&page, g, g.slot_of(self.owner)).map_err(damaged(at))?.header()
+        };
+        if header.state != State::Live || header.generation != self.generation {
+            self.next = 0; // All its rows were dead.
+            return Ok(());
+        }
+        // Vacuum takes cells away one run after another; a chain that leads astray again and again is damaged.
+        if self.entered == MOST_ENTERED {
+            return Err(AccessError::EndlessChain { block: CellId(self.next).block() });
+        }
+        (self.entered, self.next) = (self.entered + 1, header.tids);
+        let mut passed = u32::MAX;
+        while self.next != 0 {
+            store.check_interrupts().map_err(AccessError::Store)?;
+            let block = CellId(self.next).block();
             let page = store.read(block).map_err(AccessError::Store)?;
             tids::check(&page).map_err(damaged(block))?;
             while self.next != 0 && CellId(self.next).block() == block {
                 let cell = tids::get(&page, CellId(self.next).place());
-                if cell.owner != self.owner || cell.generation != self.generation {
-                    self.next = 0;
-                    break;
+                // The caller meets a stray cell again, and comes back here.
+                let stray = !cell.is_of(self.owner, self.generation) || cell.number >= passed;
+                if stray || cell.number < self.seen {
+                    return Ok(());
                 }
-                self.cells_read += 1;
-                if self.cells_read > limit {
-                    return Err(AccessError::EndlessChain { block });
-                }
-                self.ready.extend(cell.tids.into_iter().filter(|tid| tid.is_valid()));
-                self.next = cell.next;
+                (self.next, passed) = (cell.next, cell.number);
             }
         }
+        Ok(())
     }
 }

@@ -118,7 +118,7 @@ impl Search {
     ) -> Result<Option<Hit>, AccessError<S::Error>> {
         loop {
             if let Some((rows, hit)) = &mut self.rows {
-                if let Some(tid) = rows.next(store)? {
+                if let Some(tid) = rows.next(store, &index.space.geometry)? {
                     return Ok(Some(Hit { tid, ..*hit }));
                 }
                 self.rows = None;

@@ -6,7 +6,7 @@
 use crate::index::{AccessError, Index, damaged, read_meta};
 use crate::layout::meta::Meta;
 use crate::layout::node::{Header, Node, NodeMut, State};
-use crate::layout::tids::{self, CELL_TIDS, Cell, CellId};
+use crate::layout::tids::{self, Cell, CellId, FIRST_NUMBER};
 use crate::layout::{BlockNumber, HeapTid, NodeId};
 use crate::store::{Change, PageStore};
 
@@ -25,19 +25,24 @@ pub fn add_row<S: PageStore>(
 ) -> Result<bool, AccessError<S::Error>> {
     let g = &index.space.geometry;
     let (block, slot) = (g.block_of(id), g.slot_of(id));
+    let read_header = |store: &S| {
+        let page = store.read(block).map_err(AccessError::Store)?;
+        Ok(*Node::read(&page, g, slot).map_err(damaged(block))?.header())
+    };
     // Each turn of this loop that ends without a result saw another session make progress.
     loop {
         store.check_interrupts().map_err(AccessError::Store)?;
-        let seen = {
-            let page = store.read(block).map_err(AccessError::Store)?;
-            *Node::read(&page, g, slot).map_err(damaged(block))?.header()
-        };
+        let seen = read_header(store)?;
         if seen.state != State::Live || seen.generation != generation {
             return Ok(false);
         }
-        let room = room_in_chain(store, id, &seen)?;
-        let with_room = room.is_some();
-        let meta = if seen.tid.is_valid() && !with_room { Some(read_meta(store)?) } else { None };
+        let Chain { room, number } = match look_into_chain(store, id, &seen)? {
+            Some(chain) => chain,
+            // Vacuum has taken cells out of it.
+            None if read_header(store)? != seen => continue,
+            None => return Err(AccessError::EndlessChain { block: CellId(seen.tids).block() }),
+        };
+        let meta = if seen.tid.is_valid() && room.is_none() { Some(read_meta(store)?) } else { None };
 
         let mut change = store.change().map_err(AccessError::Store)?;
         let free_page = meta.as_ref().map(|m| BlockNumber(m.tids_free)).filter(|b| b.0 != 0);
@@ -65,11 +70,12 @@ pub fn add_row<S: PageStore>(
             let page = change.page(at.block()).map_err(AccessError::Store)?;
             let mut cell = tids::get(page, at.place());
             // The node did not change, so its chain did not; vacuum may only have emptied more places.
-            let Some(place) = empty_place(&cell).filter(|_| owns(id, &header, &cell)) else { continue };
+            let Some(place) = cell.empty_place().filter(|_| cell.is_of(id, generation)) else { continue };
             cell.tids[place] = tid;
             tids::set(page, at.place(), &cell);
         } else {
-            let Some(cell) = new_cell(&mut change, free_page, id, &header, tid)? else { continue };
+            let cell = Cell { owner: id, next: header.tids, generation, number, ..Cell::FREE };
+            let Some(cell) = new_cell(&mut change, free_page, cell, tid)? else { continue };
             changed.tids = cell.0;
         }
         let page = change.page(block).map_err(AccessError::Store)?;
@@ -83,12 +89,21 @@ pub fn add_row<S: PageStore>(
 /// a look beyond the head its chain would grow for ever.
 const CELLS_TRIED: usize = 64;
 
-/// A cell of the node's chain with an empty place, among the first ones.
-fn room_in_chain<S: PageStore>(
+/// What a new row needs to know of a node's chain.
+struct Chain {
+    /// A cell with an empty place, among the first ones.
+    room: Option<CellId>,
+    /// Number of the next cell in front.
+    number: u32,
+}
+
+/// `None` if the chain is not whole any more.
+fn look_into_chain<S: PageStore>(
     store: &S,
     id: NodeId,
     header: &Header,
-) -> Result<Option<CellId>, AccessError<S::Error>> {
+) -> Result<Option<Chain>, AccessError<S::Error>> {
+    let mut chain = Chain { room: None, number: FIRST_NUMBER };
     let mut next = CellId(header.tids);
     let mut tried = 0;
     while next.0 != 0 && tried < CELLS_TRIED {
@@ -98,25 +113,21 @@ fn room_in_chain<S: PageStore>(
         tids::check(&page).map_err(damaged(block))?;
         while next.0 != 0 && next.block() == block && tried < CELLS_TRIED {
             let cell = tids::get(&page, next.place());
-            if !owns(id, header, &cell) {
+            if !cell.is_of(id, header.generation) {
                 return Ok(None);
             }
-            if empty_place(&cell).is_some() {
-                return Ok(Some(next));
+            if tried == 0 {
+                chain.number = cell.number.checked_add(1).ok_or(AccessError::Full)?;
+            }
+            if cell.empty_place().is_some() {
+                chain.room = Some(next);
+                return Ok(Some(chain));
             }
             next = CellId(cell.next);
             tried += 1;
         }
     }
-    Ok(None)
-}
-
-fn owns(id: NodeId, header: &Header, cell: &Cell) -> bool {
-    cell.owner == id && cell.generation == header.generation
-}
-
-fn empty_place(cell: &Cell) -> Option<usize> {
-    (0..CELL_TIDS).find(|&i| !cell.tids[i].is_valid())
+    Ok(Some(chain))
 }
 
 /// Takes a free cell, from the first page of the list or a new page, and makes it the head of the node's
@@ -124,8 +135,7 @@ fn empty_place(cell: &Cell) -> Option<usize> {
 fn new_cell<C: Change>(
     change: &mut C,
     free_page: Option<BlockNumber>,
-    owner: NodeId,
-    header: &Header,
+    mut cell: Cell,
     tid: HeapTid,
 ) -> Result<Option<CellId>, AccessError<C::Error>> {
     let zero = BlockNumber(0);
@@ -133,7 +143,6 @@ fn new_cell<C: Change>(
     if meta.tids_free != free_page.map_or(0, |b| b.0) {
         return Ok(None);
     }
-    let mut cell = Cell { owner, next: header.tids, generation: header.generation, ..Cell::FREE };
     cell.tids[0] = tid;
     let (block, page) = match free_page {
         Some(block) => {

@@ -13,13 +13,13 @@ use crate::arch::Scaled;
 use crate::index::{AccessError, Index, damaged};
 use crate::layout::meta::Meta;
 use crate::layout::node::{Edge, Header, Node, NodeMut, State};
-use crate::layout::tids::{self, CELLS, Cell};
-use crate::layout::{BlockNumber, HeapTid, Kind, MAX_DEGREE, NodeId, entry, kind};
+use crate::layout::tids::{self, CELLS, Cell, CellId};
+use crate::layout::{BlockNumber, Geometry, HeapTid, Kind, MAX_DEGREE, NodeId, entry, kind};
 use crate::quantize::residual;
 use crate::random::SplitMix64;
 use crate::space::{Quantized, Query};
 use crate::store::{Change, PageStore};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 /// Nearest dead neighbors whose own neighbors are taken over.
 const SPLICED: usize = 4;
@@ -175,7 +175,7 @@ fn delete_from_node<S: PageStore>(
         let further = header.tids != 0
             && (owners.contains(&id) || {
                 let mut rows = Rows::new(id, &Header { tid: HeapTid::INVALID, ..header });
-                rows.next(store)?.is_some()
+                rows.next(store, g)?.is_some()
             });
         if further && !gone {
             return Ok(());
@@ -520,26 +520,26 @@ fn free_slots<S: PageStore>(
     Ok(())
 }
 
-/// Frees cells whose owner has forgotten them, and lists their pages.
+/// Frees cells without rows: those whose owner has forgotten them, and those in the chains of live nodes.
 fn free_cells<S: PageStore>(store: &S, index: &Index) -> Result<(), AccessError<S::Error>> {
-    let (g, zero) = (&index.space.geometry, BlockNumber(0));
+    let g = &index.space.geometry;
+    let mut owners: BTreeSet<NodeId> = BTreeSet::new();
     for block in blocks(store)? {
         store.check_interrupts().map_err(AccessError::Store)?;
-        let mut idle: Vec<(usize, Cell)> = {
+        let idle: Vec<(usize, Cell)> = {
             let page = store.read(block).map_err(AccessError::Store)?;
             if kind(&page).map_err(damaged(block))? != Kind::Tids {
                 continue;
             }
-            let idle = |cell: &Cell| cell.owner != NodeId::NONE && cell.tids.iter().all(|t| !t.is_valid());
-            (0..CELLS).map(|place| (place, tids::get(&page, place))).filter(|(_, cell)| idle(cell)).collect()
+            let cells = (0..CELLS).map(|place| (place, tids::get(&page, place)));
+            cells.filter(|(_, cell)| cell.owner != NodeId::NONE && cell.is_empty()).collect()
         };
         let mut forgotten = Vec::new();
-        for (place, cell) in idle.drain(..) {
-            let at = g.block_of(cell.owner);
-            let page = store.read(at).map_err(AccessError::Store)?;
-            let owner = *Node::read(&page, g, g.slot_of(cell.owner)).map_err(damaged(at))?.header();
-            let owned = owner.state == State::Live && owner.generation == cell.generation && owner.tids != 0;
-            if !owned {
+        for (place, cell) in idle {
+            let owner = read_header(store, g, cell.owner)?;
+            if owner.state == State::Live && owner.generation == cell.generation && owner.tids != 0 {
+                owners.insert(cell.owner);
+            } else {
                 forgotten.push((place, cell));
             }
         }
@@ -547,20 +547,129 @@ fn free_cells<S: PageStore>(store: &S, index: &Index) -> Result<(), AccessError<
             continue;
         }
         let mut change = store.change().map_err(AccessError::Store)?;
-        let mut meta = Meta::decode(change.page(zero).map_err(AccessError::Store)?).map_err(damaged(zero))?;
+        change.page(BlockNumber(0)).map_err(AccessError::Store)?;
         let page = change.page(block).map_err(AccessError::Store)?;
         for (place, cell) in forgotten {
             if tids::get(page, place) == cell {
                 tids::set(page, place, &Cell::FREE);
             }
         }
-        let (_, listed) = tids::free_link(page);
-        if !listed {
-            tids::set_free_link(page, meta.tids_free, true);
-            meta.tids_free = block.0;
-            meta.encode_links(change.page(zero).map_err(AccessError::Store)?);
-        }
+        list_page(&mut change, block)?;
         change.commit().map_err(AccessError::Store)?;
     }
+    owners.into_iter().try_for_each(|owner| shorten(store, index, owner))
+}
+
+fn read_header<S: PageStore>(store: &S, g: &Geometry, id: NodeId) -> Result<Header, AccessError<S::Error>> {
+    let at = g.block_of(id);
+    let page = store.read(at).map_err(AccessError::Store)?;
+    Ok(*Node::read(&page, g, g.slot_of(id)).map_err(damaged(at))?.header())
+}
+
+/// Puts a tid page into the list of those with free cells. It and the metapage are locked.
+fn list_page<C: Change>(change: &mut C, block: BlockNumber) -> Result<(), AccessError<C::Error>> {
+    let zero = BlockNumber(0);
+    let mut meta = Meta::decode(change.page(zero).map_err(AccessError::Store)?).map_err(damaged(zero))?;
+    let page = change.page(block).map_err(AccessError::Store)?;
+    if !tids::free_link(page).1 {
+        tids::set_free_link(page, meta.tids_free, true);
+        meta.tids_free = block.0;
+        meta.encode_links(change.page(zero).map_err(AccessError::Store)?);
+    }
     Ok(())
+}
+
+/// Takes cells without rows out of a node's chain.
+fn shorten<S: PageStore>(store: &S, index: &Index, owner: NodeId) -> Result<(), AccessError<S::Error>> {
+    let g = &index.space.geometry;
+    // Whenever a session has given the node a row in between, from the start.
+    'again: loop {
+        let mut header = read_header(store, g, owner)?;
+        if header.state != State::Live {
+            return Ok(());
+        }
+        let generation = header.generation;
+        let (mut before, mut next, mut number) = (None, CellId(header.tids), u32::MAX);
+        while next.0 != 0 {
+            store.check_interrupts().map_err(AccessError::Store)?;
+            let block = next.block();
+            let mut run = Run { before, block, places: Vec::new(), behind: next };
+            {
+                let page = store.read(block).map_err(AccessError::Store)?;
+                tids::check(&page).map_err(damaged(block))?;
+                // Past cells with rows, then over empty ones, to the end of either the run or the page.
+                while run.behind.0 != 0 && run.behind.block() == block {
+                    let cell = tids::get(&page, run.behind.place());
+                    if !cell.is_of(owner, generation) || cell.number >= number {
+                        return Err(AccessError::EndlessChain { block });
+                    }
+                    if cell.is_empty() {
+                        run.places.push(run.behind.place());
+                    } else if run.places.is_empty() {
+                        run.before = Some(run.behind);
+                    } else {
+                        break;
+                    }
+                    (run.behind, number) = (CellId(cell.next), cell.number);
+                }
+            }
+            (before, next) = (run.before, run.behind);
+            if !run.places.is_empty() {
+                match take_out(store, g, owner, &header, &run)? {
+                    Some(changed) => header = changed,
+                    None => continue 'again,
+                }
+            }
+        }
+        return Ok(());
+    }
+}
+
+/// Empty cells of one page that follow each other in a chain.
+struct Run {
+    before: Option<CellId>,
+    block: BlockNumber,
+    places: Vec<usize>,
+    behind: CellId,
+}
+
+/// The node's new header, or `None` if it is not the expected one any more.
+fn take_out<S: PageStore>(
+    store: &S,
+    g: &Geometry,
+    owner: NodeId,
+    expected: &Header,
+    run: &Run,
+) -> Result<Option<Header>, AccessError<S::Error>> {
+    let at = g.block_of(owner);
+    let mut blocks = [Some(BlockNumber(0)), Some(at), Some(run.block), run.before.map(CellId::block)];
+    blocks.sort_unstable();
+    let mut change = store.change().map_err(AccessError::Store)?;
+    for block in blocks.into_iter().flatten() {
+        change.page(block).map_err(AccessError::Store)?;
+    }
+    let page = change.page(at).map_err(AccessError::Store)?;
+    let mut node = NodeMut::open(page, g, g.slot_of(owner)).map_err(damaged(at))?;
+    let mut header = *node.as_node().header();
+    // No row can have come to these cells then.
+    if header != *expected {
+        return Ok(None);
+    }
+    header.version = header.version.wrapping_add(1);
+    if run.before.is_none() {
+        header.tids = run.behind.0;
+    }
+    node.set_header(&header);
+    if let Some(before) = run.before {
+        let page = change.page(before.block()).map_err(AccessError::Store)?;
+        let cell = tids::get(page, before.place());
+        tids::set(page, before.place(), &Cell { next: run.behind.0, ..cell });
+    }
+    let page = change.page(run.block).map_err(AccessError::Store)?;
+    for &place in &run.places {
+        tids::set(page, place, &Cell::FREE);
+    }
+    list_page(&mut change, run.block)?;
+    change.commit().map_err(AccessError::Store)?;
+    Ok(Some(header))
 }

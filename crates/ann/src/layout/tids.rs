@@ -1,7 +1,9 @@
 //! Tid pages: cells with the heap tids of rows whose vector another row's node already holds.
 //!
 //! Ten thousand copies of one picture, or the versions that updates of other columns leave behind, share
-//! one node; its further tids lie in a chain of cells. Cells of many nodes share a page.
+//! one node; its further tids lie in a chain of cells. Cells of many nodes share a page. Cells are numbered,
+//! falling along the chain: a reader that holds the id of a cell, and no lock, knows by owner, generation and
+//! number whether it still is what came next.
 //!
 //! | offset | width | type | field |
 //! |---|---|---|---|
@@ -15,7 +17,9 @@
 //! | 0 | 4 | u32 | owning node; all ones if the cell is free |
 //! | 4 | 4 | u32 | next cell of the owner: block * 127 + place, 0 if none |
 //! | 8 | 2 | u16 | generation of the owner |
-//! | 10 | 6 * 9 | u32, u16 | heap tids; offset 0 is an empty place |
+//! | 10 | 6 * 8 | u32, u16 | heap tids; offset 0 is an empty place |
+//! | 58 | 4 | u32 | number; smaller than that of the cell before in the chain |
+//! | 62 | 2 | - | 0 |
 
 use super::bytes::{get_u16, get_u32, put_u16, put_u32};
 use super::{BlockNumber, HeapTid, Kind, NodeId, Page, PageError, expect};
@@ -23,11 +27,14 @@ use super::{BlockNumber, HeapTid, Kind, NodeId, Page, PageError, expect};
 /// Cells of a page.
 pub const CELLS: usize = 127;
 /// Tids of a cell.
-pub const CELL_TIDS: usize = 9;
+pub const CELL_TIDS: usize = 8;
+/// Number of a chain's first cell. There are two thousand million above it, for cells that come in front, and below.
+pub const FIRST_NUMBER: u32 = 1 << 31;
 const CELL_BYTES: usize = 64;
 const HEADER_BYTES: usize = 8;
 const _: () = assert!(HEADER_BYTES + CELLS * CELL_BYTES <= super::BODY_BYTES);
-const _: () = assert!(10 + 6 * CELL_TIDS == CELL_BYTES);
+const NUMBER: usize = 10 + 6 * CELL_TIDS;
+const _: () = assert!(NUMBER + 4 <= CELL_BYTES);
 const CELLS_U32: u32 = 127;
 const CAPACITY: u16 = 127;
 
@@ -65,6 +72,8 @@ pub struct Cell {
     pub next: u32,
     /// The owner's generation when the cell was given out.
     pub generation: u16,
+    /// Smaller than that of the cell before.
+    pub number: u32,
     /// The rows; invalid tids are empty places.
     pub tids: [HeapTid; CELL_TIDS],
 }
@@ -72,7 +81,25 @@ pub struct Cell {
 impl Cell {
     /// A cell that nobody owns.
     pub const FREE: Cell =
-        Cell { owner: NodeId::NONE, next: 0, generation: 0, tids: [HeapTid::INVALID; CELL_TIDS] };
+        Cell { owner: NodeId::NONE, next: 0, generation: 0, number: 0, tids: [HeapTid::INVALID; CELL_TIDS] };
+
+    /// Whether the cell belongs to the node as it was at that generation.
+    #[must_use]
+    pub fn is_of(&self, owner: NodeId, generation: u16) -> bool {
+        self.owner == owner && self.generation == generation
+    }
+
+    /// Whether it holds no row.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tids.iter().all(|tid| !tid.is_valid())
+    }
+
+    /// An empty place among its rows.
+    #[must_use]
+    pub fn empty_place(&self) -> Option<usize> {
+        self.tids.iter().position(|tid| !tid.is_valid())
+    }
 }
 
 /// Makes `page` a tid page with free cells only.
@@ -119,6 +146,7 @@ pub fn get(page: &Page, place: usize) -> Cell {
         owner: NodeId(get_u32(page, at)),
         next: get_u32(page, at + 4),
         generation: get_u16(page, at + 8),
+        number: get_u32(page, at + NUMBER),
         tids: std::array::from_fn(tid),
     }
 }
@@ -129,6 +157,7 @@ pub fn set(page: &mut Page, place: usize, cell: &Cell) {
     put_u32(page, at, cell.owner.0);
     put_u32(page, at + 4, cell.next);
     put_u16(page, at + 8, cell.generation);
+    put_u32(page, at + NUMBER, cell.number);
     for (i, tid) in cell.tids.iter().enumerate() {
         put_u32(page, at + 10 + 6 * i, tid.block);
         put_u16(page, at + 14 + 6 * i, tid.offset);
@@ -150,6 +179,7 @@ mod tests {
             owner: NodeId(u32::try_from(i).unwrap()),
             next: 5,
             generation: 7,
+            number: 1 << 30,
             tids: std::array::from_fn(|k| HeapTid { block: (i * k) as u32, offset: k as u16 }),
         };
         for place in 0..CELLS {
