@@ -346,7 +346,7 @@ fn changes(set: &Set, chances: &[f32], one: &mut Contestant) {
     rebuild(one);
     report(one, "rebuilt", &live);
     let own = one.session.number(&format!("SELECT ann_index_recall('{}', {K}, 200)", one.index));
-    println!("{:10} ann_index_recall says {own:.4} of its own rows", one.kind.name);
+    println!("{:10} ann_index_recall says {own:.4}", one.kind.name);
 }
 
 fn rebuild(one: &mut Contestant) {

@@ -124,7 +124,7 @@ fn build(table: &Table) -> (f64, u64) {
     let (metric, geometry) = shape(index);
     report_phase(SAMPLING);
     let sample = table.sample(geometry.dim(), SAMPLE_ROWS);
-    let views: Vec<&[f32]> = sample.iter().map(|row| row.vector.as_slice()).collect();
+    let views: Vec<&[f32]> = sample.iter().map(Vec::as_slice).collect();
     // SAFETY: the files are gone when this call ends, or the statement.
     let files = Box::new(unsafe { TemporaryFiles::new() });
     let mut builder = new_builder(index, metric, geometry, &views).spill_to(files);

@@ -24,12 +24,6 @@ pub struct Table<'a> {
     info: *mut pg_sys::IndexInfo,
 }
 
-/// A row of a sample.
-pub struct SampleRow {
-    pub tid: HeapTid,
-    pub vector: Vec<f32>,
-}
-
 /// What a scan of the table calls for each row.
 type EachRow<'a> = dyn FnMut(&[f32], HeapTid) + 'a;
 
@@ -121,12 +115,12 @@ impl<'a> Table<'a> {
 
     /// Up to `count` rows from all over the table. Vectors of other dimensions, or too long for an index,
     /// are left out: who reads the whole table reports them.
-    pub fn sample(&self, dim: usize, count: usize) -> Vec<SampleRow> {
+    pub fn sample(&self, dim: usize, count: usize) -> Vec<Vec<f32>> {
         let blocks = self.heap.block_count(pg_sys::ForkNumber::MAIN_FORKNUM);
         let mut random = SplitMix64::new(seed());
-        let mut rows: Vec<SampleRow> = Vec::new();
+        let mut rows: Vec<Vec<f32>> = Vec::new();
         let mut seen = 0;
-        let mut take = |vector: &[f32], tid| {
+        let mut take = |vector: &[f32], _| {
             pgrx::check_for_interrupts!();
             if vector.len() != dim || vector.iter().any(|x| f64::from(x.abs()) > MAX_NORM) {
                 return;
@@ -135,7 +129,7 @@ impl<'a> Table<'a> {
             seen += 1;
             let place = if rows.len() < count { rows.len() } else { random.below(seen) };
             if place < count {
-                let row = SampleRow { tid, vector: vector.to_vec() };
+                let row = vector.to_vec();
                 if place < rows.len() {
                     rows[place] = row;
                 } else {
