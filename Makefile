@@ -18,6 +18,7 @@ help:
 	@echo 'make demo [PHOTOS=dir]  embed pictures in a private server, search them, write target/demo/index.html'
 	@echo '                        QUERIES="a, b" searches for other words, KEEP=1 leaves the server running'
 	@echo 'make test               everything: crates, SQL, throw-away clusters'
+	@echo 'make test-long          200 crashes, millions of scans and inserts: about an hour'
 	@echo 'make build              compile the extension'
 	@echo 'make install            copy it into the server of PG_CONFIG; DESTDIR as usual'
 	@echo 'make installcheck       SQL tests against the running server that PGHOST, PGPORT, PGUSER name'
@@ -55,6 +56,15 @@ test: build
 	@set -e; stage=$$(tests/stage.sh); \
 	IMGVEC_STAGE=$$stage IMGVEC_ONNXRUNTIME=$(CURDIR)/target/onnxruntime/libonnxruntime.so \
 		cargo test --release --workspace --no-fail-fast $(FEATURES)
+
+# The tests that gain from time: 200 kills at random moments, a million scans and a million inserts in one statement.
+.PHONY: test-long
+test-long: build
+	cargo test --release --test server --no-run $(FEATURES)
+	@set -e; stage=$$(tests/stage.sh); \
+	IMGVEC_CRASH_CYCLES=200 IMGVEC_RESCANS=1000000 IMGVEC_COPY_ROWS=1000000 IMGVEC_CONCURRENCY_SECONDS=300 \
+	IMGVEC_STAGE=$$stage IMGVEC_ONNXRUNTIME=$(CURDIR)/target/onnxruntime/libonnxruntime.so \
+		cargo test --release --test server $(FEATURES) -- ann::crash ann::memory ann::concurrency
 
 # Root may have no cargo: then what `make build` left is installed.
 .PHONY: install

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use postgres::Client;
 use postgres::error::SqlState;
 
 use super::{
@@ -37,6 +38,44 @@ fn an_index_survives_dump_and_restore() {
     assert_eq!(check(&mut copy, "items_embedding").rows, 800);
     let found = recall(&mut copy, "items WHERE id > 0", "<->", DIM, 10, 10);
     assert!(found >= 0.95, "recall {found}");
+}
+
+#[test]
+fn an_index_built_anew_in_its_place_is_not_searched_with_what_is_known_of_the_old_one() {
+    let cluster = quiet("ann-built-anew").start();
+    let mut client = cluster.client();
+    client.batch_execute(VECTORS).unwrap();
+    // In the transaction that created it, a table is truncated and filled without a new file.
+    client.batch_execute("BEGIN; CREATE TABLE items (id integer, embedding imgvec(16))").unwrap();
+    let fill = |client: &mut Client, first: i32, rows: i32| {
+        let numbers = format!("generate_series({first}, {})", first + rows - 1);
+        client
+            .batch_execute(&format!("INSERT INTO items SELECT i, vec(i, {DIM}) FROM {numbers} AS i"))
+            .unwrap();
+    };
+    let nearest = |client: &mut Client, number: i32| {
+        let found = by_index(client, &search("items", "<->", &format!("vec({number}, {DIM})"), 3));
+        (ids(&found)[0], found.len())
+    };
+    fill(&mut client, 1, 2000);
+    client.batch_execute(CREATE_INDEX).unwrap();
+    let file = "SELECT pg_relation_filenode('items_embedding')::bigint";
+    let first: i64 = value(&mut client, file);
+    assert_eq!(nearest(&mut client, 7), (7, 3));
+    client.batch_execute("TRUNCATE items").unwrap();
+    assert_eq!(by_index(&mut client, &search("items", "<->", &format!("vec(7, {DIM})"), 3)).len(), 0);
+    fill(&mut client, 5001, 300);
+    assert_eq!(value::<i64>(&mut client, file), first, "the file is another, and so nothing is tested");
+    assert_eq!(nearest(&mut client, 5007), (5007, 3));
+    assert_eq!(check(&mut client, "items_embedding").rows, 300);
+    fill(&mut client, 6001, 2000);
+    client.batch_execute("REINDEX INDEX items_embedding").unwrap();
+    assert_eq!(nearest(&mut client, 6007), (6007, 3));
+    fill(&mut client, 9001, 100);
+    assert_eq!(nearest(&mut client, 9007), (9007, 3));
+    assert_eq!(check(&mut client, "items_embedding").rows, 2400);
+    client.batch_execute("COMMIT").unwrap();
+    assert_eq!(nearest(&mut client, 9007), (9007, 3));
 }
 
 #[test]
