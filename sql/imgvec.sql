@@ -377,7 +377,7 @@ CREATE FUNCTION ann_index_recall(index regclass, k integer DEFAULT 10, samples i
     RETURNS double precision AS 'MODULE_PATHNAME', 'ann_index_recall_wrapper'
     LANGUAGE C STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION ann_index_recall(regclass, integer, integer) IS
-    'share of the k nearest rows that the index finds, measured against the exact answers for queries near some rows of the table';
+    'share of the k nearest rows that the index finds, measured against the exact answers for queries like some rows of the table';
 
 CREATE FUNCTION ann_scan_counters(OUT index regclass, OUT scans bigint, OUT rows_fetched bigint, OUT pages_read bigint,
     OUT exact_distances bigint, OUT estimates bigint, OUT extra_hops bigint, OUT stale_links bigint,

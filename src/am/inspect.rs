@@ -200,12 +200,34 @@ fn require_owner(index: pg_sys::Oid) {
     }
 }
 
-/// How far a query lies from a row towards another one. A row itself would be too easy a query, for the graph was
-/// built around it; this far off, recall is that of queries which the index has never seen.
-const TOWARDS_ANOTHER: f32 = 0.3;
+/// Rows that a search for two neighbors of a row looks at; the others may all be copies of it.
+const NEIGHBORS_TRIED: usize = 100;
+
+/// A vector like those of the table, as far from a row as the row's neighbors are: the row, moved by the
+/// difference of two of them. The row itself would be too easy a query, for the graph was built around it.
+fn like(table: &Table, metric: Metric, row: &[f32]) -> Vec<f32> {
+    let mut neighbors: Vec<Vec<f32>> = Vec::new();
+    let mut tried = 0;
+    table.search(row, |_, _, vector| {
+        tried += 1;
+        let differs = vector != row && neighbors.first().is_none_or(|first| first != vector);
+        if differs && vector.len() == row.len() && exact(metric, row, vector).is_finite() {
+            neighbors.push(vector.to_vec());
+        }
+        neighbors.len() < 2 && tried < NEIGHBORS_TRIED
+    });
+    let mut query = row.to_vec();
+    if let [one, other] = neighbors.as_slice() {
+        // The two lie in about orthogonal directions from the row, in many dimensions.
+        for ((x, a), b) in query.iter_mut().zip(one).zip(other) {
+            *x += (a - b) * std::f32::consts::FRAC_1_SQRT_2;
+        }
+    }
+    query
+}
 
 /// Share of the true nearest neighbors that the index finds with the settings of the session, over queries
-/// that lie between rows of the table, near one of them. NULL if the table has no rows with a direction.
+/// that are like rows of the table. NULL if no row of the table is in the index.
 #[pg_extern(sql = false)]
 fn ann_index_recall(index: pg_sys::Oid, k: i32, samples: i32) -> Option<f64> {
     let bounded = |value: i32, high: usize, what: &str| match usize::try_from(value) {
@@ -219,15 +241,11 @@ fn ann_index_recall(index: pg_sys::Oid, k: i32, samples: i32) -> Option<f64> {
     require_select(&opened);
     let metric = opclass::metric(*opened.index);
     let ann = cache::open(&opened.pages());
-    let rows: Vec<Vec<f32>> = opened
-        .as_owner(|table| table.sample(ann.space().geometry().dim(), samples))
-        .into_iter()
-        .filter(|vector| matches!(ann.space().quantize(vector), Ok(Some(_))))
-        .collect();
-    let towards = |(row, other): (&Vec<f32>, &Vec<f32>)| -> Vec<f32> {
-        row.iter().zip(other).map(|(x, y)| x + TOWARDS_ANOTHER * (y - x)).collect()
-    };
-    let queries: Vec<Vec<f32>> = rows.iter().zip(rows.iter().cycle().skip(1)).map(towards).collect();
+    let queries: Vec<Vec<f32>> = opened.as_owner(|table| {
+        let rows = table.sample(ann.space().geometry().dim(), samples);
+        let indexed = rows.iter().filter(|row| matches!(ann.space().quantize(row), Ok(Some(_))));
+        indexed.map(|row| like(table, metric, row)).collect()
+    });
     let mut nearest: Vec<Nearest> = queries.iter().map(|_| Nearest::new(k)).collect();
     opened.as_owner(|table| {
         table.scan(|vector, _| {
