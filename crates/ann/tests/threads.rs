@@ -22,6 +22,7 @@ use std::thread;
 use std::time::Duration;
 
 type Latch = Arc<RwLock<Box<Page>>>;
+type WriteGuard = ArcRwLockWriteGuard<RawRwLock, Box<Page>>;
 
 /// Pages that many threads share, each under a lock of its own.
 #[derive(Default)]
@@ -41,7 +42,7 @@ impl Deref for Held {
 
 struct Locked<'a> {
     store: &'a SharedStore,
-    pages: Vec<(u32, ArcRwLockWriteGuard<RawRwLock, Box<Page>>, Box<Page>)>,
+    pages: Vec<(u32, WriteGuard, Box<Page>)>,
 }
 
 impl SharedStore {
@@ -152,7 +153,7 @@ fn write(store: &SharedStore, table: &Mutex<Table>, writer: usize) {
         assert_ne!(inserted, Inserted::NoDirection);
         let mut table = table.lock();
         table.live.insert(row, vector);
-        if row % 3 == 0 {
+        if row.is_multiple_of(3) {
             table.lasting.insert(row);
         } else if i % 5 == 4 {
             let gone: Vec<usize> = table.live.keys().copied().filter(|r| r % 3 == 1).collect();

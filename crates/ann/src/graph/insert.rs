@@ -332,27 +332,77 @@ fn maybe_add_entry<S: PageStore>(
         None => return Ok(()),
         hole => hole,
     };
-    let place = replaced.and_then(|i| index.entry_place(i));
-    let mut change = store.change().map_err(AccessError::Store)?;
-    let page = change.page(BlockNumber(0)).map_err(AccessError::Store)?;
-    let mut meta = Meta::decode(page).map_err(damaged(BlockNumber(0)))?;
-    if let Some((block, i)) = place {
-        let page = change.page(block).map_err(AccessError::Store)?;
-        let (_, used) = entry::header(page, &g).map_err(damaged(block))?;
-        let is_hole = i < used && entry::get(page, &g, i).id == NodeId::NONE;
-        if i >= used || hole.is_some() && !is_hole {
-            drop(change); // Somebody was faster; the sample does not need this very node.
-            return index.refresh(store);
+    match replaced.and_then(|i| index.entry_place(i)) {
+        Some(place) => replace_entry(store, index, x, id, place)?,
+        None => {
+            let zero = BlockNumber(0);
+            let mut change = store.change().map_err(AccessError::Store)?;
+            let page = change.page(zero).map_err(AccessError::Store)?;
+            let mut meta = Meta::decode(page).map_err(damaged(zero))?;
+            append_entry(&mut change, index, &mut meta, x, id)?;
+            change.commit().map_err(AccessError::Store)?;
         }
-        let (e, bits) = encode_entry(index, x, id);
-        entry::set(page, &g, i, &e, &bits);
-        meta.entry_generation = meta.entry_generation.wrapping_add(1);
-        meta.encode_links(change.page(BlockNumber(0)).map_err(AccessError::Store)?);
-    } else {
-        append_entry(&mut change, index, &mut meta, x, id)?;
     }
-    change.commit().map_err(AccessError::Store)?;
     if hole.is_some() { index.refresh(store) } else { Ok(()) }
+}
+
+/// Puts a node in the place of an entry, and links it to the former one, which may have no other link. Does nothing
+/// if the former one is about to be vacuumed away.
+fn replace_entry<S: PageStore>(
+    store: &S,
+    index: &Index,
+    x: &Quantized,
+    id: NodeId,
+    (block, place): (BlockNumber, usize),
+) -> Result<(), AccessError<S::Error>> {
+    let (g, zero, own) = (index.space.geometry, BlockNumber(0), index.space.geometry.block_of(id));
+    let former = {
+        let page = store.read(block).map_err(AccessError::Store)?;
+        let (_, used) = entry::header(&page, &g).map_err(damaged(block))?;
+        if place >= used {
+            return Ok(());
+        }
+        entry::get(&page, &g, place).id
+    };
+    let mut codes = Vec::new();
+    let mut scale = 0.0;
+    if former != NodeId::NONE {
+        let at = g.block_of(former);
+        let page = store.read(at).map_err(AccessError::Store)?;
+        let node = Node::read(&page, &g, g.slot_of(former)).map_err(damaged(at))?;
+        if node.header().state != State::Live {
+            return Ok(());
+        }
+        scale = node.header().scale;
+        codes.extend_from_slice(node.vector());
+    }
+    let mut change = store.change().map_err(AccessError::Store)?;
+    let mut blocks = [zero, block, own];
+    blocks.sort_unstable();
+    for block in blocks {
+        change.page(block).map_err(AccessError::Store)?;
+    }
+    let page = change.page(block).map_err(AccessError::Store)?;
+    entry::header(page, &g).map_err(damaged(block))?;
+    if entry::get(page, &g, place).id != former {
+        return Ok(()); // Somebody was faster; the sample does not need this very node.
+    }
+    let (e, bits) = encode_entry(index, x, id);
+    entry::set(page, &g, place, &e, &bits);
+    if former != NodeId::NONE {
+        let page = change.page(own).map_err(AccessError::Store)?;
+        let mut node = NodeMut::open(page, &g, g.slot_of(id)).map_err(damaged(own))?;
+        let vector = Scaled { codes: &codes, scale };
+        let query = Query::stored(&index.space, vector);
+        let is_live = node.as_node().header().state == State::Live;
+        if !is_live || !edges::add(index, &mut node, former, vector, &query, Wish::Protected) {
+            return Ok(());
+        }
+    }
+    let mut meta = Meta::decode(change.page(zero).map_err(AccessError::Store)?).map_err(damaged(zero))?;
+    meta.entry_generation = meta.entry_generation.wrapping_add(1);
+    meta.encode_links(change.page(zero).map_err(AccessError::Store)?);
+    change.commit().map_err(AccessError::Store)
 }
 
 fn encode_entry(index: &Index, x: &Quantized, id: NodeId) -> (entry::Entry, Vec<u8>) {

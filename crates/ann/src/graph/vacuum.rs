@@ -236,7 +236,7 @@ pub fn cleanup<S: PageStore>(
                 }
             }
         }
-        replace_entries(store, index, &dead, &live, &mut linked, random)?;
+        replace_entries(store, index, &dead, &live, random)?;
         index.refresh(store)?;
         for block in blocks(store)? {
             for (id, header) in headers(store, index, block)? {
@@ -401,7 +401,6 @@ fn replace_entries<S: PageStore>(
     index: &Index,
     dead: &HashSet<NodeId>,
     live: &[(NodeId, Header)],
-    linked: &mut Vec<bool>,
     random: &mut SplitMix64,
 ) -> Result<(), AccessError<S::Error>> {
     let space = &index.space;
@@ -410,7 +409,6 @@ fn replace_entries<S: PageStore>(
     let mut used: HashSet<NodeId> = all.iter().map(|&(_, id)| id).collect();
     for (i, id) in all {
         if !dead.contains(&id) {
-            mark(linked, id);
             continue;
         }
         store.check_interrupts().map_err(AccessError::Store)?;
@@ -436,7 +434,6 @@ fn replace_entries<S: PageStore>(
                     &space.center,
                     &mut bits,
                 ));
-                mark(linked, heir);
             }
         }
         let zero = BlockNumber(0);
