@@ -70,8 +70,9 @@ bind "$cargo_home" "$cargo_home"
 bind "$rustup_home" "$rustup_home"
 bind /etc/ssl/certs /etc/ssl/certs
 cp -L /etc/resolv.conf "$chroot/etc/resolv.conf"
-# Pictures and vectors that the user names lie anywhere.
-for given in "${PHOTOS:-}" "${VECTORS:-}"; do
+# Pictures and vectors that the user names, to make or in the environment, lie anywhere.
+for given in "PHOTOS=${PHOTOS:-}" "VECTORS=${VECTORS:-}" "$@"; do
+    case $given in PHOTOS=* | VECTORS=*) given=${given#*=} ;; *) continue ;; esac
     [ -z "$given" ] || bind "$(realpath "$(dirname "$given")")" "$(realpath "$(dirname "$given")")"
 done
 bind "$checkout" "$checkout"

@@ -345,8 +345,9 @@ fn changes(set: &Set, chances: &[f32], one: &mut Contestant) {
     report(one, "after 30 % deleted, vacuumed", &live);
     rebuild(one);
     report(one, "rebuilt", &live);
+    one.set_effort(one.kind.default_effort);
     let own = one.session.number(&format!("SELECT ann_index_recall('{}', {K}, 200)", one.index));
-    println!("{:10} ann_index_recall says {own:.4}", one.kind.name);
+    println!("{:10} ann_index_recall says {own:.4} at the default", one.kind.name);
 }
 
 fn rebuild(one: &mut Contestant) {
