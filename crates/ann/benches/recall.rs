@@ -76,7 +76,7 @@ fn run(data: &Data, metric: Metric) {
         report.pages * 8192 / report.rows.max(1)
     );
     println!("   ef  recall   us/query    hops   fetched  estimates");
-    for ef in [20, 40, 60, 80, 120, 200, 400] {
+    for ef in [20, 40, 60, 100, 200, 400] {
         let (mut hits, mut fetched, mut hops, mut estimates) = (0, 0, 0, 0);
         for (query, truth) in data.queries.iter().zip(&truth) {
             let (rows, count, stats) = search(&store, &index, metric, &data.rows, query, 10, ef);
