@@ -6,9 +6,11 @@ use std::path::Path;
 use std::process::Command;
 
 fn named_by_sql() -> BTreeSet<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql/imgvec.sql");
-    let sql = std::fs::read_to_string(path).expect("sql/imgvec.sql is readable");
-    sql.split('\'').filter(|literal| literal.ends_with("_wrapper")).map(str::to_owned).collect()
+    let sql = ["sql/imgvec.sql", "sql/imgvec_pgvector.sql"].map(|path| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    });
+    sql.concat().split('\'').filter(|literal| literal.ends_with("_wrapper")).map(str::to_owned).collect()
 }
 
 /// Functions that the library registers with the server: each has a `pg_finfo_` companion.

@@ -1,7 +1,7 @@
 //! CREATE INDEX and REINDEX: read the table, build with threads, write the pages.
 
 use super::insert::seed;
-use super::opclass;
+use super::opclass::OpClass;
 use super::table::Table;
 use super::threads::BuildThreads;
 use crate::error::index::{
@@ -71,7 +71,7 @@ fn shape(index: Relation) -> (Metric, Geometry) {
         no_dimensions(index).raise();
     };
     let geometry = Geometry::new(dim).map_err(|error| bad_geometry(index, error, dim)).or_raise();
-    (opclass::metric(index), geometry)
+    (OpClass::of(index).metric, geometry)
 }
 
 /// Memory for the rows of a build.

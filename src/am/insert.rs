@@ -1,6 +1,7 @@
 //! One new row.
 
-use super::{cache, opclass};
+use super::cache;
+use super::opclass::{self, OpClass};
 use crate::error::OrRaise;
 use crate::error::index::{damage, vector as bad_vector};
 use crate::storage::{Mode, Pages, Relation};
@@ -44,8 +45,9 @@ pub unsafe extern "C-unwind" fn aminsert(
 ) -> bool {
     // SAFETY: the server passes an open index, one value and a tid.
     unsafe {
-        if let Some(vector) = opclass::vector(*values, *is_null) {
-            insert(Relation::from_raw(index), vector.elements(), tid(heap_tid));
+        let index = Relation::from_raw(index);
+        if let Some(vector) = opclass::vector(*values, *is_null, OpClass::of(index).elements) {
+            insert(index, &vector, tid(heap_tid));
         }
     }
     // Uniqueness is not ours to tell.

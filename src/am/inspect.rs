@@ -1,7 +1,8 @@
 //! Looking into an index: what it is, whether it is sound, how well it finds.
 
+use super::opclass::OpClass;
 use super::table::Table;
-use super::{cache, opclass, stats};
+use super::{cache, stats};
 use crate::error::index::damage;
 use crate::error::{Code, OrRaise, Report};
 use crate::storage::{Mode, OpenRelation, Pages};
@@ -239,7 +240,7 @@ fn ann_index_recall(index: pg_sys::Oid, k: i32, samples: i32) -> Option<f64> {
     let (k, samples) = (bounded(k, 1000, "k"), bounded(samples, 10_000, "samples"));
     let opened = Opened::new(index, pg_sys::AccessShareLock);
     require_select(&opened);
-    let metric = opclass::metric(*opened.index);
+    let metric = OpClass::of(*opened.index).metric;
     let ann = cache::open(&opened.pages());
     let queries: Vec<Vec<f32>> = opened.as_owner(|table| {
         let rows = table.sample(ann.space().geometry().dim(), samples);

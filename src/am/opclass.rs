@@ -1,55 +1,120 @@
-//! What an operator class says: the metric. Its support function 1 answers with a code.
+//! What an operator class says: the metric, and what vectors are made of. Its support function 1 answers with
+//! a code.
 
 use super::handler::SUPPORT_KIND;
 use crate::error::{Code, Report};
 use crate::storage::Relation;
 use crate::types::Vector;
+use half::f16;
+use half::slice::HalfFloatSliceExt as _;
 use imgvec_ann::Metric;
 use pgrx::datum::FromDatum;
 use pgrx::{Internal, pg_sys};
+use std::ops::Deref;
 
 const COSINE: i32 = 1;
 const L2: i32 = 2;
 const INNER_PRODUCT: i32 = 3;
+/// Added to the metric where elements are half-precision numbers.
+const HALF: i32 = 16;
 
-/// Support function of `imgvec_cosine_ops`.
+/// Support function of `imgvec_cosine_ops`, and of pgvector's `vector_cosine_ops`, whose values have the same layout.
 #[pgrx::pg_extern(sql = false)]
 fn ann_imgvec_cosine(_unused: Internal) -> i32 {
     COSINE
 }
 
-/// Support function of `imgvec_l2_ops`.
+/// Support function of `imgvec_l2_ops` and `vector_l2_ops`.
 #[pgrx::pg_extern(sql = false)]
 fn ann_imgvec_l2(_unused: Internal) -> i32 {
     L2
 }
 
-/// Support function of `imgvec_ip_ops`.
+/// Support function of `imgvec_ip_ops` and `vector_ip_ops`.
 #[pgrx::pg_extern(sql = false)]
 fn ann_imgvec_ip(_unused: Internal) -> i32 {
     INNER_PRODUCT
 }
 
-/// The metric of an index's operator class.
-pub fn metric(index: Relation) -> Metric {
-    match index.support_code(SUPPORT_KIND) {
-        COSINE => Metric::Cosine,
-        L2 => Metric::L2,
-        INNER_PRODUCT => Metric::InnerProduct,
-        code => Report::new(
-            Code::ERRCODE_INVALID_OBJECT_DEFINITION,
-            format!("operator class of index \"{}\" is not one of ann", index.name()),
-        )
-        .detail(format!("Its support function 1 answers {code}."))
-        .raise(),
+/// Support function of `halfvec_cosine_ops`.
+#[pgrx::pg_extern(sql = false)]
+fn ann_halfvec_cosine(_unused: Internal) -> i32 {
+    HALF + COSINE
+}
+
+/// Support function of `halfvec_l2_ops`.
+#[pgrx::pg_extern(sql = false)]
+fn ann_halfvec_l2(_unused: Internal) -> i32 {
+    HALF + L2
+}
+
+/// Support function of `halfvec_ip_ops`.
+#[pgrx::pg_extern(sql = false)]
+fn ann_halfvec_ip(_unused: Internal) -> i32 {
+    HALF + INNER_PRODUCT
+}
+
+/// What the values of an index column are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elements {
+    Single,
+    Half,
+}
+
+/// What an index's operator class says.
+#[derive(Clone, Copy, Debug)]
+pub struct OpClass {
+    pub metric: Metric,
+    pub elements: Elements,
+}
+
+impl OpClass {
+    pub fn of(index: Relation) -> Self {
+        let code = index.support_code(SUPPORT_KIND);
+        let elements = if code >= HALF { Elements::Half } else { Elements::Single };
+        let metric = match code % HALF {
+            COSINE => Metric::Cosine,
+            L2 => Metric::L2,
+            INNER_PRODUCT => Metric::InnerProduct,
+            _ => Report::new(
+                Code::ERRCODE_INVALID_OBJECT_DEFINITION,
+                format!("operator class of index \"{}\" is not one of ann", index.name()),
+            )
+            .detail(format!("Its support function 1 answers {code}."))
+            .raise(),
+        };
+        Self { metric, elements }
     }
 }
 
-/// The vector of an index tuple, `None` if NULL.
+/// A vector in single precision.
+pub enum Singles<'a> {
+    Stored(Vector<'a>),
+    Widened(Vec<f32>),
+}
+
+impl Deref for Singles<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match self {
+            Self::Stored(vector) => vector.elements(),
+            Self::Widened(elements) => elements,
+        }
+    }
+}
+
+/// The vector of an index tuple or a scan key, `None` if NULL.
 ///
 /// # Safety
-/// `value` and `is_null` belong to the first column of an index of ours.
-pub unsafe fn vector<'a>(value: pg_sys::Datum, is_null: bool) -> Option<Vector<'a>> {
-    // SAFETY: operator classes of ann are for imgvec.
-    unsafe { Vector::from_datum(value, is_null) }
+/// `value` and `is_null` belong to the first column of an index whose operator class says `elements`.
+pub unsafe fn vector<'a>(value: pg_sys::Datum, is_null: bool, elements: Elements) -> Option<Singles<'a>> {
+    // SAFETY: by contract.
+    unsafe {
+        match elements {
+            Elements::Single => Vector::<f32>::from_datum(value, is_null).map(Singles::Stored),
+            Elements::Half => Vector::<f16>::from_datum(value, is_null)
+                .map(|vector| Singles::Widened(vector.elements().to_f32_vec())),
+        }
+    }
 }

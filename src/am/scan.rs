@@ -5,7 +5,8 @@
 //! order is known without, and the executor need not even read the vector: under a filter most rows are
 //! thrown away unread.
 
-use super::{cache, opclass, options, stats};
+use super::opclass::{self, OpClass};
+use super::{cache, options, stats};
 use crate::error::index::{damage, vector as bad_vector};
 use crate::error::{Code, OrRaise, Report};
 use crate::storage::{Mode, Pages, Relation};
@@ -125,9 +126,9 @@ pub unsafe extern "C-unwind" fn amgettuple(
         if state(desc).running.is_none() {
             let key = &*desc.orderByData;
             let is_null = key.sk_flags & pg_sys::SK_ISNULL as i32 != 0;
-            let query = opclass::vector(key.sk_argument, is_null);
+            let query = opclass::vector(key.sk_argument, is_null, OpClass::of(relation).elements);
             stats::count_scan(relation);
-            let running = Running::start(relation, query.as_ref().map(|vector| vector.elements()));
+            let running = Running::start(relation, query.as_deref());
             state(desc).running = Some(running);
         }
         let running = state(desc).running.as_mut().expect("started above");

@@ -2,9 +2,10 @@
 
 use super::handler::ORDER_STRATEGY;
 use super::insert::{seed, tid};
-use super::opclass;
+use super::opclass::{self, Elements, OpClass};
 use crate::storage::Relation;
 use crate::types::datum::NewVector;
+use half::f16;
 use imgvec_ann::layout::HeapTid;
 use imgvec_ann::random::SplitMix64;
 use imgvec_ann::space::MAX_NORM;
@@ -22,16 +23,20 @@ pub struct Table<'a> {
     heap: Relation<'a>,
     index: Relation<'a>,
     info: *mut pg_sys::IndexInfo,
+    elements: Elements,
 }
 
-/// What a scan of the table calls for each row.
-type EachRow<'a> = dyn FnMut(&[f32], HeapTid) + 'a;
+/// What a scan of the table calls for each row, and how to read the row's vector.
+struct EachRow<'a> {
+    elements: Elements,
+    call: &'a mut dyn FnMut(&[f32], HeapTid),
+}
 
 impl<'a> Table<'a> {
     /// # Safety
     /// `info` describes the index, for as long as the relations are open.
     pub unsafe fn new(heap: Relation<'a>, index: Relation<'a>, info: *mut pg_sys::IndexInfo) -> Self {
-        Self { heap, index, info }
+        Self { heap, index, info, elements: OpClass::of(index).elements }
     }
 
     pub fn index(&self) -> Relation<'a> {
@@ -44,7 +49,8 @@ impl<'a> Table<'a> {
         self.scan_pages(0, pg_sys::InvalidBlockNumber, true, &mut each)
     }
 
-    fn scan_pages(&self, start: u32, count: u32, whole: bool, mut each: &mut EachRow) -> f64 {
+    fn scan_pages(&self, start: u32, count: u32, whole: bool, call: &mut dyn FnMut(&[f32], HeapTid)) -> f64 {
+        let mut each = EachRow { elements: self.elements, call };
         // SAFETY: open relations; the state outlives the scan.
         unsafe {
             pg_sys::table_index_build_range_scan(
@@ -69,7 +75,7 @@ impl<'a> Table<'a> {
         let mut key = pg_sys::ScanKeyData {
             sk_attno: 1,
             sk_strategy: ORDER_STRATEGY,
-            sk_argument: NewVector::from_slice(query).into_raw(),
+            sk_argument: self.datum(query),
             ..Default::default()
         };
         // SAFETY: open relations, an active snapshot; slot, scan and executor state are given back below, or
@@ -98,8 +104,8 @@ impl<'a> Table<'a> {
                 pg_sys::FormIndexDatum(self.info, slot, state, &raw mut value, &raw mut is_null);
                 let lower_bound = f64::from_bits((*(*scan).xs_orderbyvals).value() as u64);
                 let tid = tid(&raw mut (*slot).tts_tid);
-                let goes_on = opclass::vector(value, is_null)
-                    .is_none_or(|vector| each(lower_bound, tid, vector.elements()));
+                let goes_on = opclass::vector(value, is_null, self.elements)
+                    .is_none_or(|vector| each(lower_bound, tid, &vector));
                 pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
                 if !goes_on {
                     break;
@@ -110,6 +116,20 @@ impl<'a> Table<'a> {
             pg_sys::FreeExecutorState(state);
             // The expression state was the executor state's.
             (*self.info).ii_ExpressionsState = std::ptr::null_mut();
+        }
+    }
+
+    /// A vector as the index's column has it.
+    fn datum(&self, vector: &[f32]) -> pg_sys::Datum {
+        match self.elements {
+            Elements::Single => NewVector::from_slice(vector).into_raw(),
+            Elements::Half => {
+                let half: Vec<f16> = vector
+                    .iter()
+                    .map(|&x| f16::from_f32(x.clamp(f16::MIN.to_f32(), f16::MAX.to_f32())))
+                    .collect();
+                NewVector::from_slice(&half).into_raw()
+            }
         }
     }
 
@@ -167,16 +187,16 @@ unsafe extern "C-unwind" fn row(
 ) {
     // SAFETY: the server passes what Table::scan_pages gave it, one value and a tid.
     unsafe {
-        let each = &mut *state.cast::<&mut EachRow>();
+        let each = &mut *state.cast::<EachRow>();
         if *is_null {
             return;
         }
         if !is_alive && pgrx::varlena::varatt_is_1b_e((*values).cast_mut_ptr()) {
-            if let Some(vector) = fetch_dead(*values) {
-                each(&vector, tid(heap_tid));
+            if let Some(vector) = fetch_dead(*values, each.elements) {
+                (each.call)(&vector, tid(heap_tid));
             }
-        } else if let Some(vector) = opclass::vector(*values, false) {
-            each(vector.elements(), tid(heap_tid));
+        } else if let Some(vector) = opclass::vector(*values, false, each.elements) {
+            (each.call)(&vector, tid(heap_tid));
         }
     }
 }
@@ -185,8 +205,8 @@ unsafe extern "C-unwind" fn row(
 /// table, which is vacuumed by itself and may have lost it already; then nobody can ask for the row.
 ///
 /// # Safety
-/// `value` is a vector that is not NULL.
-unsafe fn fetch_dead(value: pg_sys::Datum) -> Option<Vec<f32>> {
+/// `value` is a vector of such elements and not NULL.
+unsafe fn fetch_dead(value: pg_sys::Datum, elements: Elements) -> Option<Vec<f32>> {
     // SAFETY: a subtransaction gives back what a failed fetch holds; context and owner are put back as the
     // server's own languages do.
     unsafe {
@@ -194,7 +214,7 @@ unsafe fn fetch_dead(value: pg_sys::Datum) -> Option<Vec<f32>> {
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::MemoryContextSwitchTo(context);
         let vector =
-            PgTryBuilder::new(|| opclass::vector(value, false).map(|vector| vector.elements().to_vec()))
+            PgTryBuilder::new(|| opclass::vector(value, false, elements).map(|vector| vector.to_vec()))
                 .catch_when(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, |_| None)
                 .execute();
         if vector.is_some() {

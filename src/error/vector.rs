@@ -53,6 +53,16 @@ pub fn not_finite(index: usize) -> Report {
         .detail(format!("Element {} is not finite.", index + 1))
 }
 
+/// An element, by 0-based position, that a half-precision number cannot hold.
+pub fn out_of_half_range(index: usize, element: f32) -> Report {
+    Report::new(
+        Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+        format!("element {} is out of range for type halfvec", index + 1),
+    )
+    .detail(format!("It is {element}; half-precision numbers end at 65504."))
+    .hint("Scale the vector first, for example with l2_normalize().")
+}
+
 /// Text that is no vector, with the text.
 pub fn bad_text(error: TextError, text: &[u8]) -> Report {
     let literal = shorten(text);
@@ -104,8 +114,8 @@ pub fn bad_typmod(what: &str) -> Report {
 }
 
 /// Stored bytes that are no vector.
-pub fn damaged_datum(bytes: usize, dim: i16) -> Report {
-    Report::new(Code::ERRCODE_DATA_CORRUPTED, "invalid imgvec value")
+pub fn damaged_datum(type_name: &str, bytes: usize, dim: i16) -> Report {
+    Report::new(Code::ERRCODE_DATA_CORRUPTED, format!("invalid {type_name} value"))
         .detail(format!("The value has {bytes} bytes and says that it has {dim} dimensions."))
         .hint("Restore the row from a backup.")
 }

@@ -8,8 +8,12 @@
 //! | 4 | 2 | i16 | number of dimensions, 1 to 16,000 |
 //! | 6 | 2 | i16 | unused, 0 |
 //! | 8 | 4 each | f32, native order | elements, finite |
+//!
+//! pgvector's `halfvec`, which the extension imgvec_pgvector casts and indexes, differs in its elements only: they
+//! are IEEE half-precision numbers of 2 bytes.
 
 use crate::error::{Code, OrRaise, Report, vector};
+use half::f16;
 use imgvec_vector::Dim;
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
 use pgrx::datum::{Datum, FromDatum, IntoDatum, UnboxDatum};
@@ -26,7 +30,6 @@ struct Layout {
     varlena_header: u32,
     dim: i16,
     unused: i16,
-    elements: [f32; 0],
 }
 
 const HEADER_BYTES: usize = size_of::<Layout>();
@@ -46,23 +49,37 @@ macro_rules! sql_name {
     };
 }
 
-/// An argument of type imgvec, detoasted. Frees its copy when dropped, so that comparisons inside a
-/// sort do not pile up.
-pub struct Vector<'a> {
-    layout: NonNull<Layout>,
-    is_copy: bool,
-    datum: PhantomData<&'a Layout>,
+/// An element of a vector: any bits are a value of it, and 8 bytes into a varlena it is aligned.
+pub trait Element: Copy {
+    /// The SQL type of vectors of such elements.
+    const TYPE: &'static str;
 }
 
-impl Vector<'_> {
+impl Element for f32 {
+    const TYPE: &'static str = "imgvec";
+}
+
+impl Element for f16 {
+    const TYPE: &'static str = "halfvec";
+}
+
+/// An argument of type imgvec (or halfvec), detoasted. Frees its copy when dropped, so that comparisons inside a
+/// sort do not pile up.
+pub struct Vector<'a, T: Element = f32> {
+    layout: NonNull<Layout>,
+    is_copy: bool,
+    datum: PhantomData<&'a T>,
+}
+
+impl<T: Element> Vector<'_, T> {
     /// The elements, all finite, 1 to 16,000.
-    pub fn elements(&self) -> &[f32] {
-        // SAFETY: `from_polymorphic_datum` checked that the varlena holds `dim` elements, and the
-        // memory lives as long as self.
+    pub fn elements(&self) -> &[T] {
+        // SAFETY: `from_polymorphic_datum` checked that the varlena holds `dim` elements behind the header, and
+        // the memory lives as long as self.
         unsafe {
             let layout = self.layout.as_ptr();
             let dim = usize::from((*layout).dim.unsigned_abs());
-            std::slice::from_raw_parts(ptr::addr_of!((*layout).elements).cast(), dim)
+            std::slice::from_raw_parts(layout.add(1).cast(), dim)
         }
     }
 
@@ -71,7 +88,7 @@ impl Vector<'_> {
     }
 }
 
-impl Drop for Vector<'_> {
+impl<T: Element> Drop for Vector<'_, T> {
     fn drop(&mut self) {
         if self.is_copy {
             // SAFETY: detoasting allocated the copy in the current memory context, which outlives the call.
@@ -80,7 +97,7 @@ impl Drop for Vector<'_> {
     }
 }
 
-impl FromDatum for Vector<'_> {
+impl<T: Element> FromDatum for Vector<'_, T> {
     unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
         if is_null {
             return None;
@@ -95,16 +112,16 @@ impl FromDatum for Vector<'_> {
             Vector { layout: layout.cast(), is_copy: layout.as_ptr() != original, datum: PhantomData };
         // SAFETY: read only after the length is known to reach that far.
         let dim = if bytes >= HEADER_BYTES { unsafe { (*vector.layout.as_ptr()).dim } } else { 0 };
-        let expected = usize::try_from(dim).ok().and_then(|dim| Dim::new(dim).ok()).map(size_of_vector);
+        let expected = usize::try_from(dim).ok().and_then(|dim| Dim::new(dim).ok()).map(size_of_vector::<T>);
         if expected != Some(bytes) {
-            vector::damaged_datum(bytes, dim).raise();
+            vector::damaged_datum(T::TYPE, bytes, dim).raise();
         }
         Some(vector)
     }
 }
 
-// SAFETY: the argument is an imgvec, by the SQL declaration.
-unsafe impl<'fcx> ArgAbi<'fcx> for Vector<'fcx> {
+// SAFETY: the argument is an imgvec or a halfvec, by the SQL declaration.
+unsafe impl<'fcx, T: Element> ArgAbi<'fcx> for Vector<'fcx, T> {
     unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
         // SAFETY: as above; STRICT functions get no NULL.
         unsafe { arg.unbox_arg_using_from_datum() }.expect("a strict function gets no NULL")
@@ -128,43 +145,45 @@ unsafe impl UnboxDatum for Vector<'_> {
 }
 
 sql_name!(Vector<'_>, "imgvec");
+sql_name!(Vector<'_, f16>, "halfvec");
 
-fn size_of_vector(dim: Dim) -> usize {
-    HEADER_BYTES + dim.get() * size_of::<f32>()
+fn size_of_vector<T: Element>(dim: Dim) -> usize {
+    HEADER_BYTES + dim.get() * size_of::<T>()
 }
 
 /// A new vector in the current memory context, to be returned.
-pub struct NewVector {
+pub struct NewVector<T: Element = f32> {
     layout: NonNull<Layout>,
+    elements: PhantomData<T>,
 }
 
-impl NewVector {
+impl<T: Element> NewVector<T> {
     /// Zeroes, to be filled. Raises an error unless `1 <= dim <= 16000`.
     pub fn zeroed(dim: usize) -> Self {
         let dim = Dim::new(dim).or_raise();
-        let bytes = size_of_vector(dim);
+        let bytes = size_of_vector::<T>(dim);
         // SAFETY: palloc0 raises an error rather than return NULL; the header is within `bytes`.
         unsafe {
             let layout = pg_sys::palloc0(bytes).cast::<Layout>();
             pgrx::set_varsize_4b(layout.cast(), i32::try_from(bytes).expect("64 kB at most"));
             (*layout).dim = i16::try_from(dim.get()).expect("16,000 at most");
-            Self { layout: NonNull::new_unchecked(layout) }
+            Self { layout: NonNull::new_unchecked(layout), elements: PhantomData }
         }
     }
 
     /// A copy of finite elements.
-    pub fn from_slice(elements: &[f32]) -> Self {
+    pub fn from_slice(elements: &[T]) -> Self {
         let mut vector = Self::zeroed(elements.len());
         vector.elements_mut().copy_from_slice(elements);
         vector
     }
 
-    pub fn elements_mut(&mut self) -> &mut [f32] {
+    pub fn elements_mut(&mut self) -> &mut [T] {
         // SAFETY: `zeroed` allocated `dim` elements behind the header.
         unsafe {
             let layout = self.layout.as_ptr();
             let dim = usize::from((*layout).dim.unsigned_abs());
-            std::slice::from_raw_parts_mut(ptr::addr_of_mut!((*layout).elements).cast(), dim)
+            std::slice::from_raw_parts_mut(layout.add(1).cast(), dim)
         }
     }
 
@@ -175,7 +194,7 @@ impl NewVector {
 }
 
 // SAFETY: the datum points to a complete varlena in the caller's memory context.
-unsafe impl BoxRet for NewVector {
+unsafe impl<T: Element> BoxRet for NewVector<T> {
     unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
         // SAFETY: as above.
         unsafe { fcinfo.return_raw_datum(self.into_raw()) }
@@ -183,6 +202,7 @@ unsafe impl BoxRet for NewVector {
 }
 
 sql_name!(NewVector, "imgvec");
+sql_name!(NewVector<f16>, "halfvec");
 
 /// A one-dimensional `imgvec[]` to return; its element type is read from the function's catalog row,
 /// so that it is right in any schema.

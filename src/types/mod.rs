@@ -6,6 +6,7 @@ mod cast;
 mod compare;
 pub mod datum;
 mod distance;
+mod halfvec;
 mod io;
 
 pub use datum::Vector;

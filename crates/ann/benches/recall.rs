@@ -1,4 +1,4 @@
-//! Recall@10 against CPU time, hops and pages on generated sets: `cargo bench -p imgvec-ann [-- rows]`.
+//! Recall@10 against CPU time, hops and pages on generated sets: `cargo bench -p imgvec-ann --bench recall [-- rows [dimensions]]`.
 //!
 //! In process, one thread per search, page accesses without a buffer manager. Times are those of the
 //! calling thread; the exact answers come from the same run.
@@ -21,12 +21,13 @@ const ROUNDS: usize = 10;
 fn main() {
     let numbers: Vec<usize> = std::env::args().filter_map(|a| a.parse().ok()).collect();
     let n = numbers.first().copied().unwrap_or(50_000);
+    let dim = numbers.get(1).copied().unwrap_or(512);
     println!("kernels {:?}, recall@10 of 200 queries", imgvec_ann::arch::Level::best());
-    run(&clustered(512, n, 200, n / 50, 1, false), Metric::Cosine);
-    run(&clustered(512, n, 200, n / 50, 1, true), Metric::Cosine);
-    run(&manifold(512, n, 200, 28, 2), Metric::L2);
-    run(&manifold(512, n, 200, 28, 2), Metric::InnerProduct);
-    change(&manifold(512, n, 200, 28, 2), Metric::L2);
+    run(&clustered(dim, n, 200, n / 50, 1, false), Metric::Cosine);
+    run(&clustered(dim, n, 200, n / 50, 1, true), Metric::Cosine);
+    run(&manifold(dim, n, 200, 28, 2), Metric::L2);
+    run(&manifold(dim, n, 200, 28, 2), Metric::InnerProduct);
+    change(&manifold(dim, n, 200, 28, 2), Metric::L2);
 }
 
 /// Inserts a fifth of the rows one by one, then deletes three tenths and vacuums.

@@ -268,8 +268,8 @@ impl Query {
     /// The true vector lies within `error` of the quantized one, so by the triangle inequality an L2
     /// distance differs by at most `error`, and an inner product by at most `error * |query|`. What f32
     /// arithmetic loses on the way (sums of products 1e-6 of norms that are overstated fourfold, the
-    /// rotation 4e-6 of them, and 1e-5 of the result in the caller's exact distance) comes on top. NaN if the query has
-    /// no direction: then the exact distances are NaN, too.
+    /// rotation 4e-6 of them, and [`caller_rounding`] of the result in the caller's exact distance) comes on top. NaN if
+    /// the query has no direction: then the exact distances are NaN, too.
     #[must_use]
     pub fn bounds(&self, score: f32, scale: f32, error: f32) -> [f64; 2] {
         if self.no_direction {
@@ -279,22 +279,32 @@ impl Query {
         #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
         let row_norm = f64::from(scale.abs()) * 127.0 * (self.rotated.len() as f64).sqrt();
         let rounding = 4e-6 * (self.norm + self.center_norm + row_norm);
+        let callers = caller_rounding(self.rotated.len());
         let l2 = |sign: f64| {
             let lost = 1e-6 * (f64::from(self.norm_squared) + row_norm.powi(2));
             let distance = (score + sign * lost).max(0.0).sqrt() + sign * (error + rounding);
-            (distance * (1.0 + sign * 1e-5)).max(0.0)
+            (distance * (1.0 + sign * callers)).max(0.0)
         };
         [-1.0, 1.0].map(|sign| match self.metric {
             Metric::L2 => l2(sign),
             // Unit vectors: 1 - cos is half the squared L2 distance.
-            Metric::Cosine => (l2(sign).powi(2) / 2.0 + sign * 2e-6).max(0.0),
+            Metric::Cosine => (l2(sign).powi(2) / 2.0 + sign * callers / 5.0).max(0.0),
             Metric::InnerProduct => {
                 let reach = self.norm + self.center_norm;
-                let lost = self.norm * error + rounding * reach + 1e-5 * reach * (row_norm + reach);
+                let lost = self.norm * error + rounding * reach + callers * reach * (row_norm + reach);
                 score - self.center_dot + sign * lost
             }
         })
     }
+}
+
+/// What a caller's own distance may lose, as a share of the sums that it is made of.
+///
+/// pgvector sums in single precision, in four or more lanes: that loses up to `dim / 4` halves of 1.2e-7, were
+/// every addition rounded to the same side.
+#[allow(clippy::cast_precision_loss, reason = "a few thousand")]
+fn caller_rounding(dim: usize) -> f64 {
+    (dim as f64 * 1.5e-8).max(1e-5)
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {

@@ -7,6 +7,7 @@ mod crash;
 mod filters;
 mod manners;
 mod memory;
+mod pgvector;
 mod pitr;
 mod plain_sql;
 mod reuse;
