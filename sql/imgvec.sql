@@ -193,8 +193,12 @@ COMMENT ON AGGREGATE sum(imgvec) IS 'the sum of vectors; NULL of no rows';
 -- Casts. One direction of a pair at most is implicit: two would make operators ambiguous.
 ------------------------------------------------------------------------------------------------------
 
+CREATE FUNCTION imgvec_support(internal) RETURNS internal
+    AS 'MODULE_PATHNAME', 'imgvec_support_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imgvec_support(internal) IS 'planner support of the check of the number of dimensions';
+
 CREATE FUNCTION imgvec(imgvec, integer, boolean) RETURNS imgvec
-    AS 'MODULE_PATHNAME', 'imgvec_to_imgvec_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+    AS 'MODULE_PATHNAME', 'imgvec_to_imgvec_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE SUPPORT imgvec_support;
 COMMENT ON FUNCTION imgvec(imgvec, integer, boolean) IS 'check of the number of dimensions';
 
 CREATE FUNCTION array_to_imgvec(integer[], integer, boolean) RETURNS imgvec

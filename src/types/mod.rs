@@ -8,5 +8,6 @@ pub mod datum;
 mod distance;
 mod halfvec;
 mod io;
+mod length;
 
 pub use datum::Vector;
