@@ -22,7 +22,7 @@ help:
 	@echo 'make build              compile the extension'
 	@echo 'make install            copy it into the server of PG_CONFIG; DESTDIR as usual'
 	@echo 'make installcheck       SQL tests against the running server that PGHOST, PGPORT, PGUSER name'
-	@echo 'make bench              speed and memory of the encoder, recall and speed of the index'
+	@echo 'make bench              speed and memory of the encoder, recall and speed of the index, scores of the starter model'
 	@echo 'make bench-index        the index alone, beside pgvector where the server has it (benches/chroot.sh)'
 	@echo 'make fuzz [CASES=n]     property tests with many random cases'
 	@echo 'make lint               format, clippy, licences'
@@ -85,6 +85,9 @@ bench: build target/bench/venv/complete
 	[ -e "$$model/tokenizer.json" ] || target/bench/venv/bin/python benches/clip_b32.py "$$model"; \
 	IMGVEC_STAGE=$$stage IMGVEC_CLIP_B32=$$model IMGVEC_ONNXRUNTIME=$(CURDIR)/target/onnxruntime/libonnxruntime.so \
 		cargo bench --workspace $(FEATURES)
+	@if [ -e ../shared/data/starter-corpus/test.parquet ]; then \
+		target/bench/venv/bin/python models/starter/training/evaluate.py --cache target/bench/starter; \
+	else echo 'make bench: SKIPPED the starter model: its held-out pictures, ../shared/data/starter-corpus, are not here' >&2; fi
 
 # The index alone. Options: benches/README.md.
 export ROWS SETS COUNT VECTORS PHOTOS HALFVEC HNSW_ROWS
@@ -93,10 +96,10 @@ bench-index: build
 	cargo bench --bench index --no-run $(FEATURES)
 	@set -e; stage=$$(tests/stage.sh); IMGVEC_STAGE=$$stage cargo bench --bench index $(FEATURES)
 
-target/bench/venv/complete:
+target/bench/venv/complete: Makefile
 	@tests/setup.sh bench
 	python3 -m venv target/bench/venv
-	target/bench/venv/bin/pip install --quiet numpy onnx pillow
+	target/bench/venv/bin/pip install --quiet numpy onnx onnxruntime==1.32.0 pillow pyarrow tokenizers
 	touch $@
 
 CASES ?= 100000

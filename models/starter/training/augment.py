@@ -1,4 +1,7 @@
-"""Random views of pictures, and the ways a picture is copied around. Batches are float `[n, 3, side, side]` in 0..1."""
+"""Random views of pictures, and the ways a picture is copied around. Batches are float `[n, 3, side, side]` in 0..1.
+
+Everything is made on torch's default device, which the pictures are expected to be on.
+"""
 
 import math
 
@@ -49,7 +52,7 @@ def color(x: torch.Tensor, strength: float) -> torch.Tensor:
     x = x * uniform(n, 1 - 0.4 * strength, 1 + 0.4 * strength)
     mean = x.mean((1, 2, 3), keepdim=True)
     x = (x - mean) * uniform(n, 1 - 0.4 * strength, 1 + 0.4 * strength) + mean
-    gray = (x * LUMA).sum(1, keepdim=True)
+    gray = (x * LUMA.to(x)).sum(1, keepdim=True)
     saturation = uniform(n, 1 - 0.6 * strength, 1 + 0.5 * strength)
     saturation[torch.rand(n) < 0.05] = 0
     return ((x - gray) * saturation + gray).clamp(0, 1)
@@ -67,16 +70,23 @@ def half(x: torch.Tensor) -> torch.Tensor:
     return F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear", align_corners=False)
 
 
+def shrink(x: torch.Tensor) -> torch.Tensor:
+    """Half size and back; for every other picture a quarter, which is half of a 32-pixel original."""
+    small = F.interpolate(F.avg_pool2d(x, 4), scale_factor=4, mode="bilinear", align_corners=False)
+    return torch.where((torch.arange(len(x)) % 2 == 0).view(-1, 1, 1, 1), half(x), small)
+
+
 def jpeg(x: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
     """JPEG's loss without its files: 8x8 DCT, the standard luma table scaled to `quality` (1..100, `[n]`), and back."""
     n, _, side, _ = x.shape
+    to_ycc, quanta, dct = _TO_YCC.to(x), _QUANTA.to(x), _DCT.to(x)
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality) / 100
-    quanta = (_QUANTA * scale.view(n, 1, 1)).clamp(min=1).view(n, 1, 1, 1, 8, 8)
-    ycc = torch.einsum("ij,njhw->nihw", _TO_YCC, x * 255)
+    quanta = (quanta * scale.view(n, 1, 1)).clamp(min=1).view(n, 1, 1, 1, 8, 8)
+    ycc = torch.einsum("ij,njhw->nihw", to_ycc, x * 255)
     blocks = ycc.view(n, 3, side // 8, 8, side // 8, 8).transpose(3, 4)
-    coefficients = torch.round(_DCT @ (blocks - 128 * (torch.arange(3) == 0).view(3, 1, 1, 1, 1)) @ _DCT.T / quanta) * quanta
-    blocks = _DCT.T @ coefficients @ _DCT + 128 * (torch.arange(3) == 0).view(3, 1, 1, 1, 1)
-    rgb = torch.einsum("ij,njhw->nihw", torch.linalg.inv(_TO_YCC), blocks.transpose(3, 4).reshape(n, 3, side, side))
+    coefficients = torch.round(dct @ (blocks - 128 * (torch.arange(3) == 0).view(3, 1, 1, 1, 1)) @ dct.T / quanta) * quanta
+    blocks = dct.T @ coefficients @ dct + 128 * (torch.arange(3) == 0).view(3, 1, 1, 1, 1)
+    rgb = torch.einsum("ij,njhw->nihw", torch.linalg.inv(to_ycc), blocks.transpose(3, 4).reshape(n, 3, side, side))
     return (rgb / 255).clamp(0, 1)
 
 
@@ -84,8 +94,8 @@ def degrade(x: torch.Tensor) -> torch.Tensor:
     """Each picture, with small chance, loses quality: blur, half size, JPEG, noise."""
     x = x.clone()
     for chance, action in [
-        (0.05, blur),
-        (0.05, half),
+        (0.1, blur),
+        (0.08, shrink),
         (0.06, lambda part: jpeg(part, torch.rand(len(part)) * 60 + 15)),
         (0.04, lambda part: (part + torch.randn_like(part) * 0.04).clamp(0, 1)),
     ]:
@@ -112,7 +122,7 @@ def copy(x: torch.Tensor) -> torch.Tensor:
     """What happens to a picture that is passed on: one or two of re-encoding, resizing, toning, cropping, turning ..."""
     n, side = len(x), x.shape[-1]
     one, zero = torch.ones(n), torch.zeros(n)
-    kind = torch.randint(0, 8, (n,))
+    kind = torch.randint(0, 9, (n,))
     zoom = torch.where(kind == 0, 0.75 + 0.2 * torch.rand(n), one)
     turn = torch.where(kind == 1, (torch.rand(n) - 0.5) * 0.24, zero)
     flip = torch.where((kind == 2) | (torch.rand(n) < 0.1), -one, one)
@@ -124,9 +134,10 @@ def copy(x: torch.Tensor) -> torch.Tensor:
     for number, action in [
         (3, lambda part: jpeg(part, torch.rand(len(part)) * 40 + 10)),
         (4, lambda part: (part * uniform(len(part), 0.55, 1.45)).clamp(0, 1)),
-        (5, lambda part: (part * LUMA).sum(1, keepdim=True).expand(-1, 3, -1, -1)),
+        (5, lambda part: (part * LUMA.to(part)).sum(1, keepdim=True).expand(-1, 3, -1, -1)),
         (6, banner),
-        (7, lambda part: half(blur(part))),
+        (7, lambda part: blur(blur(part)) if torch.rand(()) < 0.5 else blur(part)),
+        (8, shrink),
     ]:
         chosen = (kind == number) | (torch.rand(n) < 0.07)
         if chosen.any():

@@ -14,7 +14,6 @@ from PIL import Image
 SIDE = 64
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[3] / "shared" / "data"
-SHARDS = {"train": ["train-00", "train-01", "train-02"], "test": ["test"]}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corpus", type=Path, default=SHARED / "starter-corpus")
     parser.add_argument("--reference", type=Path, default=SHARED / "reference-encoder")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "imgvec-starter", help="decoded pictures, checkpoints, logs")
+    parser.add_argument("--shards", default="0,1,2", help="which of the three parts of the training pictures to use")
+    parser.add_argument("--limit", type=int, default=0, help="use only so many pictures and few texts, to try the pipeline out")
 
 
 def cache_path(arguments: argparse.Namespace, name: str) -> Path:
@@ -30,9 +31,25 @@ def cache_path(arguments: argparse.Namespace, name: str) -> Path:
     return arguments.cache / name
 
 
+def files(arguments: argparse.Namespace, split: str) -> list[Path]:
+    names = ["test"] if split == "test" else [f"train-{int(shard):02d}" for shard in arguments.shards.split(",")]
+    return [arguments.corpus / f"{name}.parquet" for name in names]
+
+
+def part_name(arguments: argparse.Namespace, split: str) -> str:
+    """What the cache calls the pictures of a split that the arguments choose."""
+    shards = "" if split == "test" or arguments.shards == "0,1,2" else f"-shards{arguments.shards.replace(',', '')}"
+    return split + shards + (f"-first{arguments.limit}" if arguments.limit else "")
+
+
+def part_path(arguments: argparse.Namespace, kind: str, split: str) -> Path:
+    """Path of an array with a row for each chosen picture of a split."""
+    return cache_path(arguments, f"{kind}-{part_name(arguments, split)}.npy")
+
+
 def _columns(arguments: argparse.Namespace, split: str, names: list[str]) -> dict[str, list]:
-    tables = [pq.read_table(arguments.corpus / f"{shard}.parquet", columns=names) for shard in SHARDS[split]]
-    return {name: [value for table in tables for value in table[name].to_pylist()] for name in names}
+    tables = [pq.read_table(path, columns=names) for path in files(arguments, split)]
+    return {name: [value for table in tables for value in table[name].to_pylist()][: arguments.limit or None] for name in names}
 
 
 def read_encoded(arguments: argparse.Namespace, split: str) -> list[bytes]:
@@ -57,6 +74,11 @@ def preprocess(image: Image.Image) -> np.ndarray:
     return np.asarray(image)[top : top + SIDE, left : left + SIDE]
 
 
+def read_sources(arguments: argparse.Namespace, split: str) -> list[str]:
+    """The source of every picture of a split, in corpus order."""
+    return _columns(arguments, split, ["src"])["src"]
+
+
 @dataclass
 class Split:
     """One split: `pixels` uint8 `[n, 64, 64, 3]` (memory-mapped), `classes` int `[n]`, `sources` str `[n]`."""
@@ -68,7 +90,8 @@ class Split:
 
 def load(arguments: argparse.Namespace, split: str) -> Split:
     """Decodes a split once and keeps it in the cache directory."""
-    pixel_path, label_path = cache_path(arguments, f"{split}-{SIDE}.npy"), cache_path(arguments, f"{split}.npz")
+    name = part_name(arguments, split)
+    pixel_path, label_path = cache_path(arguments, f"{name}-{SIDE}.npy"), cache_path(arguments, f"{name}.npz")
     if not label_path.exists():
         encoded = read_encoded(arguments, split)
         with ThreadPoolExecutor() as pool:

@@ -11,15 +11,31 @@ import shutil
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import corpus
 import text
-from network import APPEARANCE, MEAN, MEANING, MEANING_SHARE, STD, ImageTower
+from network import APPEARANCE, CELLS, CONTRAST_FLOOR, MEAN, MEANING, MEANING_SHARE, SKETCH, STD, Appearance, ImageTower, Meaning
 
 OPSET = 17
 PACKAGE = corpus.HERE.parent
+SETTINGS = """\
+# What the package says about itself beyond the Hugging Face files.
+license = "PostgreSQL"
+
+[text]
+max_length = 256
+padding = "longest"
+pad_id = 0
+
+# The text tower reads plain names; a template would add nothing. The temperature is measured on
+# held-out pictures: see README.md, calibration.
+[classification]
+templates = ["{}"]
+temperature = 0.03
+"""
 
 
 class Graph:
@@ -44,11 +60,11 @@ class Graph:
         stored = self.weight(f"{name}.int8", steps)
         return self.add("Mul", [self.add("Cast", [stored], to=TensorProto.FLOAT), self.weight(f"{name}.scale", scale)], name)
 
-    def conv(self, x: str, name: str, kernel: np.ndarray, bias: np.ndarray, stride: int = 1, packed: bool = True) -> str:
+    def conv(self, x: str, name: str, kernel: np.ndarray, bias: np.ndarray, stride: int = 1, packed: bool = True, padded: bool = True) -> str:
         kernel_name = self.packed(name, kernel) if packed else self.weight(name, kernel)
         side = kernel.shape[-1]
         return self.add("Conv", [x, kernel_name, self.weight(f"{name}.bias", bias)],
-                        kernel_shape=[side, side], strides=[stride, stride], pads=[side // 2] * 4)  # fmt: skip
+                        kernel_shape=[side, side], strides=[stride, stride], pads=[side // 2 if padded else 0] * 4)  # fmt: skip
 
     def save(self, path, inputs, output: str, name: str) -> None:
         outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", MEANING + APPEARANCE])]
@@ -81,32 +97,70 @@ def unit(graph: Graph, x: str, length: float, kind: type = np.float32) -> str:
     return scaled if length == 1 else graph.add("Mul", [scaled, graph.weight(f"{norm}.length", kind(length))])
 
 
-def export_image(tower: ImageTower, path) -> None:
-    graph = Graph()
+def both_sides(graph: Graph, x: str, side: int) -> str:
+    """`x` `[batch, c, side, side]` and then its mirror image, along the batch axis."""
+    backwards = graph.weight(f"backwards{side}", np.arange(side - 1, -1, -1, dtype=np.int64))
+    return graph.add("Concat", [x, graph.add("Gather", [x, backwards], axis=3)], axis=0)
+
+
+def middle(graph: Graph, x: str, scale: float) -> str:
+    """The sum of both halves of the batch, times `scale`."""
+    first, second = f"{x}.first", f"{x}.second"
+    graph.nodes.append(helper.make_node("Split", [x], [first, second], axis=0))
+    return graph.add("Mul", [graph.add("Add", [first, second]), graph.weight(f"{x}.part", np.float32(scale))])
+
+
+def export_meaning(graph: Graph, network: Meaning) -> str:
     relu = lambda x: graph.add("Relu", [x])  # noqa: E731
     # The stem's few weights see the pixels first and stay fp32.
-    x = relu(graph.conv("pixel_values", "stem", *folded(tower.stem), stride=2, packed=False))
-    middle = ""
-    for index, stage in enumerate(tower.stages):
+    x = relu(graph.conv(both_sides(graph, "pixel_values", corpus.SIDE), "stem", *folded(network.stem), stride=2, packed=False))
+    for index, stage in enumerate(network.stages):
         x = relu(graph.conv(x, f"stage{index}.down", *folded(stage.down), stride=2))
         for number, block in enumerate(stage.blocks):
             name = f"stage{index}.block{number}"
             inner = relu(graph.conv(x, f"{name}.first", *folded(block.first)))
             x = relu(graph.add("Add", [x, graph.conv(inner, f"{name}.second", *folded(block.second))]))
-        if index == 1:
-            middle = graph.add("GlobalAveragePool", [x])
-    features = graph.add("GlobalAveragePool", [relu(graph.conv(x, "features", *folded(tower.features)))])
-    seen = graph.add("Concat", [features, middle], axis=1)
-    parts = []
-    for name, source, head, share in [
-        ("meaning", features, tower.meaning, MEANING_SHARE),
-        ("appearance", seen, tower.appearance, 1 - MEANING_SHARE),
-    ]:
-        kernel = head.weight.detach().numpy()[:, :, None, None]
-        parts.append(unit(graph, graph.conv(source, name, kernel, head.bias.detach().numpy()), share**0.5))
+    features = graph.add("GlobalAveragePool", [relu(graph.conv(x, "features", *folded(network.features)))])
+    head = network.head.weight.detach().numpy()[:, :, None, None]
+    return graph.conv(middle(graph, features, 0.5), "meaning", head, network.head.bias.detach().numpy())
+
+
+def export_appearance(graph: Graph, network: Appearance) -> str:
+    bright = graph.conv("pixel_values", "luma", network.luma.numpy(), np.zeros(1, np.float32), packed=False)
+    cell = corpus.SIDE // CELLS
+    cells = graph.add("AveragePool", [bright], kernel_shape=[cell, cell], strides=[cell, cell])
+    cells = graph.add("Sub", [cells, graph.add("ReduceMean", [cells], axes=[2, 3], keepdims=1)])
+    variance = graph.add("ReduceMean", [graph.add("Mul", [cells, cells])], axes=[2, 3], keepdims=1)
+    spread = graph.add("Sqrt", [graph.add("Add", [variance, graph.weight("contrast_floor", np.float32(CONTRAST_FLOOR**2))])])
+    x = both_sides(graph, graph.add("Div", [cells, spread]), CELLS)
+    for index, layer in enumerate(network.layers):
+        x = graph.add("Relu", [graph.conv(x, f"sketch{index}", *folded(layer), stride=layer[0].stride[0])])
+    head = network.head.weight.detach().numpy().reshape(APPEARANCE, SKETCH[-1], CELLS // 4, CELLS // 4)
+    return middle(graph, graph.conv(x, "appearance", head, network.head.bias.detach().numpy(), padded=False), 1.0)
+
+
+def export_image(tower: ImageTower, path) -> None:
+    graph = Graph()
+    parts = [
+        unit(graph, export_meaning(graph, tower.meaning), MEANING_SHARE**0.5),
+        unit(graph, export_appearance(graph, tower.appearance), (1 - MEANING_SHARE) ** 0.5),
+    ]
     graph.add("Flatten", [graph.add("Concat", parts, axis=1)], "image_embeds", axis=1)
     pixels = helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["batch", 3, corpus.SIDE, corpus.SIDE])
     graph.save(path, [pixels], "image_embeds", "imgvec_starter_image")
+
+
+def check_image(tower: ImageTower, path, pixels: np.ndarray) -> None:
+    """The graph says what the network says, up to the rounding of its weights."""
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
+    batch = np.ascontiguousarray(((pixels.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2))
+    with torch.no_grad():
+        expected = tower(torch.from_numpy(batch)).numpy()
+    likeness = (session.run(None, {"pixel_values": batch})[0] * expected).sum(1)
+    print(f"export: cosine of graph and network, mean {likeness.mean():.5f}, least {likeness.min():.5f}")
+    if likeness.min() < 0.98:
+        raise SystemExit("export: the graph differs from the network")
 
 
 def export_text(table: np.ndarray, path) -> None:
@@ -142,8 +196,10 @@ def main() -> None:
     package.mkdir(parents=True, exist_ok=True)
 
     tower = ImageTower()
-    tower.load_state_dict(torch.load(corpus.cache_path(arguments, f"{arguments.run}.pt"), weights_only=True)["average"])
+    for part, run in [(tower.meaning, arguments.run), (tower.appearance, "appearance")]:
+        part.load_state_dict(torch.load(corpus.cache_path(arguments, f"{run}.pt"), weights_only=True, map_location="cpu")["average"])
     export_image(tower.eval(), package / "onnx" / "vision_model.onnx")
+    check_image(tower, package / "onnx" / "vision_model.onnx", corpus.load(arguments, "train").pixels[:64])
     table = np.load(corpus.cache_path(arguments, "text.npz"))["table"]
     export_text(table, package / "onnx" / "text_model.onnx")
     shutil.copyfile(corpus.cache_path(arguments, "tokenizer.json"), package / "tokenizer.json")
@@ -161,6 +217,7 @@ def main() -> None:
         "do_rescale": True, "rescale_factor": 1 / 255,
         "do_normalize": True, "image_mean": MEAN, "image_std": STD,
     })  # fmt: skip
+    (package / "imgvec.toml").write_text(SETTINGS)  # its temperature is set by evaluate.py
     size = sum(path.stat().st_size for path in package.rglob("*") if path.is_file())
     print(f"export: {package.name} is {size / 1e6:.2f} MB")
 

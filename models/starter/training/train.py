@@ -1,12 +1,11 @@
-"""Trains the image tower to point where the text tower does. Resumable: run it again and it goes on from its checkpoint.
+"""Trains the meaning network to point where the text tower does. Resumable: run it again and it goes on from its checkpoint.
 
-Four terms: the picture against every text of the corpus (one true text drawn per picture, texts that may also be true
-left out); the picture against the class names of its own source; the reference tower's class scores, from a
-side head and in the text space; and a picture against its degraded copy.
+Five terms. Two ask for the truth: which of all texts is right (one true text drawn per picture, texts that may also be
+true left out), and which class name of the picture's own source. Three ask for the teacher's view of the whole picture:
+its place in the text space, how near it sees every text, and its features, which a side head has to tell.
 """
 
 import argparse
-import csv
 import math
 import os
 import time
@@ -14,30 +13,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
+from torch import distributed, multiprocessing, nn
 from torch.nn import functional as F
 
 import augment
 import corpus
-import text
-from network import FEATURES, MEAN, STD, ImageTower
+import package
+import progress
+from network import FEATURES, MEAN, STD, Meaning
+from targets import Targets
 
-BATCH, COPIES = 256, 64
-REPEATS = {"cal": 2, "sun": 2, "flw": 1.5, "clo": 1.5, "gro": 1.5, "foo": 1.5, "dc": 3, "emo": 2.5}  # small sources, seen more often
-TEACHER_TRUST = {"tin": 0.7, "c100": 0.3, "c10": 0.3, "emo": 0.0}  # 1 elsewhere: the teacher wants pictures larger than CIFAR's
-SIDES = [(0.93, 48), (1.0, 64)]  # (until this part of the training, side in pixels): small pictures first, they are cheap
-
-
-class Teacher:
-    """The reference tower's class scores and the texts of its classes."""
-
-    def __init__(self, arguments: argparse.Namespace, encode) -> None:
-        self.scores = np.load(corpus.cache_path(arguments, "teacher.npy"), mmap_mode="r")
-        names = (arguments.reference / "imagenet_labels.txt").read_text().splitlines()
-        self.names = torch.from_numpy(encode([name.split(",")[0].lower() for name in names[1:]]))
-
-    def probabilities(self, rows: np.ndarray, temperature: float) -> torch.Tensor:
-        return torch.softmax(torch.from_numpy(self.scores[rows].astype(np.float32)) / temperature, 1)
+BATCH = 256
+REPEATS = {"c10": 1.5, "cal": 2.5, "sun": 2, "flw": 1.5, "clo": 1.5, "gro": 1.5, "foo": 1.5, "dc": 3, "emo": 2}  # seen more often
+SIDES = [(0.85, 48), (1.0, 64)]  # (until this part of the training, side in pixels): small pictures first, they are cheap
+TEACHER_SCALE = 18.0  # how sharply the teacher tells texts apart
+TRUST = {"c10": 0.5, "c100": 0.7}  # 1 elsewhere: the teacher is no good at 32 pixels
+WEIGHTS = {"text": 0.5, "within": 0.7, "place": 5.0, "nearness": 0.8, "features": 4.0}
+MEET_SECONDS = 30  # how often workers average their weights
+JUDGED = 2400  # held-out pictures that are looked at in passing, for the plot; nothing is chosen by them
 
 
 def epoch_order(sources: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -57,183 +50,227 @@ def free_cores() -> int:
     return max(1, (os.cpu_count() or 1) - max(0, running - mine))
 
 
-def soft_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    return -(target * F.log_softmax(logits, 1)).sum(1)
-
-
 class Trainer:
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self.arguments = arguments
+    """One worker of those that train together. Each goes its own way for half a minute, then they average their weights by
+    the steps that each has done: on cores shared with other work nobody waits for a slower one at every step."""
+
+    def __init__(self, arguments: argparse.Namespace, rank: int) -> None:
+        self.arguments, self.device, self.rank = arguments, progress.device(), rank
         self.data = corpus.load(arguments, "train")
         self.labels = corpus.load_labels(arguments)
-        table = np.load(corpus.cache_path(arguments, "text.npz"))["table"]
-        tokenizer = Tokenizer.from_file(str(corpus.cache_path(arguments, "tokenizer.json")))
-        encode = lambda texts: text.encode(tokenizer, table, texts).astype(np.float32)  # noqa: E731
-        self.bank = corpus.text_bank(self.labels)
-        self.bank_vectors = torch.from_numpy(encode(self.bank.texts))
-        emoji = self.labels.is_emoji()
-        photo_texts = np.zeros(len(self.bank.texts), bool)
-        for row in np.flatnonzero(~emoji):
-            photo_texts[self.bank.own[row]] = True
-        # Which texts may stand as wrong answers: for photos only texts of photo classes, as "puppy face" is no error.
-        self.wrong = torch.from_numpy((self.bank.truth == 0) & (photo_texts[None] | emoji[:, None]))
-        class_sources = np.array([entry["src"] for entry in self.labels.classes])
-        self.source_of_class = torch.from_numpy(np.unique(class_sources, return_inverse=True)[1])
-        self.names = torch.from_numpy(np.array([own[0] for own in self.bank.own]))
-        self.teacher = Teacher(arguments, encode)
-        self.trust = torch.tensor([TEACHER_TRUST.get(source, 1.0) for source in self.data.sources])
+        self.targets = Targets(arguments, self.labels)
+        self.places = np.load(corpus.part_path(arguments, "teacher", "train"))
+        self.features = np.load(corpus.part_path(arguments, "features", "train"), mmap_mode="r")
+        sample = torch.from_numpy(self.features[:: max(1, len(self.features) // 5000)].astype(np.float32))
+        self.feature_mean, self.feature_spread = sample.mean(0).to(self.device), (sample.std(0) + 0.05).to(self.device)
+        self.trust = torch.tensor([TRUST.get(source, 1.0) for source in self.data.sources], device=self.device)
         rows = np.flatnonzero(self.data.sources == "emo")
         self.mask_row = np.full(len(self.data.classes), -1)
         self.mask_row[rows] = np.arange(len(rows))
         self.masks = torch.from_numpy(augment.backdrop_masks(self.data.pixels[rows]))
 
-        torch.manual_seed(arguments.seed)
-        self.tower = ImageTower().to(memory_format=torch.channels_last)
-        self.side_head = torch.nn.Linear(FEATURES, 1001)
-        self.scale = torch.nn.Parameter(torch.tensor([math.log(14.0), math.log(14.0), math.log(14.0)]))
-        self.average = ImageTower()
-        self.average.load_state_dict(self.tower.state_dict())
-        decayed = [p for p in [*self.tower.parameters(), *self.side_head.parameters()] if p.ndim > 1]
-        plain = [p for p in [*self.tower.parameters(), *self.side_head.parameters()] if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": 0.05}, {"params": [*plain, self.scale], "weight_decay": 0.0}]
+        torch.manual_seed(arguments.seed)  # the same start for all workers
+        self.network = Meaning().to(self.device, memory_format=torch.channels_last)
+        self.side_head = nn.Linear(FEATURES, self.features.shape[1]).to(self.device)
+        self.scale = nn.Parameter(torch.tensor([math.log(14.0), math.log(14.0)], device=self.device))
+        self.average = Meaning().to(self.device)
+        parts = [*self.network.parameters(), *self.side_head.parameters()]
+        groups = [
+            {"params": [part for part in parts if part.ndim > 1], "weight_decay": 0.05},
+            {"params": [*(part for part in parts if part.ndim <= 1), self.scale], "weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.AdamW(groups, lr=arguments.rate, betas=(0.9, 0.98))
         self.step = self.epoch = self.position = 0
-        self.seconds = 0.0
+        self.seconds, self.steps_of_all, self.steps_since = 0.0, 0, 0
+        self.log = progress.Log(corpus.cache_path(arguments, f"{arguments.run}.csv"), every=50)
+        self.scores = progress.Log(corpus.cache_path(arguments, f"{arguments.run}-scores.csv"), every=1)
         self.checkpoint = corpus.cache_path(arguments, f"{arguments.run}.pt")
         if self.checkpoint.exists():
             self.restore()
+        else:
+            if arguments.start_from:
+                package.load_meaning(self.network, arguments.start_from, self.sample_views(), self.targets, arguments)
+            self.average.load_state_dict(self.network.state_dict())
+        self.seed = arguments.seed + 1000 * rank
+        torch.manual_seed(self.seed + self.step)
 
     def restore(self) -> None:
-        state = torch.load(self.checkpoint, weights_only=True)
-        for name in ("tower", "side_head", "average", "optimizer"):
+        state = torch.load(self.checkpoint, weights_only=True, map_location=self.device)
+        for name in ("network", "side_head", "average", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
         self.scale.data = state["scale"]
         self.step, self.epoch, self.position, self.seconds = state["step"], state["epoch"], state["position"], state["seconds"]
+        self.steps_of_all = state.get("steps_of_all", self.step)
         print(f"train: going on from step {self.step}", flush=True)
 
     def save(self) -> None:
-        state = {name: getattr(self, name).state_dict() for name in ("tower", "side_head", "average", "optimizer")}
+        state = {name: getattr(self, name).state_dict() for name in ("network", "side_head", "average", "optimizer")}
         state |= {"scale": self.scale.data, "step": self.step, "epoch": self.epoch, "position": self.position, "seconds": self.seconds}
-        partial = self.checkpoint.with_suffix(".tmp")
-        torch.save(state, partial)
-        partial.rename(self.checkpoint)
+        state["steps_of_all"] = self.steps_of_all
+        progress.save_checkpoint(self.checkpoint, state)
 
-    def progress(self, epoch_steps: int) -> float:
+    def meet(self) -> None:
+        """Averages weights, clocks and counts with the other workers; alone it only counts."""
+        shares = torch.tensor([0.0] * self.arguments.workers)
+        shares[self.rank] = self.steps_since
+        if self.arguments.workers > 1:
+            distributed.all_reduce(shares)
+            clock = torch.tensor([self.seconds])
+            distributed.all_reduce(clock, distributed.ReduceOp.MAX)
+            self.seconds = clock.item()
+            share = (shares[self.rank] / shares.sum().clamp(min=1)).item()
+            with torch.no_grad():
+                for value in [*self.network.state_dict().values(), *self.side_head.state_dict().values(), self.scale]:
+                    if value.is_floating_point():
+                        common = (value * share).contiguous()
+                        distributed.all_reduce(common)
+                        value.copy_(common)
+        self.steps_of_all += int(shares.sum())
+        self.steps_since = 0
+
+    def share_done(self) -> float:
+        """The part of the training that is over, the same for all workers when they have just met."""
         if self.arguments.minutes:
             return min(1.0, self.seconds / (60 * self.arguments.minutes))
-        return min(1.0, (self.epoch + self.position / epoch_steps) / self.arguments.epochs)
+        pictures = sum(REPEATS.get(source, 1) for source in self.data.sources)
+        return min(1.0, self.steps_of_all * BATCH / (pictures * self.arguments.epochs))
+
+    def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
+        mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (MEAN, STD))
+        return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
 
     def views(self, rows: np.ndarray, side: int) -> torch.Tensor:
-        """Augmented pictures and, for the first COPIES of them, degraded copies: `[BATCH + COPIES, 3, side, side]`."""
-        pixels = torch.from_numpy(self.data.pixels[rows]).permute(0, 3, 1, 2).float() / 255
+        """Augmented pictures `[BATCH, 3, side, side]`."""
+        pixels = torch.from_numpy(self.data.pixels[rows]).to(self.device).permute(0, 3, 1, 2).float() / 255
         drawings = torch.from_numpy(np.flatnonzero(self.mask_row[rows] >= 0))
         if len(drawings):
             photos = pixels[torch.randint(0, len(pixels), (len(drawings),))]
-            pixels[drawings] = augment.on_backdrop(pixels[drawings], self.masks[self.mask_row[rows[drawings.numpy()]]], photos)
-        pixels = augment.degrade(augment.color(augment.random_view(pixels, side), 0.6))
-        pixels = torch.cat([pixels, augment.copy(pixels[:COPIES])])
-        return ((pixels - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)).contiguous(memory_format=torch.channels_last)
+            masks = self.masks[self.mask_row[rows[drawings.numpy()]]].to(self.device)
+            pixels[drawings] = augment.on_backdrop(pixels[drawings], masks, photos)
+        return self.normalized(augment.degrade(augment.color(augment.random_view(pixels, side), 0.6)))
 
-    def losses(self, rows: np.ndarray, side: int) -> dict[str, torch.Tensor]:
+    def sample_views(self) -> torch.Tensor:
+        rows = np.sort(np.random.default_rng(0).permutation(len(self.data.pixels))[:1024])
+        with torch.no_grad():
+            return self.views(rows, SIDES[0][1])
+
+    def losses(self, rows: np.ndarray, side: int, generator: np.random.Generator) -> dict[str, torch.Tensor]:
         with torch.no_grad():
             images = self.views(rows, side)
-        with torch.autocast("cpu", torch.bfloat16):
-            meaning, appearance, features = self.tower.parts(images)
-            side_scores = self.side_head(features)
-        doubled = np.concatenate([rows, rows[:COPIES]])
-        classes = torch.from_numpy(self.data.classes[doubled].astype(np.int64))
-        scale = self.scale.exp().clamp(max=60)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            meaning, features = self.network(images)
+            told = self.side_head(features)
+            similarity = meaning @ self.targets.vectors.T
+        similarity = similarity.float()
+        classes = torch.from_numpy(self.data.classes[rows].astype(np.int64)).to(self.device)
+        place = torch.from_numpy(self.places[rows].astype(np.float32)).to(self.device)
+        seen = (torch.from_numpy(self.features[rows].astype(np.float32)).to(self.device) - self.feature_mean) / self.feature_spread
+        scale = self.scale.exp().clamp(max=40)
+        trust = self.trust[torch.from_numpy(rows)]
+        near = torch.softmax(TEACHER_SCALE * place @ self.targets.vectors.T, 1)
+        terms = {
+            "text": self.targets.among_texts(scale[0] * similarity, classes, self.targets.draw(self.data.classes[rows], generator)),
+            "within": self.targets.within_source(scale[1] * similarity, classes),
+            "place": (trust * (1 - (meaning * place).sum(1))).mean(),
+            "nearness": (trust * F.kl_div(F.log_softmax(TEACHER_SCALE * similarity, 1), near, reduction="none").sum(1)).mean(),
+            "features": 1 - F.cosine_similarity(told.float(), seen, dim=1).mean(),
+        }
+        return {name: WEIGHTS[name] * value for name, value in terms.items()}
 
-        own = [self.bank.own[c] for c in classes.tolist()]
-        drawn = [mine[0] if np.random.random() < 0.6 else mine[np.random.randint(len(mine))] for mine in own]
-        answer = torch.from_numpy(np.array(drawn))
-        allowed = self.wrong[classes]
-        allowed[torch.arange(len(answer)), answer] = True
-        with torch.autocast("cpu", torch.bfloat16):
-            similarity = meaning @ self.bank_vectors.T
-        any_text = F.cross_entropy((scale[0] * similarity.float()).masked_fill(~allowed, -1e4), answer)
+    def judge(self) -> dict[str, float]:
+        """Zero-shot scores of the averaged weights on some held-out pictures."""
+        test = corpus.load(self.arguments, "test")
+        rows = np.sort(np.random.default_rng(3).permutation(len(test.pixels))[:JUDGED])
+        self.average.eval()
+        with torch.no_grad():
+            parts = [torch.from_numpy(test.pixels[part]).to(self.device).permute(0, 3, 1, 2).float() / 255 for part in np.array_split(rows, 10)]
+            vectors = torch.cat([self.average(self.normalized(part))[0] for part in parts])
+        similarity = vectors @ self.targets.vectors[self.targets.names].T
+        reached = {}
+        for source in ("c10", "c100", "tin", "cal", "sun", "dc"):
+            mine = np.flatnonzero(test.sources[rows] == source)
+            names = np.flatnonzero([entry["src"] == source for entry in self.labels.classes])
+            best = names[similarity[torch.from_numpy(mine)][:, torch.from_numpy(names)].argmax(1).cpu().numpy()]
+            reached[source] = float((best == test.classes[rows[mine]]).mean())
+        return reached
 
-        name_similarity = similarity.float()[:, self.names]
-        same_source = self.source_of_class[classes][:, None] == self.source_of_class[None]
-        photos = ~torch.from_numpy(self.labels.is_emoji())[classes]
-        # Of two classes with one name (two "keycap" emoji) only the picture's own counts.
-        twin = (self.names[None] == self.names[classes][:, None]) & (torch.arange(len(self.names))[None] != classes[:, None])
-        within = F.cross_entropy((scale[1] * name_similarity).masked_fill(~same_source | twin, -1e4)[photos], classes[photos])
-
-        trust = self.trust[torch.from_numpy(doubled)]
-        side_term = (trust * soft_cross_entropy(side_scores.float() / 2, self.teacher.probabilities(doubled, 2.0))).mean()
-        told = self.teacher.probabilities(doubled, 1.0)[:, 1:]
-        told_term = (trust * soft_cross_entropy(scale[2] * meaning @ self.teacher.names.T, told)).mean()
-
-        found = appearance[-COPIES:] @ appearance[: len(rows)].T / 0.06
-        copies = F.cross_entropy(found, torch.arange(COPIES))
-        kept = (1 - (meaning[-COPIES:] * meaning[:COPIES].detach()).sum(1)).mean()
-        return {"text": any_text, "within": within, "side": 0.4 * side_term, "told": 0.3 * told_term, "copies": 0.3 * copies, "kept": 0.5 * kept}
+    def one_step(self, rows: np.ndarray, done: float) -> None:
+        started = time.time()
+        side = next(side for until, side in SIDES if done < until or until == 1.0)
+        rate = self.arguments.rate * min(1.0, (self.step + 1) / 200) * max(1 - done, 0.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if not self.arguments.threads:
+            torch.set_num_threads(free_cores() if self.arguments.workers == 1 else 1)
+        losses = self.losses(rows, side, np.random.default_rng([self.seed, self.step]))
+        self.optimizer.zero_grad(set_to_none=True)
+        sum(losses.values()).backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimizer.step()
+        decay = min(0.998, 1 - 1 / (self.step + 2) ** 0.75)
+        with torch.no_grad():
+            for kept, new in zip(self.average.state_dict().values(), self.network.state_dict().values()):
+                kept.lerp_(new, 1 - decay) if kept.is_floating_point() else kept.copy_(new)
+        self.step, self.position, self.steps_since = self.step + 1, self.position + 1, self.steps_since + 1
+        self.seconds += time.time() - started
+        if self.rank == 0:
+            state = {"pixels": side, "seconds": self.seconds, "done": done, "pictures": BATCH * self.steps_of_all}
+            self.log.add(self.step, state, {name: value.item() for name, value in losses.items()})
 
     def run(self) -> None:
         arguments = self.arguments
-        log_path = corpus.cache_path(arguments, f"{arguments.run}.csv")
-        sums: dict[str, float] = {}
+        met, judged, saved = time.time(), time.time(), time.time()
         while True:
-            order = epoch_order(self.data.sources, np.random.default_rng([arguments.seed, self.epoch]))
+            order = epoch_order(self.data.sources, np.random.default_rng([self.seed, self.epoch]))
             epoch_steps = len(order) // BATCH
             while self.position < epoch_steps:
-                started = time.time()
-                progress = self.progress(epoch_steps)
-                if progress >= 1 or (arguments.steps and self.step >= arguments.steps):
+                done = self.share_done()
+                self.one_step(order[self.position * BATCH : (self.position + 1) * BATCH], done)
+                if time.time() - met < MEET_SECONDS:
+                    continue
+                self.meet()
+                met = time.time()
+                # All workers come here with the same clock, so all leave together.
+                finished = self.share_done() >= 1 or (arguments.steps and self.steps_of_all >= arguments.steps)
+                if self.rank == 0 and (finished or met - judged > 300):
+                    self.scores.add(self.step, {"seconds": self.seconds}, self.judge())
+                    judged = time.time()
+                if self.rank == 0 and (finished or met - saved > 60):
                     self.save()
+                    saved = time.time()
+                if finished:
                     return
-                side = next(side for until, side in SIDES if progress < until or until == 1.0)
-                rate = arguments.rate * min(1.0, (self.step + 1) / 400) * max(1 - progress, 0.0) ** 0.9
-                for group in self.optimizer.param_groups:
-                    group["lr"] = rate
-                if not arguments.threads:
-                    torch.set_num_threads(free_cores())
-                rows = np.sort(order[self.position * BATCH : (self.position + 1) * BATCH])
-                rows = np.random.default_rng([arguments.seed, self.step]).permutation(rows)
-                losses = self.losses(rows, side)
-                self.optimizer.zero_grad(set_to_none=True)
-                sum(losses.values()).backward()
-                torch.nn.utils.clip_grad_norm_(self.tower.parameters(), 5.0)
-                self.optimizer.step()
-                decay = min(0.999, 1 - 1 / (self.step + 2) ** 0.75)
-                with torch.no_grad():
-                    for kept, new in zip(self.average.state_dict().values(), self.tower.state_dict().values()):
-                        kept.lerp_(new, 1 - decay) if kept.is_floating_point() else kept.copy_(new)
-                self.step, self.position = self.step + 1, self.position + 1
-                self.seconds += time.time() - started
-                for name, value in losses.items():
-                    sums[name] = sums.get(name, 0.0) + value.item()
-                if self.step % 50 == 0:
-                    row = {name: round(value / 50, 4) for name, value in sums.items()}
-                    line = {"step": self.step, "epoch": round(self.epoch + self.position / epoch_steps, 2), "pixels": side,
-                            "seconds": round(self.seconds), "progress": round(progress, 4), **row}  # fmt: skip
-                    with log_path.open("a", newline="") as file:
-                        writer = csv.DictWriter(file, line.keys())
-                        if file.tell() == 0:
-                            writer.writeheader()
-                        writer.writerow(line)
-                    print(" ".join(f"{name} {value}" for name, value in line.items()), f"scale {[round(s, 1) for s in self.scale.exp().tolist()]}", flush=True)
-                    sums = {}
-                if self.step % 100 == 0:
-                    self.save()
             self.epoch, self.position = self.epoch + 1, 0
+
+
+def work(rank: int, arguments: argparse.Namespace) -> None:
+    torch.set_default_device(progress.device())
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    if arguments.workers > 1:
+        meeting = corpus.cache_path(arguments, f"{arguments.run}.meeting").resolve()
+        distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=arguments.workers)
+    Trainer(arguments, rank).run()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     corpus.add_arguments(parser)
     parser.add_argument("--run", default="image", help="name of the checkpoint and log in the cache directory")
+    parser.add_argument("--start-from", type=Path, help="begin with the weights of this model package")
     parser.add_argument("--epochs", type=float, default=20)
     parser.add_argument("--minutes", type=float, default=0, help="end after this training time instead; the schedules follow the clock")
     parser.add_argument("--steps", type=int, default=0, help="stop early, for trying things out")
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1, help="processes of one thread each; better than threads on busy cores")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as there are idle cores, step by step")
     arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    Trainer(arguments).run()
+    corpus.cache_path(arguments, f"{arguments.run}.meeting").unlink(missing_ok=True)
+    if arguments.workers > 1:
+        multiprocessing.spawn(work, (arguments,), nprocs=arguments.workers)
+    else:
+        work(0, arguments)
 
 
 if __name__ == "__main__":
