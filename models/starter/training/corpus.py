@@ -49,7 +49,8 @@ def part_path(arguments: argparse.Namespace, kind: str, split: str) -> Path:
 
 def _columns(arguments: argparse.Namespace, split: str, names: list[str]) -> dict[str, list]:
     tables = [pq.read_table(path, columns=names) for path in files(arguments, split)]
-    return {name: [value for table in tables for value in table[name].to_pylist()][: arguments.limit or None] for name in names}
+    stride = max(1, sum(table.num_rows for table in tables) // arguments.limit) if arguments.limit else 1  # some of every source
+    return {name: [value for table in tables for value in table[name].to_pylist()][::stride][: arguments.limit or None] for name in names}
 
 
 def read_encoded(arguments: argparse.Namespace, split: str) -> list[bytes]:

@@ -172,6 +172,7 @@ COPIES = {
 def copies(package: Package, vectors: np.ndarray, encoded: list[bytes], count: int) -> dict:
     """Recall@1: `count` pictures are altered; the nearest of all held-out pictures must be the unaltered one (or its
     equal, pixel for pixel)."""
+    count = min(count, len(encoded))
     chosen = np.sort(np.random.default_rng(7).permutation(len(encoded))[:count])
     originals = [Image.open(io.BytesIO(encoded[row])).convert("RGB") for row in chosen]
     reached = {}

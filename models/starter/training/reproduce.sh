@@ -7,9 +7,10 @@
 #   PYTHON    interpreter with the packages
 #   CACHE     directory for pictures, teachers, checkpoints and logs; about 3 GB
 #   MINUTES   training time of the meaning network; the other steps take about an hour of one core
-#   START     a model package of the same architecture to begin with instead of chance
-#   PACKAGE   directory to write the package to instead of models/starter
-#   LIMIT     use only so many pictures, to try the whole out: LIMIT=3000 MINUTES=1 takes a few minutes
+#   START     (absolute) a model package of the same architecture to begin with instead of chance
+#   PACKAGE   (absolute) directory to write the package to instead of models/starter
+#   WORKERS   processes that train together, each on one core
+#   LIMIT     use only so many pictures of each split, to try the whole out: LIMIT=1500 MINUTES=1 takes a few minutes
 set -eu
 cd "$(dirname "$0")"
 python=${PYTHON:-python3}
@@ -20,7 +21,7 @@ set -- --cache "${CACHE:-$HOME/.cache/imgvec-starter}" --limit "${LIMIT:-0}"
 [ -e "$2/text.npz" ] || "$python" text.py "$@" --fast --epochs 20
 [ -e "$2/head.done" ] || { "$python" head.py "$@"; touch "$2/head.done"; }
 "$python" appearance.py "$@"
-"$python" train.py "$@" --minutes "${MINUTES:-90}" ${START:+--start-from "$START"}
+"$python" train.py "$@" --minutes "${MINUTES:-90}" --workers "${WORKERS:-1}" ${START:+--start-from "$START"}
 "$python" export.py "$@" --package "$package"
-"$python" evaluate.py --cache "$2" --package "$package" --json "$2/scores.json" --set-temperature
+"$python" evaluate.py "$@" --package "$package" --json "$2/scores.json" --set-temperature
 "$python" plot.py "$@" --output "$package/training/progress.png"
