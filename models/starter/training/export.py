@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import corpus
 import text
-from network import APPEARANCE, CELLS, CONTRAST_FLOOR, MEAN, MEANING, MEANING_SHARE, SKETCH, STD, Appearance, ImageTower, Meaning
+from network import APPEARANCE, CELLS, CONTRAST_FLOOR, MEAN, MEANING, MEANING_SHARE, SKETCH, SMALL, STD, Appearance, ImageTower, Meaning
 
 OPSET = 17
 PACKAGE = corpus.HERE.parent
@@ -60,11 +60,13 @@ class Graph:
         stored = self.weight(f"{name}.int8", steps)
         return self.add("Mul", [self.add("Cast", [stored], to=TensorProto.FLOAT), self.weight(f"{name}.scale", scale)], name)
 
-    def conv(self, x: str, name: str, kernel: np.ndarray, bias: np.ndarray, stride: int = 1, packed: bool = True, padded: bool = True) -> str:
-        kernel_name = self.packed(name, kernel) if packed else self.weight(name, kernel)
-        side = kernel.shape[-1]
-        return self.add("Conv", [x, kernel_name, self.weight(f"{name}.bias", bias)],
-                        kernel_shape=[side, side], strides=[stride, stride], pads=[side // 2 if padded else 0] * 4)  # fmt: skip
+    def kernel(self, name: str, value: np.ndarray, bias: np.ndarray, packed: bool = True) -> tuple[str, str, int]:
+        """Weights of a convolution, for one or several nodes."""
+        return self.packed(name, value) if packed else self.weight(name, value), self.weight(f"{name}.bias", bias), value.shape[-1]
+
+    def conv(self, x: str, kernel: tuple[str, str, int], stride: int = 1, padded: bool = True) -> str:
+        weights, bias, side = kernel
+        return self.add("Conv", [x, weights, bias], kernel_shape=[side, side], strides=[stride, stride], pads=[side // 2 if padded else 0] * 4)
 
     def save(self, path, inputs, output: str, name: str) -> None:
         outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", MEANING + APPEARANCE])]
@@ -97,46 +99,65 @@ def unit(graph: Graph, x: str, length: float, kind: type = np.float32) -> str:
     return scaled if length == 1 else graph.add("Mul", [scaled, graph.weight(f"{norm}.length", kind(length))])
 
 
-def both_sides(graph: Graph, x: str, side: int) -> str:
-    """`x` `[batch, c, side, side]` and then its mirror image, along the batch axis."""
-    backwards = graph.weight(f"backwards{side}", np.arange(side - 1, -1, -1, dtype=np.int64))
-    return graph.add("Concat", [x, graph.add("Gather", [x, backwards], axis=3)], axis=0)
-
-
-def middle(graph: Graph, x: str, scale: float) -> str:
-    """The sum of both halves of the batch, times `scale`."""
+def halves(graph: Graph, x: str) -> str:
+    """The sum of both halves of the batch."""
     first, second = f"{x}.first", f"{x}.second"
     graph.nodes.append(helper.make_node("Split", [x], [first, second], axis=0))
-    return graph.add("Mul", [graph.add("Add", [first, second]), graph.weight(f"{x}.part", np.float32(scale))])
+    return graph.add("Add", [first, second])
 
 
 def export_meaning(graph: Graph, network: Meaning) -> str:
     relu = lambda x: graph.add("Relu", [x])  # noqa: E731
     # The stem's few weights see the pixels first and stay fp32.
-    x = relu(graph.conv(both_sides(graph, "pixel_values", corpus.SIDE), "stem", *folded(network.stem), stride=2, packed=False))
+    stem = graph.kernel("stem", *folded(network.stem), packed=False)
+    stages = []
     for index, stage in enumerate(network.stages):
-        x = relu(graph.conv(x, f"stage{index}.down", *folded(stage.down), stride=2))
-        for number, block in enumerate(stage.blocks):
-            name = f"stage{index}.block{number}"
-            inner = relu(graph.conv(x, f"{name}.first", *folded(block.first)))
-            x = relu(graph.add("Add", [x, graph.conv(inner, f"{name}.second", *folded(block.second))]))
-    features = graph.add("GlobalAveragePool", [relu(graph.conv(x, "features", *folded(network.features)))])
-    head = network.head.weight.detach().numpy()[:, :, None, None]
-    return graph.conv(middle(graph, features, 0.5), "meaning", head, network.head.bias.detach().numpy())
+        down = graph.kernel(f"stage{index}.down", *folded(stage.down))
+        names = [f"stage{index}.block{number}" for number in range(len(stage.blocks))]
+        blocks = [
+            (graph.kernel(f"{name}.first", *folded(block.first)), graph.kernel(f"{name}.second", *folded(block.second)))
+            for name, block in zip(names, stage.blocks)
+        ]
+        stages.append((down, blocks))
+    last = graph.kernel("features", *folded(network.features))
+
+    def pooled(x: str) -> str:
+        x = relu(graph.conv(x, stem, stride=2))
+        for down, blocks in stages:
+            x = relu(graph.conv(x, down, stride=2))
+            for first, second in blocks:
+                x = relu(graph.add("Add", [x, graph.conv(relu(graph.conv(x, first)), second)]))
+        return graph.add("GlobalAveragePool", [relu(graph.conv(x, last))])
+
+    # The three looks of `Meaning.of_views`; the two small ones go through together.
+    backwards = graph.weight("backwards64", np.arange(corpus.SIDE - 1, -1, -1, dtype=np.int64))
+    mirrored = graph.add("Gather", ["pixel_values", backwards], axis=3)
+    scales = graph.weight("small.scales", np.array([1, 1, SMALL / corpus.SIDE, SMALL / corpus.SIDE], np.float32))
+    small = graph.add("Resize", [mirrored, "", scales], mode="linear", coordinate_transformation_mode="half_pixel")
+    margin = (corpus.SIDE - SMALL) // 2
+    begins, ends, axes = (graph.weight(f"center.{name}", np.array(value, np.int64))
+                          for name, value in [("begins", [margin] * 2), ("ends", [margin + SMALL] * 2), ("axes", [2, 3])])  # fmt: skip
+    center = graph.add("Slice", ["pixel_values", begins, ends, axes])
+    looks = graph.add("Add", [pooled("pixel_values"), halves(graph, pooled(graph.add("Concat", [small, center], axis=0)))])
+    features = graph.add("Mul", [looks, graph.weight("third", np.float32(1 / 3))])
+    head = graph.kernel("meaning", network.head.weight.detach().numpy()[:, :, None, None], network.head.bias.detach().numpy())
+    return graph.conv(features, head)
 
 
 def export_appearance(graph: Graph, network: Appearance) -> str:
-    bright = graph.conv("pixel_values", "luma", network.luma.numpy(), np.zeros(1, np.float32), packed=False)
+    bright = graph.conv("pixel_values", graph.kernel("luma", network.luma.numpy(), np.zeros(1, np.float32), packed=False))
     cell = corpus.SIDE // CELLS
     cells = graph.add("AveragePool", [bright], kernel_shape=[cell, cell], strides=[cell, cell])
     cells = graph.add("Sub", [cells, graph.add("ReduceMean", [cells], axes=[2, 3], keepdims=1)])
     variance = graph.add("ReduceMean", [graph.add("Mul", [cells, cells])], axes=[2, 3], keepdims=1)
     spread = graph.add("Sqrt", [graph.add("Add", [variance, graph.weight("contrast_floor", np.float32(CONTRAST_FLOOR**2))])])
-    x = both_sides(graph, graph.add("Div", [cells, spread]), CELLS)
+    x = graph.add("Div", [cells, spread])
+    backwards = graph.weight("backwards16", np.arange(CELLS - 1, -1, -1, dtype=np.int64))
+    x = graph.add("Concat", [x, graph.add("Gather", [x, backwards], axis=3)], axis=0)
     for index, layer in enumerate(network.layers):
-        x = graph.add("Relu", [graph.conv(x, f"sketch{index}", *folded(layer), stride=layer[0].stride[0])])
+        x = graph.add("Relu", [graph.conv(x, graph.kernel(f"sketch{index}", *folded(layer)), stride=layer[0].stride[0])])
     head = network.head.weight.detach().numpy().reshape(APPEARANCE, SKETCH[-1], CELLS // 4, CELLS // 4)
-    return middle(graph, graph.conv(x, "appearance", head, network.head.bias.detach().numpy(), padded=False), 1.0)
+    return halves(graph, graph.conv(x, graph.kernel("appearance", head, network.head.bias.detach().numpy()), padded=False))
 
 
 def export_image(tower: ImageTower, path) -> None:

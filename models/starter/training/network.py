@@ -2,7 +2,7 @@
 
 Meaning comes from a residual network of dense 3x3 convolutions. Appearance, by which copies are found, comes from a much
 smaller one that sees little: 16 x 16 cells of brightness, contrast evened out. What copying takes away (sharpness, color,
-exposure) it never had. Both look at the picture and at its mirror image and take the middle.
+exposure) it never had, and left and right are alike to it.
 """
 
 import torch
@@ -17,6 +17,7 @@ MEANING_SHARE = 0.5
 STEM = 32
 STAGES = [(64, 1), (128, 2), (320, 2)]  # (channels, residual blocks); each stage halves the side
 FEATURES = 640
+SMALL = 48  # side of training pictures: cheap, and with random crops what is in them appears as large as in 64 pixels
 CELLS = 16  # side of the appearance network's input
 SKETCH = [24, 48, 96]  # its channels; all but the first layer halve the side
 CONTRAST_FLOOR = 0.02  # brightness spread (of 0..1) below which a picture counts as flat
@@ -71,9 +72,13 @@ class Meaning(nn.Module):
         features = self.pooled(x)
         return F.normalize(self.head(features).float(), dim=1), features
 
-    def of_both_sides(self, x: torch.Tensor) -> torch.Tensor:
-        """As `forward`'s vectors, from the picture and its mirror image; training sees each side by chance."""
-        return F.normalize(self.head((self.pooled(x) + self.pooled(x.flip(3))) / 2), dim=1)
+    def of_views(self, x: torch.Tensor) -> torch.Tensor:
+        """As `forward`'s vectors, from three looks at 64-pixel pictures `[n, 3, 64, 64]`: the whole, the whole mirrored at the
+        48 pixels of training, and the middle 48 pixels. Costs little more than two looks at 64 pixels."""
+        small = F.interpolate(x.flip(3), size=(SMALL, SMALL), mode="bilinear", align_corners=False)
+        margin = (x.shape[-1] - SMALL) // 2
+        center = x[:, :, margin : margin + SMALL, margin : margin + SMALL]
+        return F.normalize(self.head((self.pooled(x) + self.pooled(small) + self.pooled(center)) / 3), dim=1)
 
 
 class Appearance(nn.Module):
@@ -105,4 +110,4 @@ class ImageTower(nn.Module):
         self.meaning, self.appearance = Meaning(), Appearance()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([MEANING_SHARE**0.5 * self.meaning.of_both_sides(x), (1 - MEANING_SHARE) ** 0.5 * self.appearance(x)], 1)
+        return torch.cat([MEANING_SHARE**0.5 * self.meaning.of_views(x), (1 - MEANING_SHARE) ** 0.5 * self.appearance(x)], 1)

@@ -20,12 +20,11 @@ import augment
 import corpus
 import package
 import progress
-from network import FEATURES, MEAN, STD, Meaning
+from network import FEATURES, MEAN, SMALL, STD, Meaning
 from targets import Targets
 
 BATCH = 256
 REPEATS = {"c10": 1.5, "cal": 2.5, "sun": 2, "flw": 1.5, "clo": 1.5, "gro": 1.5, "foo": 1.5, "dc": 3, "emo": 2}  # seen more often
-SIDES = [(0.85, 48), (1.0, 64)]  # (until this part of the training, side in pixels): small pictures first, they are cheap
 TEACHER_SCALE = 18.0  # how sharply the teacher tells texts apart
 TRUST = {"c10": 0.5, "c100": 0.7}  # 1 elsewhere: the teacher is no good at 32 pixels
 WEIGHTS = {"text": 0.5, "within": 0.7, "place": 5.0, "nearness": 0.8, "features": 4.0}
@@ -139,24 +138,24 @@ class Trainer:
         mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (MEAN, STD))
         return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
 
-    def views(self, rows: np.ndarray, side: int) -> torch.Tensor:
-        """Augmented pictures `[BATCH, 3, side, side]`."""
+    def views(self, rows: np.ndarray) -> torch.Tensor:
+        """Augmented pictures `[BATCH, 3, SMALL, SMALL]`."""
         pixels = torch.from_numpy(self.data.pixels[rows]).to(self.device).permute(0, 3, 1, 2).float() / 255
         drawings = torch.from_numpy(np.flatnonzero(self.mask_row[rows] >= 0))
         if len(drawings):
             photos = pixels[torch.randint(0, len(pixels), (len(drawings),))]
             masks = self.masks[self.mask_row[rows[drawings.numpy()]]].to(self.device)
             pixels[drawings] = augment.on_backdrop(pixels[drawings], masks, photos)
-        return self.normalized(augment.degrade(augment.color(augment.random_view(pixels, side), 0.6)))
+        return self.normalized(augment.degrade(augment.color(augment.random_view(pixels, SMALL), 0.6)))
 
     def sample_views(self) -> torch.Tensor:
         rows = np.sort(np.random.default_rng(0).permutation(len(self.data.pixels))[:1024])
         with torch.no_grad():
-            return self.views(rows, SIDES[0][1])
+            return self.views(rows)
 
-    def losses(self, rows: np.ndarray, side: int, generator: np.random.Generator) -> dict[str, torch.Tensor]:
+    def losses(self, rows: np.ndarray, generator: np.random.Generator) -> dict[str, torch.Tensor]:
         with torch.no_grad():
-            images = self.views(rows, side)
+            images = self.views(rows)
         with torch.autocast(self.device.type, torch.bfloat16):
             meaning, features = self.network(images)
             told = self.side_head(features)
@@ -196,13 +195,12 @@ class Trainer:
 
     def one_step(self, rows: np.ndarray, done: float) -> None:
         started = time.time()
-        side = next(side for until, side in SIDES if done < until or until == 1.0)
         rate = self.arguments.rate * min(1.0, (self.step + 1) / 200) * max(1 - done, 0.0)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if not self.arguments.threads:
             torch.set_num_threads(free_cores() if self.arguments.workers == 1 else 1)
-        losses = self.losses(rows, side, np.random.default_rng([self.seed, self.step]))
+        losses = self.losses(rows, np.random.default_rng([self.seed, self.step]))
         self.optimizer.zero_grad(set_to_none=True)
         sum(losses.values()).backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
@@ -214,7 +212,7 @@ class Trainer:
         self.step, self.position, self.steps_since = self.step + 1, self.position + 1, self.steps_since + 1
         self.seconds += time.time() - started
         if self.rank == 0:
-            state = {"pixels": side, "seconds": self.seconds, "done": done, "pictures": BATCH * self.steps_of_all}
+            state = {"pixels": SMALL, "seconds": self.seconds, "done": done, "pictures": BATCH * self.steps_of_all}
             self.log.add(self.step, state, {name: value.item() for name, value in losses.items()})
 
     def run(self) -> None:
@@ -232,10 +230,10 @@ class Trainer:
                 met = time.time()
                 # All workers come here with the same clock, so all leave together.
                 finished = self.share_done() >= 1 or (arguments.steps and self.steps_of_all >= arguments.steps)
-                if self.rank == 0 and (finished or met - judged > 300):
+                if self.rank == 0 and (finished or met - judged > 900):
                     self.scores.add(self.step, {"seconds": self.seconds}, self.judge())
                     judged = time.time()
-                if self.rank == 0 and (finished or met - saved > 60):
+                if self.rank == 0 and (finished or met - saved > 90):
                     self.save()
                     saved = time.time()
                 if finished:
