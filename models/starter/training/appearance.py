@@ -38,6 +38,7 @@ def main() -> None:
     device = progress.device()
     torch.set_default_device(device)
     data = corpus.load(arguments, "train")
+    batch = min(BATCH, len(data.pixels))
     torch.manual_seed(arguments.seed)
     network = Appearance().to(device)
     average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.98), use_buffers=True)
@@ -58,14 +59,14 @@ def main() -> None:
         torch.manual_seed(arguments.seed * 1_000_003 + step)
         for group in optimizer.param_groups:
             group["lr"] = arguments.rate * min(1, (step + 1) / 50) * max(1 - step / arguments.steps, 0.01)
-        rows = np.sort(generator.choice(len(data.pixels), BATCH, replace=False))
+        rows = np.sort(generator.choice(len(data.pixels), batch, replace=False))
         pixels = torch.from_numpy(data.pixels[rows]).to(device).permute(0, 3, 1, 2).float() / 255
         if step % 2:  # half of the time the original is itself a random view, for more pictures than the corpus has
             pixels = augment.random_view(pixels, corpus.SIDE)
         network.train()
         vectors = network(normalized(torch.cat([pixels, augment.copy(pixels)])))
-        similarity = vectors[:BATCH] @ vectors[BATCH:].T / TEMPERATURE
-        truth = torch.arange(BATCH)
+        similarity = vectors[:batch] @ vectors[batch:].T / TEMPERATURE
+        truth = torch.arange(batch)
         loss = (F.cross_entropy(similarity, truth) + F.cross_entropy(similarity.T, truth)) / 2
         optimizer.zero_grad()
         loss.backward()

@@ -56,11 +56,12 @@ def main() -> None:
     head = Head(sample.mean(0), sample.std(0) + 0.05).to(device)
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=0.05)
     repeats = np.array([REPEATS.get(source, 1) for source in data.sources])
-    steps = arguments.epochs * int(repeats.sum() // BATCH)
+    batch = min(BATCH, len(repeats) // 4)
+    steps = arguments.epochs * int(repeats.sum() // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     order = np.concatenate([generator.permutation(np.repeat(np.arange(len(repeats)), repeats)) for _ in range(arguments.epochs + 1)])
     for step in range(steps):
-        rows = order[step * BATCH : (step + 1) * BATCH]
+        rows = order[step * batch : (step + 1) * batch]
         classes = torch.from_numpy(data.classes[rows].astype(np.int64)).to(device)
         vectors = head(features[torch.from_numpy(rows)].float())
         similarity = vectors @ targets.vectors.T
