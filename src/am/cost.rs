@@ -4,7 +4,8 @@
 //! gives out, less than in proportion (`patience.rs`). The planner takes a share of the run cost in
 //! proportion, though. So the number of rows is foreseen from the LIMIT and the selectivity of the filter,
 //! and the cost of all rows chosen such that the share comes out right: under a filter that keeps few rows,
-//! computing their distances is cheaper than a search. Without ORDER BY the index cannot be scanned.
+//! computing their distances is cheaper than a search. Without ORDER BY the index cannot be scanned, and where a
+//! row's ctid is asked for it must not be: see [`needs_ctid`].
 
 use crate::guc;
 use imgvec_ann::graph::patience::expected_hops;
@@ -34,8 +35,13 @@ pub unsafe extern "C-unwind" fn amcostestimate(
         // Rows come in order of distance, not of the table.
         (*selectivity, *correlation) = (1.0, 0.0);
         *pages = f64::from(index.pages);
-        if (*path).indexorderbys.is_null() {
+        if (*path).indexorderbys.is_null() || needs_ctid((*path).path.parent) {
             (*startup_cost, *total_cost) = (f64::INFINITY, f64::INFINITY);
+            // There, paths are compared by this first.
+            #[cfg(feature = "pg18")]
+            {
+                (*path).path.disabled_nodes += 1000;
+            }
             return;
         }
         let (mut random_page_cost, mut seq_page_cost) = (0.0, 0.0);
@@ -57,5 +63,28 @@ pub unsafe extern "C-unwind" fn amcostestimate(
         let query = pg_sys::index_other_operands_eval_cost(root, (*path).indexorderbys);
         *startup_cost = query + first * hop;
         *total_cost = *startup_cost + rows * ((all - first) / wanted * hop + pg_sys::cpu_index_tuple_cost);
+    }
+}
+
+/// Whether the ctid of the relation's rows is wanted above its scan or in its filter, as it is by FOR UPDATE.
+///
+/// The server copies rows that wait for their exact distance, and their slot has then lost where they came from:
+/// `ExecForceStoreHeapTuple` leaves `tts_tid` invalid. To lock or fetch a row by such a ctid reads block
+/// 0xFFFFFFFF, which is the number that asks for a new block: the table gets a page that is damaged for good. GiST
+/// suffers as well. A sort keeps the ctid.
+///
+/// # Safety
+/// `relation` is the planner's, with its target list made.
+unsafe fn needs_ctid(relation: *const pg_sys::RelOptInfo) -> bool {
+    // SAFETY: lists of expressions of the planner; the result is memory of the planner's context.
+    unsafe {
+        let relation = &*relation;
+        let mut columns = std::ptr::null_mut();
+        let targets: *mut pg_sys::List = (*relation.reltarget).exprs;
+        pg_sys::pull_varattnos(targets.cast(), relation.relid, &raw mut columns);
+        let filters = pg_sys::extract_actual_clauses(relation.baserestrictinfo, false);
+        pg_sys::pull_varattnos(filters.cast(), relation.relid, &raw mut columns);
+        let ctid = pg_sys::SelfItemPointerAttributeNumber - pg_sys::FirstLowInvalidHeapAttributeNumber;
+        pg_sys::bms_is_member(ctid, columns)
     }
 }
