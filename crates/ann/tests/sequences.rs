@@ -284,3 +284,15 @@ fn interrupts_end_operations() {
     let result = search.next(&model.store, &index);
     assert!(matches!(result, Err(AccessError::Store(MemError::Interrupted))));
 }
+
+#[test]
+fn a_check_looks_for_interrupts_also_behind_the_last_page() {
+    const ROWS: usize = 200;
+    let model = Model::new(Metric::L2, ROWS);
+    // Once for each node's page, once for each node on the way through the graph, once for each node's links.
+    for checks in [ROWS / 2, 2 * ROWS] {
+        model.store.interrupt_after(checks as u64);
+        let result = check(&model.store);
+        assert!(matches!(result, Err(AccessError::Store(MemError::Interrupted))), "after {checks}");
+    }
+}
