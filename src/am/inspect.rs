@@ -131,6 +131,7 @@ fn ann_index_check(index: pg_sys::Oid, heapallindexed: bool) -> NewRecord {
     let lock = if in_recovery { pg_sys::AccessShareLock } else { pg_sys::ShareLock };
     require_owner(index);
     let opened = Opened::new(index, lock);
+    let replayed = replayed();
     let name = opened.index.name();
     let report = check::check(&opened.pages()).map_err(|error| damage(*opened.index, error)).or_raise();
     let mut problems: Vec<String> = report.problems.iter().take(LISTED).map(ToString::to_string).collect();
@@ -148,6 +149,17 @@ fn ann_index_check(index: pg_sys::Oid, heapallindexed: bool) -> NewRecord {
         let missing = missing.iter().map(|tid| format!("row ({},{}) is missing", tid.block, tid.offset));
         problems.extend(missing.take(LISTED));
     }
+    if count > 0 && replayed != self::replayed() {
+        Report::new(
+            Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("index \"{name}\" cannot be checked while changes are replayed"),
+        )
+        .detail(
+            "A standby cannot keep changes away, and what is read before and after one may not fit together.",
+        )
+        .hint("Call pg_wal_replay_pause(), check, and call pg_wal_replay_resume(); or check on the primary.")
+        .raise();
+    }
     if count > 0 {
         problems.truncate(LISTED);
         Report::new(Code::ERRCODE_INDEX_CORRUPTED, format!("index \"{name}\" is damaged"))
@@ -156,6 +168,14 @@ fn ann_index_check(index: pg_sys::Oid, heapallindexed: bool) -> NewRecord {
             .raise();
     }
     counts(&report)
+}
+
+/// How far a standby has replayed the log; 0 on a primary.
+fn replayed() -> pg_sys::XLogRecPtr {
+    // SAFETY: plain questions.
+    unsafe {
+        if pg_sys::RecoveryInProgress() { pg_sys::GetXLogReplayRecPtr(std::ptr::null_mut()) } else { 0 }
+    }
 }
 
 fn counts(report: &CheckReport) -> NewRecord {

@@ -2,8 +2,11 @@
 //! and goes on as a primary.
 
 use postgres::Client;
+use postgres::error::SqlState;
 
-use super::{CREATE_INDEX, DIM, assert_sound, by_index, create_items, ids, insert_items, quiet, search};
+use super::{
+    CREATE_INDEX, DIM, assert_sound, by_index, check, create_items, ids, insert_items, quiet, search,
+};
 use crate::cluster::Cluster;
 
 /// Blocks of the index that hold something, with a digest of all their bytes.
@@ -75,4 +78,41 @@ fn a_standby_has_the_same_index_after_each_phase_and_can_take_over() {
     insert_items(&mut client, 1501, 2000);
     let counts = assert_sound(&mut client);
     assert_eq!((counts.rows, counts.live_nodes), (1750, 1750));
+}
+
+#[test]
+fn a_check_on_a_standby_calls_no_replayed_change_damage() {
+    const CHECKS: usize = 30;
+    let primary = quiet("ann-checked-primary").start();
+    let mut client = primary.client();
+    create_items(&mut client, 3000);
+    client.batch_execute(CREATE_INDEX).unwrap();
+    let standby = primary.standby("ann-checked-standby");
+    primary.wait_for(&standby);
+
+    let checks = std::thread::scope(|scope| {
+        let checks = scope.spawn(|| {
+            let mut reader = standby.client();
+            let check = "SELECT * FROM ann_index_check('items_embedding', heapallindexed => true)";
+            (0..CHECKS).map(|_| reader.query(check, &[]).map(|_| ())).collect::<Vec<_>>()
+        });
+        let mut next = 3001;
+        while !checks.is_finished() {
+            insert_items(&mut client, next, next + 9);
+            next += 10;
+        }
+        checks.join().unwrap()
+    });
+    for error in checks.into_iter().filter_map(Result::err) {
+        assert_eq!(error.code(), Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE), "{error:?}");
+    }
+
+    // As the hint says.
+    let mut reader = standby.client();
+    reader.batch_execute("SELECT pg_wal_replay_pause()").unwrap();
+    insert_items(&mut client, 1_000_001, 1_000_100);
+    check(&mut reader, "items_embedding");
+    reader.batch_execute("SELECT pg_wal_replay_resume()").unwrap();
+    primary.wait_for(&standby);
+    check(&mut reader, "items_embedding");
 }
