@@ -17,6 +17,11 @@ use pgrx::{pg_guard, pg_sys};
 const HOP_PAGES: f64 = 0.35;
 /// Operators that a hop is worth: one exact distance and 32 estimates by table look-up.
 const HOP_OPERATORS: f64 = 40.0;
+/// Rows that are wanted if the LIMIT is a parameter without a value: nobody asks for a share of all neighbors.
+const UNKNOWN_LIMIT: f64 = 100.0;
+/// Share of the run cost that the planner takes for such a LIMIT.
+const UNKNOWN_SHARE: f64 = 0.1;
+
 #[allow(clippy::too_many_arguments, reason = "the server's signature")]
 #[pg_guard]
 pub unsafe extern "C-unwind" fn amcostestimate(
@@ -56,14 +61,26 @@ pub unsafe extern "C-unwind" fn amcostestimate(
         #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
         let ef = ef as f64;
         let matching = (*(*path).path.parent).rows.clamp(1.0, rows);
-        let limit = (*root).limit_tuples;
+        let unknown = (*root).limit_tuples <= 0.0 && has_plain_limit(&*(*root).parse);
+        let limit = if unknown { UNKNOWN_LIMIT } else { (*root).limit_tuples };
         let wanted = if limit > 0.0 { (limit * rows / matching).min(rows) } else { rows };
+        let share = if unknown { UNKNOWN_SHARE } else { wanted / rows };
         let (first, all) = (ef.min(rows), expected_hops(ef, wanted).min(rows));
         // What computes the query, such as embed_text('dog'), runs once.
         let query = pg_sys::index_other_operands_eval_cost(root, (*path).indexorderbys);
         *startup_cost = query + first * hop;
-        *total_cost = *startup_cost + rows * ((all - first) / wanted * hop + pg_sys::cpu_index_tuple_cost);
+        *total_cost = *startup_cost + (all - first) / share * hop + rows * pg_sys::cpu_index_tuple_cost;
     }
+}
+
+/// Whether a query has a LIMIT that bounds the rows of its scans, not what is made of them.
+fn has_plain_limit(query: &pg_sys::Query) -> bool {
+    !query.limitCount.is_null()
+        && query.groupClause.is_null()
+        && query.groupingSets.is_null()
+        && query.distinctClause.is_null()
+        && query.setOperations.is_null()
+        && !(query.hasAggs || query.hasWindowFuncs || query.hasTargetSRFs)
 }
 
 /// Whether the ctid of the relation's rows is wanted above its scan or in its filter, as it is by FOR UPDATE.

@@ -98,6 +98,43 @@ fn the_planner_takes_the_index_where_it_is_cheaper() {
 }
 
 #[test]
+fn a_limit_that_is_a_parameter_is_no_tenth_of_the_table() {
+    let (_cluster, mut client) = cluster_with_items("ann-parameter-limit");
+    client
+        .batch_execute(
+            "SET plan_cache_mode = force_generic_plan;
+             PREPARE nearest(imgvec, integer) AS SELECT id FROM items ORDER BY embedding <-> $1 LIMIT $2;
+             PREPARE page(imgvec, integer) AS SELECT id FROM items ORDER BY embedding <-> $1 LIMIT 10 OFFSET $2;
+             PREPARE few(imgvec, integer) AS
+                 SELECT id FROM wide WHERE category = 7 ORDER BY embedding <-> $1 LIMIT $2;
+             PREPARE groups(imgvec, integer) AS
+                 SELECT embedding <-> $1, count(*) FROM items GROUP BY 1 ORDER BY 1 LIMIT $2",
+        )
+        .unwrap();
+    let expected = ids(&client
+        .query(&format!("SELECT id FROM items ORDER BY embedding <-> vec(-1, {DIM}) LIMIT 10"), &[])
+        .unwrap());
+    for (name, number, by_index) in
+        [("nearest", 10, true), ("page", 0, true), ("few", 10, false), ("groups", 10, false)]
+    {
+        let statement = format!("EXECUTE {name}(vec(-1, {DIM}), {number})");
+        let plan = explain(&mut client, &statement);
+        assert_eq!(is_ordered_by_index(&plan), by_index, "{name}: {plan:#?}");
+        if by_index {
+            let rows = client.simple_query(&statement).unwrap();
+            let found: Vec<i32> = rows
+                .iter()
+                .filter_map(|message| match message {
+                    postgres::SimpleQueryMessage::Row(row) => row.get(0).and_then(|id| id.parse().ok()),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(found, expected, "{name}");
+        }
+    }
+}
+
+#[test]
 fn an_estimate_is_a_fair_guess() {
     let (_cluster, mut client) = cluster_with_items("ann-costs");
     let mut cost = |limit: usize| {
