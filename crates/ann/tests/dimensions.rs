@@ -17,7 +17,7 @@ use std::sync::atomic::AtomicBool;
 
 #[test]
 fn build_insert_delete_and_search_at_any_dimension() {
-    for dim in [1, 2, 63, 64, 65, 784, 1536, 2048, 4000] {
+    for dim in [1, 2, 63, 64, 65, 128, 192, 256, 320, 784, 1536, 2048, 4000] {
         let mut normal = Normal::new(dim as u64);
         let rows: Vec<Vec<f32>> = (0..400).map(|_| normal.vector(dim, 1.0)).collect();
         let (store, _) = build(Metric::L2, &rows[..300], dim, 1);

@@ -69,7 +69,7 @@ fn cross_modal_queries_are_as_good_as_in_memory() {
 
 #[test]
 fn a_manifold_is_as_good_as_in_memory() {
-    let data = manifold(96, 20_000, 200, 16, 7);
+    let data = manifold(96, 20_000, 1000, 16, 7);
     assert_as_good(&data, Metric::L2, 5000);
     assert_as_good(&data, Metric::InnerProduct, 5000);
 }

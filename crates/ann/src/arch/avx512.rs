@@ -4,21 +4,31 @@ use super::{ResidualSums, Scaled};
 use std::arch::x86_64::*;
 
 /// See [`super::Kernels::fastscan`]. Four groups per step: byte shuffles look up 64 rows at once. The sums
-/// of odd bytes also spill into the 16-bit sums of even ones and are taken out at the end.
+/// of odd bytes also spill into the 16-bit sums of even ones and are taken out at the end. A last half step
+/// looks up zeros in its upper part.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub fn fastscan(table: &[u8], codes: &[u8]) -> [u16; 32] {
     let low = _mm512_set1_epi8(15);
     let mut sums = [_mm512_setzero_si512(); 4];
-    for (t, c) in table.chunks_exact(64).zip(codes.chunks_exact(64)) {
-        // SAFETY: both chunks are 64 bytes; the loads need no alignment.
-        let (t, c) =
-            unsafe { (_mm512_loadu_si512(t.as_ptr().cast()), _mm512_loadu_si512(c.as_ptr().cast())) };
+    let mut add = |t, c| {
         let first = _mm512_shuffle_epi8(t, _mm512_and_si512(c, low));
         let second = _mm512_shuffle_epi8(t, _mm512_and_si512(_mm512_srli_epi16::<4>(c), low));
         sums[0] = _mm512_add_epi16(sums[0], first);
         sums[1] = _mm512_add_epi16(sums[1], _mm512_srli_epi16::<8>(first));
         sums[2] = _mm512_add_epi16(sums[2], second);
         sums[3] = _mm512_add_epi16(sums[3], _mm512_srli_epi16::<8>(second));
+    };
+    let (table, codes) = (table.chunks_exact(64), codes.chunks_exact(64));
+    let rest = (table.remainder(), codes.remainder());
+    for (t, c) in table.zip(codes) {
+        // SAFETY: both chunks are 64 bytes; the loads need no alignment.
+        unsafe { add(_mm512_loadu_si512(t.as_ptr().cast()), _mm512_loadu_si512(c.as_ptr().cast())) };
+    }
+    if let (Some(t), Some(c)) = (rest.0.first_chunk::<32>(), rest.1.first_chunk::<32>()) {
+        // SAFETY: both are 32 bytes.
+        let (t, c) =
+            unsafe { (_mm256_loadu_si256(t.as_ptr().cast()), _mm256_loadu_si256(c.as_ptr().cast())) };
+        add(_mm512_zextsi256_si512(t), _mm512_zextsi256_si512(c));
     }
     let mut out = [0u16; 32];
     for half in 0..2 {
@@ -202,10 +212,19 @@ pub fn residual(base: Scaled, other: Scaled, center: &[f32], bits: &mut [u8]) ->
         sums[3] = _mm512_fmadd_ps(x, r, sums[3]);
         sums[4] = _mm512_fmadd_ps(c, r, sums[4]);
         if at < coded {
-            let positive = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(r, zero);
-            sums[1] = _mm512_add_ps(sums[1], _mm512_abs_ps(r));
-            sums[2] = _mm512_add_ps(sums[2], _mm512_mask_sub_ps(_mm512_sub_ps(zero, x), positive, x, zero));
-            bits[at / 8..at / 8 + 2].copy_from_slice(&positive.to_le_bytes());
+            // The code may end in the middle.
+            let whole = at + 16 <= coded;
+            let lanes = if whole { u16::MAX } else { 0xFF };
+            let positive = _mm512_mask_cmp_ps_mask::<_CMP_GE_OQ>(lanes, r, zero);
+            let signed = _mm512_mask_sub_ps(_mm512_sub_ps(zero, x), positive, x, zero);
+            sums[1] = _mm512_mask_add_ps(sums[1], lanes, sums[1], _mm512_abs_ps(r));
+            sums[2] = _mm512_mask_add_ps(sums[2], lanes, sums[2], signed);
+            let signs = positive.to_le_bytes();
+            if whole {
+                bits[at / 8..at / 8 + 2].copy_from_slice(&signs);
+            } else {
+                bits[at / 8] = signs[0];
+            }
         }
     }
     let [norm_squared, magnitude, base_signs, base_dot, center_dot] = sums.map(|s| _mm512_reduce_add_ps(s));

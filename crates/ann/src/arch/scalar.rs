@@ -47,14 +47,15 @@ pub fn matrix_i8(a: &[i8], b: &[i8], dim: usize, out: &mut [i32]) {
     }
 }
 
+/// Elements that the loops below take at a time.
+const LANES: usize = 16;
+
 /// See [`super::Kernels::residual`]. Inlined into functions compiled for wider registers: the loops over
 /// 16 lanes become vector code there.
 #[inline(always)]
 pub fn residual(base: Scaled, other: Scaled, center: &[f32], bits: &mut [u8]) -> ResidualSums {
-    const LANES: usize = 16;
     let mut sums = [[0.0f32; LANES]; 5];
     let chunks = base.codes.chunks_exact(LANES).zip(other.codes.chunks_exact(LANES));
-    let coded_chunks = bits.len() * 8 / LANES;
     for (chunk, ((b, o), c)) in chunks.zip(center.chunks_exact(LANES)).enumerate() {
         let (mut r, mut x) = ([0.0f32; LANES], [0.0f32; LANES]);
         for i in 0..LANES {
@@ -64,16 +65,25 @@ pub fn residual(base: Scaled, other: Scaled, center: &[f32], bits: &mut [u8]) ->
             sums[3][i] += x[i] * r[i];
             sums[4][i] += c[i] * r[i];
         }
-        if chunk < coded_chunks {
-            let mut code = 0u16;
-            for i in 0..LANES {
-                sums[1][i] += r[i].abs();
-                sums[2][i] += if r[i] >= 0.0 { x[i] } else { -x[i] };
-                code |= u16::from(r[i] >= 0.0) << i;
-            }
-            bits[2 * chunk..2 * chunk + 2].copy_from_slice(&code.to_le_bytes());
+        match bits.get_mut(2 * chunk..).unwrap_or_default() {
+            [] => {}
+            [low, high, ..] => [*low, *high] = signs::<LANES>(&r, &x, &mut sums).to_le_bytes(),
+            // The code ends in the middle of the chunk.
+            [low] => [*low, _] = signs::<8>(&r, &x, &mut sums).to_le_bytes(),
         }
     }
     let [norm_squared, magnitude, base_signs, base_dot, center_dot] = sums.map(|s| s.iter().sum());
     ResidualSums { norm_squared, magnitude, base_signs, base_dot, center_dot }
+}
+
+/// Signs of the first `N` elements of a residual `r` to a base `x`, and their part of the sums.
+#[inline(always)]
+fn signs<const N: usize>(r: &[f32; LANES], x: &[f32; LANES], sums: &mut [[f32; LANES]; 5]) -> u16 {
+    let mut code = 0u16;
+    for i in 0..N {
+        sums[1][i] += r[i].abs();
+        sums[2][i] += if r[i] >= 0.0 { x[i] } else { -x[i] };
+        code |= u16::from(r[i] >= 0.0) << i;
+    }
+    code
 }

@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn entries_round_trip() {
-        for dim in [2, 512, 4000] {
+        for dim in [2, 128, 192, 256, 512, 4000] {
             let g = Geometry::new(dim).unwrap();
             let mut page = [0; PAGE_BYTES];
             init(&mut page, &g);

@@ -347,7 +347,7 @@ mod tests {
 
     #[test]
     fn nodes_round_trip_side_by_side() {
-        for dim in [3, 512, 784, 4000] {
+        for dim in [3, 128, 192, 256, 512, 784, 4000] {
             let g = Geometry::new(dim).unwrap();
             let mut page = empty_page(&g);
             for slot in 0..g.slots() {

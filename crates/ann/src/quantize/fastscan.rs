@@ -9,7 +9,7 @@ use crate::arch::Kernels;
 /// Codes of a block.
 pub const BLOCK_ROWS: usize = 32;
 
-/// Puts one row's bits into a block; `bits` has one bit per coded dimension, lowest first.
+/// Puts one row's bits into a block; `bits` has one bit per coded dimension, a multiple of 8, lowest first.
 pub fn set_code(block: &mut [u8], row: usize, bits: &[u8]) {
     let (at, shift) = (row % 16, row / 16 * 4);
     for (pair, &byte) in block.chunks_exact_mut(32).zip(bits) {
@@ -36,7 +36,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table for codes of `code_dim` dimensions, to be filled.
+    /// A table for codes of `code_dim` dimensions, a multiple of 8, to be filled.
     #[must_use]
     pub fn new(code_dim: usize) -> Self {
         Self { bytes: vec![0; code_dim * 4], step: 0.0, low: 0.0 }
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn sums_are_right_within_the_step() {
         let mut random = SplitMix64::new(5);
-        for code_dim in [64, 320, 1024] {
+        for code_dim in [8, 48, 104, 184, 240, 320, 1024] {
             let mut uniform = || (random.next_u64() >> 40) as f32 / 16_777_216.0 - 0.5;
             let vector: Vec<f32> = (0..code_dim).map(|_| uniform()).collect();
             let mut block = vec![0u8; 4 * code_dim];

@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn estimates_are_close_and_unbiased() {
-        for (dim, code_dim) in [(512, 512), (512, 256), (832, 384)] {
+        for (dim, code_dim) in [(512, 512), (512, 256), (832, 384), (128, 104), (256, 184)] {
             for (metric, spread) in [(Metric::L2, 1.5), (Metric::InnerProduct, 0.75)] {
                 let runs: Vec<[f64; 3]> = (0..16).map(|seed| errors(metric, dim, code_dim, seed)).collect();
                 let total = |i: usize| runs.iter().map(|r| r[i]).sum::<f64>();
