@@ -23,7 +23,7 @@ help:
 	@echo 'make install            copy it into the server of PG_CONFIG; DESTDIR as usual'
 	@echo 'make installcheck       SQL tests against the running server that PGHOST, PGPORT, PGUSER name'
 	@echo 'make bench              speed and memory of the encoder, recall and speed of the index, scores of the starter model'
-	@echo 'make bench-index        the index alone, beside pgvector where the server has it (benches/chroot.sh)'
+	@echo 'make bench-index        the index alone, beside pgvector where the server has it (tests/chroot.sh)'
 	@echo 'make fuzz [CASES=n]     property tests with many random cases'
 	@echo 'make lint               format, clippy, licences'
 	@echo 'make setup              install what is missing (the others do that by themselves)'

@@ -80,7 +80,7 @@ fn main() {
         println!("pgvector SKIPPED: its build takes too long above HNSW_ROWS = 250000 rows");
     } else {
         println!(
-            "pgvector SKIPPED: this server has no extension vector (benches/chroot.sh makes one that has)"
+            "pgvector SKIPPED: this server has no extension vector (tests/chroot.sh makes one that has)"
         );
     }
     let version: String = session.client.query_one("SELECT version()", &[]).expect("a version").get(0);
