@@ -37,6 +37,8 @@ pub fn count_scan(index: Relation) {
     // SAFETY: an open index; the counters are this backend's.
     unsafe {
         let relation = index.as_raw();
+        // PostgreSQL 14 made the counters when it opened the relation; later ones wait until they are wanted.
+        #[cfg(not(feature = "pg14"))]
         if (*relation).pgstat_info.is_null() && (*relation).pgstat_enabled {
             pg_sys::pgstat_assoc_relation(relation);
         }
