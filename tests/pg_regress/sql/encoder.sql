@@ -135,7 +135,10 @@ SELECT path IS NOT NULL AS superuser_sees_paths, memory_bytes > 0 AS in_memory F
 CREATE ROLE regress_imgvec_plain;
 SET ROLE regress_imgvec_plain;
 SELECT imgvec_dims(embed_text('dog')), path FROM imgvec_models WHERE name = 'starter';
+-- The server's versions word it differently.
+\set VERBOSITY sqlstate
 SHOW imgvec.model_path;
+\set VERBOSITY default
 SET imgvec.model_path = '/tmp';
 SET imgvec.onnxruntime_library = '/tmp/evil.so';
 SET imgvec.cache_directory = '/tmp';
