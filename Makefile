@@ -19,6 +19,8 @@ help:
 	@echo '                        QUERIES="a, b" searches for other words, KEEP=1 leaves the server running'
 	@echo 'make test               everything: crates, SQL, throw-away clusters'
 	@echo 'make test-long          200 crashes, millions of scans and inserts: about an hour'
+	@echo 'make test-matrix        everything on PostgreSQL 15, 17 and 18, in chroots where needed; VERSIONS="17" is a part'
+	@echo 'make check-versions     compile for the versions that no test runs on, 14 and 16'
 	@echo 'make build              compile the extension'
 	@echo 'make install            copy it into the server of PG_CONFIG; DESTDIR as usual'
 	@echo 'make installcheck       SQL tests against the running server that PGHOST, PGPORT, PGUSER name'
@@ -65,6 +67,18 @@ test-long: build
 	IMGVEC_CRASH_CYCLES=200 IMGVEC_RESCANS=1000000 IMGVEC_COPY_ROWS=1000000 IMGVEC_CONCURRENCY_SECONDS=300 \
 	IMGVEC_STAGE=$$stage IMGVEC_ONNXRUNTIME=$(CURDIR)/target/onnxruntime/libonnxruntime.so \
 		cargo test --release --test server $(FEATURES) -- ann::crash ann::memory ann::concurrency
+
+# The same on other servers: this machine's, and those of other Debian releases in chroots. Needs root.
+VERSIONS ?= 15 17 18 14 16
+.PHONY: test-matrix
+test-matrix:
+	@tests/matrix.sh $(VERSIONS)
+
+# What no Debian release has: 16 against the headers of a Python wheel, 14 against the bindings that pgrx ships.
+COMPILED ?= 14 16
+.PHONY: check-versions
+check-versions: setup
+	@tests/check-versions.sh $(COMPILED)
 
 # Root may have no cargo: then what `make build` left is installed.
 .PHONY: install
