@@ -7,6 +7,7 @@ mod cluster;
 mod ann;
 mod cancel;
 mod dump;
+mod gallery;
 mod hostile;
 mod models;
 mod plans;

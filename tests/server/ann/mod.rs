@@ -7,7 +7,7 @@ mod crash;
 mod filters;
 mod manners;
 mod memory;
-mod pgvector;
+pub(crate) mod pgvector;
 mod pitr;
 mod plain_sql;
 mod reuse;
@@ -29,7 +29,7 @@ use crate::value;
 const DIM: i32 = 16;
 
 /// `vec(seed, dim)`: numbers from -1 to 1, the same in every session and on every server.
-const VECTORS: &str = "CREATE FUNCTION vec(seed bigint, dim integer) RETURNS imgvec
+pub(crate) const VECTORS: &str = "CREATE FUNCTION vec(seed bigint, dim integer) RETURNS imgvec
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
         SELECT array_agg(((hashint8extended(seed, i) % 1000003)::double precision / 1000003)::real)::imgvec
         FROM generate_series(1, dim) AS i $$";
@@ -38,7 +38,7 @@ const VECTORS: &str = "CREATE FUNCTION vec(seed bigint, dim integer) RETURNS img
 const CREATE_INDEX: &str = "CREATE INDEX items_embedding ON items USING ann (embedding imgvec_l2_ops)";
 
 /// A server without autovacuum: tests say when they vacuum.
-fn quiet(name: &str) -> ClusterBuilder {
+pub(crate) fn quiet(name: &str) -> ClusterBuilder {
     Cluster::new(name).conf("autovacuum = off")
 }
 
@@ -105,19 +105,19 @@ fn check(client: &mut Client, index: &str) -> Counts {
 }
 
 /// The plan of a query, one line each.
-fn explain(client: &mut Client, query: &str) -> Vec<String> {
+pub(crate) fn explain(client: &mut Client, query: &str) -> Vec<String> {
     let rows = client.query(&format!("EXPLAIN (COSTS OFF) {query}"), &[]);
     rows.unwrap_or_else(|error| panic!("{query}: {error:?}")).iter().map(|row| row.get(0)).collect()
 }
 
 /// Whether a query's order comes from an index and from no sort.
-fn is_ordered_by_index(plan: &[String]) -> bool {
+pub(crate) fn is_ordered_by_index(plan: &[String]) -> bool {
     plan.iter().any(|line| line.contains("Order By: ")) && !plan.iter().any(|line| line.contains("Sort Key"))
 }
 
 /// Rows of a query whose order the index must give.
 #[track_caller]
-fn by_index(client: &mut Client, query: &str) -> Vec<Row> {
+pub(crate) fn by_index(client: &mut Client, query: &str) -> Vec<Row> {
     client
         .batch_execute("SET enable_seqscan = off; SET enable_sort = off; SET enable_bitmapscan = off")
         .unwrap();
@@ -130,7 +130,7 @@ fn by_index(client: &mut Client, query: &str) -> Vec<Row> {
 
 /// Rows of a query whose order no index may give: the truth.
 #[track_caller]
-fn by_table(client: &mut Client, query: &str) -> Vec<Row> {
+pub(crate) fn by_table(client: &mut Client, query: &str) -> Vec<Row> {
     client.batch_execute("SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_seqscan = on; SET enable_sort = on").unwrap();
     let plan = explain(client, query);
     assert!(!is_ordered_by_index(&plan), "{query}: by the index: {plan:#?}");

@@ -30,7 +30,7 @@ fn start(name: &str) -> Option<(Cluster, Client)> {
 
 /// Whether the server has pgvector. Says that a test is skipped otherwise, past the test harness, which would
 /// keep the message of a test that passes to itself.
-fn has_pgvector(client: &mut Client, test: &str) -> bool {
+pub(crate) fn has_pgvector(client: &mut Client, test: &str) -> bool {
     let found: bool =
         value(client, "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'vector')");
     if !found {
