@@ -4,7 +4,8 @@
 #   $(pkglibdir)/imgvec.so                       the extension
 #   $(pkglibdir)/imgvec/libonnxruntime.so        ONNX Runtime, with its licence
 #   $(sharedir)/extension/imgvec*.control        with the version of Cargo.toml
-#   $(sharedir)/extension/imgvec*--<version>.sql sql/imgvec*.sql, and the upgrade scripts of sql/
+#   $(sharedir)/extension/imgvec*--<version>.sql sql/imgvec*.sql, and the upgrade scripts of sql/;
+#                                                the install scripts of released versions: sql/released
 #   $(sharedir)/imgvec/models/starter            the model that works with no download
 #
 # A file that is the same already is left alone; any other is renamed into place, because running
@@ -45,7 +46,7 @@ done
 for extension in imgvec imgvec_pgvector; do
     place "sql/$extension.sql" "$shared/extension/$extension--$version.sql" 644
 done
-for file in sql/imgvec*--*--*.sql; do
+for file in sql/imgvec*--*--*.sql sql/released/imgvec*--*.sql; do
     [ ! -f "$file" ] || place "$file" "$shared/extension/${file##*/}" 644
 done
 

@@ -1,16 +1,22 @@
 //! The hand-written SQL and the library agree: every C symbol that the SQL names is exported, and every
-//! exported function is named by the SQL. Otherwise a typing error would wait for its first caller.
+//! exported function is named by the SQL. That includes every released script: the library serves a database that was
+//! not yet upgraded. Otherwise a typing error would wait for its first caller.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
 fn named_by_sql() -> BTreeSet<String> {
-    let sql = ["sql/imgvec.sql", "sql/imgvec_pgvector.sql"].map(|path| {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    let scripts = ["sql", "sql/released"].map(|directory| {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
+        std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
     });
-    sql.concat().split('\'').filter(|literal| literal.ends_with("_wrapper")).map(str::to_owned).collect()
+    let paths = scripts.into_iter().flatten().map(|entry| entry.expect("the source tree can be read").path());
+    let sql: String = paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
+        .map(|path| std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+        .collect();
+    sql.split('\'').filter(|literal| literal.ends_with("_wrapper")).map(str::to_owned).collect()
 }
 
 /// Functions that the library registers with the server: each has a `pg_finfo_` companion.
