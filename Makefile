@@ -23,6 +23,7 @@ help:
 	@echo 'make check-versions     compile for the versions that no test runs on, 14 and 16'
 	@echo 'make build              compile the extension'
 	@echo 'make install            copy it into the server of PG_CONFIG; DESTDIR as usual'
+	@echo 'make deb                a Debian package for the server of PG_CONFIG, in target/deb'
 	@echo 'make installcheck       SQL tests against the running server that PGHOST, PGPORT, PGUSER name'
 	@echo 'make bench              speed and memory of the encoder, recall and speed of the index, scores of the starter model'
 	@echo 'make bench-index        the index alone, beside pgvector where the server has it (tests/chroot.sh)'
@@ -85,6 +86,10 @@ check-versions: setup
 install:
 	@if command -v cargo >/dev/null; then $(MAKE) --no-print-directory build; fi
 	tests/install.sh "$(DESTDIR)"
+
+.PHONY: deb
+deb: build
+	tests/deb.sh
 
 .PHONY: installcheck
 installcheck:
