@@ -38,9 +38,16 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct ClusterBuilder {
     name: String,
     settings: Vec<String>,
+    stage: Option<Stage>,
 }
 
 impl ClusterBuilder {
+    /// Runs the server from another installation than that of the environment.
+    pub fn stage(mut self, stage: Stage) -> Self {
+        self.stage = Some(stage);
+        self
+    }
+
     /// Adds one line of `postgresql.conf`, such as `work_mem = '1MB'`.
     pub fn conf(mut self, line: &str) -> Self {
         self.settings.push(line.to_owned());
@@ -59,7 +66,7 @@ impl ClusterBuilder {
 
     /// Starts the server without the extension.
     pub fn start_empty(self) -> Cluster {
-        let stage = Stage::from_environment();
+        let stage = self.stage.unwrap_or_else(Stage::from_environment);
         let mut cluster = Cluster::prepare(stage, &self.name);
         let template = cluster.stage.template(&cluster.user);
         run(cluster.user.command("cp").arg("-a").arg(&template).arg(cluster.data()));
@@ -95,7 +102,7 @@ impl Cluster {
             "lc_messages = 'C'",
             "timezone = 'UTC'",
         ];
-        ClusterBuilder { name: name.to_owned(), settings: settings.map(str::to_owned).into() }
+        ClusterBuilder { name: name.to_owned(), settings: settings.map(str::to_owned).into(), stage: None }
     }
 
     /// An empty directory for a server; short, as a socket's path has at most 107 bytes.
@@ -141,6 +148,11 @@ impl Cluster {
     /// Gives a file or directory tree to the user that the server runs as.
     pub fn give(&self, path: &Path) {
         self.user.own(path);
+    }
+
+    /// Any program, run as the user that the server runs as.
+    pub fn command_of_server_user(&self, program: impl AsRef<OsStr>) -> Command {
+        self.user.command(program)
     }
 
     /// Everything the server has logged so far.

@@ -22,9 +22,15 @@ impl Stage {
         let root = std::env::var_os("IMGVEC_STAGE").map(PathBuf::from).unwrap_or_else(|| {
             panic!("IMGVEC_STAGE is not set; run `make test`, or IMGVEC_STAGE=$(tests/stage.sh) cargo test --release")
         });
+        Self::at(root)
+    }
+
+    /// # Panics
+    /// If no stage is there.
+    pub fn at(root: PathBuf) -> Self {
         let stage = Self { root };
         let server = stage.program("postgres");
-        assert!(server.is_file(), "IMGVEC_STAGE names no stage: {} is missing", server.display());
+        assert!(server.is_file(), "no stage: {} is missing", server.display());
         stage
     }
 

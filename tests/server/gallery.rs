@@ -9,7 +9,7 @@ use postgres::error::SqlState;
 use postgres::{Client, Row};
 
 use crate::ann::{self, VECTORS, by_index, by_table, explain, is_ordered_by_index};
-use crate::{failure, value};
+use crate::{failure, has_pgvector, value};
 
 /// Vectors of the library that are copies, moved a little, of the one with the next smaller multiple of this.
 const ROWS: i32 = 20_000;
@@ -108,7 +108,7 @@ fn each_type(name: &str, test: fn(&mut Client, &Gallery)) {
     create_subjects(&mut client);
     let gallery = Gallery::create(&mut client, "imgvec");
     test(&mut client, &gallery);
-    if ann::pgvector::has_pgvector(&mut client, name) {
+    if has_pgvector(&mut client, name) {
         client
             .batch_execute("CREATE EXTENSION imgvec_pgvector CASCADE; DROP TABLE smart_search, asset")
             .unwrap();

@@ -13,7 +13,8 @@ mod models;
 mod plans;
 mod standby;
 
-use std::io::Cursor;
+use std::env;
+use std::io::{Cursor, Write as _};
 use std::path::{Path, PathBuf};
 
 use image::{ImageFormat, Rgb, RgbImage};
@@ -69,6 +70,26 @@ fn failure(client: &mut Client, statement: &str) -> DbError {
         Ok(_) => panic!("{statement}: succeeded"),
         Err(error) => error.as_db_error().unwrap_or_else(|| panic!("{statement}: {error:?}")).clone(),
     }
+}
+
+/// Says that a test is skipped for want of something, past the test harness, which would keep the message of a
+/// test that passes to itself. Where the environment variable `required` is set, the test fails instead.
+#[track_caller]
+fn skip(test: &str, reason: &str, required: &str) {
+    let is_required = env::var_os(required).is_some_and(|value| !value.is_empty());
+    assert!(!is_required, "{test}: {reason}, and {required} is set");
+    let _ = writeln!(std::io::stderr(), "skipped {test}: {reason}");
+}
+
+/// Whether the server has pgvector; says that the test is skipped otherwise.
+#[track_caller]
+fn has_pgvector(client: &mut Client, test: &str) -> bool {
+    let found: bool =
+        value(client, "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'vector')");
+    if !found {
+        skip(test, "the server has no pgvector", "IMGVEC_REQUIRE_PGVECTOR");
+    }
+    found
 }
 
 /// A table `pictures (id, data)` with the pictures of seeds 1 to `count`.

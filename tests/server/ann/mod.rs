@@ -26,7 +26,7 @@ use crate::cluster::{Cluster, ClusterBuilder};
 use crate::value;
 
 /// Dimension of the table that most tests use.
-const DIM: i32 = 16;
+pub(crate) const DIM: i32 = 16;
 
 /// `vec(seed, dim)`: numbers from -1 to 1, the same in every session and on every server.
 pub(crate) const VECTORS: &str = "CREATE FUNCTION vec(seed bigint, dim integer) RETURNS imgvec
@@ -35,7 +35,8 @@ pub(crate) const VECTORS: &str = "CREATE FUNCTION vec(seed bigint, dim integer) 
         FROM generate_series(1, dim) AS i $$";
 
 /// The index of `items` that [`create_items`] leaves to be made.
-const CREATE_INDEX: &str = "CREATE INDEX items_embedding ON items USING ann (embedding imgvec_l2_ops)";
+pub(crate) const CREATE_INDEX: &str =
+    "CREATE INDEX items_embedding ON items USING ann (embedding imgvec_l2_ops)";
 
 /// A server without autovacuum: tests say when they vacuum.
 pub(crate) fn quiet(name: &str) -> ClusterBuilder {
@@ -43,7 +44,7 @@ pub(crate) fn quiet(name: &str) -> ClusterBuilder {
 }
 
 /// Table `items` with rows 1 to `rows`: an id, the vector of that seed, and a column that no index has.
-fn create_items(client: &mut Client, rows: i32) {
+pub(crate) fn create_items(client: &mut Client, rows: i32) {
     client
         .batch_execute(&format!(
             "{VECTORS}; CREATE TABLE items (id integer PRIMARY KEY, embedding imgvec({DIM}), note text DEFAULT '')"
@@ -63,7 +64,7 @@ fn insert_items(client: &mut Client, first: i32, last: i32) {
 
 /// Runs statements one by one, so that those may be among them that refuse a transaction.
 #[track_caller]
-fn script(client: &mut Client, statements: &str) {
+pub(crate) fn script(client: &mut Client, statements: &str) {
     for statement in statements.split(';') {
         client.batch_execute(statement).unwrap_or_else(|error| panic!("{}: {error:?}", statement.trim()));
     }
@@ -77,17 +78,17 @@ fn number_from_environment(name: &str, default: u32) -> u32 {
 
 /// What `ann_index_check` counts; nodes are vectors, rows are heap tuples.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Counts {
-    live_nodes: i64,
-    dead_nodes: i64,
-    free_slots: i64,
-    rows: i64,
-    unreachable: i64,
+pub(crate) struct Counts {
+    pub(crate) live_nodes: i64,
+    pub(crate) dead_nodes: i64,
+    pub(crate) free_slots: i64,
+    pub(crate) rows: i64,
+    pub(crate) unreachable: i64,
 }
 
 /// Checks a whole index, and that it has every row of its table that it should have.
 #[track_caller]
-fn check(client: &mut Client, index: &str) -> Counts {
+pub(crate) fn check(client: &mut Client, index: &str) -> Counts {
     let query = format!(
         "SELECT live_nodes::bigint, dead_nodes::bigint, free_slots::bigint, rows::bigint, unreachable::bigint
          FROM ann_index_check('{index}', heapallindexed => true)"
@@ -144,12 +145,12 @@ pub(crate) fn by_table(client: &mut Client, query: &str) -> Vec<Row> {
 }
 
 /// First column of each row.
-fn ids(rows: &[Row]) -> Vec<i32> {
+pub(crate) fn ids(rows: &[Row]) -> Vec<i32> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
 /// A search: the `k` rows of `source` nearest to `query`, an SQL expression, as id and distance.
-fn search(source: &str, operator: &str, query: &str, k: usize) -> String {
+pub(crate) fn search(source: &str, operator: &str, query: &str, k: usize) -> String {
     let distance = format!("embedding OPERATOR(public.{operator}) {query}");
     format!("SELECT id, {distance} FROM {source} ORDER BY {distance} LIMIT {k}")
 }
@@ -158,7 +159,14 @@ fn search(source: &str, operator: &str, query: &str, k: usize) -> String {
 ///
 /// `source` is a table, with a `WHERE` if that is wanted. Ties count by distance. Distances must not descend.
 #[track_caller]
-fn recall(client: &mut Client, source: &str, operator: &str, dim: i32, queries: i32, k: usize) -> f64 {
+pub(crate) fn recall(
+    client: &mut Client,
+    source: &str,
+    operator: &str,
+    dim: i32,
+    queries: i32,
+    k: usize,
+) -> f64 {
     let (mut found, mut wanted) = (0, 0);
     for seed in 1..=queries {
         let query = value::<String>(
@@ -187,7 +195,7 @@ fn recall(client: &mut Client, source: &str, operator: &str, dim: i32, queries: 
 /// Every row of `table` that has a direction and fits `condition` comes out of a full ordered index scan
 /// exactly once; `table` may be read through any snapshot the session has.
 #[track_caller]
-fn assert_each_row_once(client: &mut Client, table: &str, operator: &str, query: &str) {
+pub(crate) fn assert_each_row_once(client: &mut Client, table: &str, operator: &str, query: &str) {
     let scan = format!("SELECT id FROM {table} ORDER BY embedding OPERATOR(public.{operator}) {query}");
     let mut given = ids(&by_index(client, &scan));
     let mut truth = ids(&by_table(client, &format!("SELECT id FROM {table} WHERE embedding IS NOT NULL")));

@@ -3,9 +3,6 @@
 //!
 //! Where the server has no pgvector the tests say so and end; `make test-matrix` runs them with it.
 
-use std::env;
-use std::io::Write as _;
-
 use postgres::Client;
 use postgres::error::SqlState;
 
@@ -13,32 +10,24 @@ use super::{
     DIM, VECTORS, assert_each_row_once, by_index, by_table, check, explain, ids, is_ordered_by_index, quiet,
     script, search,
 };
-use crate::cluster::{Cluster, run};
-use crate::{failure, picture, value};
+use crate::cluster::{Cluster, ClusterBuilder, run};
+use crate::{failure, has_pgvector, picture, value};
 
 /// A server with pgvector and both of our extensions.
-fn start(name: &str) -> Option<(Cluster, Client)> {
-    let cluster = quiet(name).start_empty();
+pub(crate) fn start(name: &str) -> Option<(Cluster, Client)> {
+    start_with(name, quiet(name))
+}
+
+/// As [`start`], of a server with settings of its own; `test` is named if it is skipped.
+pub(crate) fn start_with(test: &str, server: ClusterBuilder) -> Option<(Cluster, Client)> {
+    let cluster = server.start_empty();
     let mut client = cluster.client();
-    if !has_pgvector(&mut client, name) {
+    if !has_pgvector(&mut client, test) {
         return None;
     }
     client.batch_execute("CREATE EXTENSION imgvec_pgvector CASCADE").unwrap();
     client.batch_execute(VECTORS).unwrap();
     Some((cluster, client))
-}
-
-/// Whether the server has pgvector. Says that a test is skipped otherwise, past the test harness, which would
-/// keep the message of a test that passes to itself.
-pub(crate) fn has_pgvector(client: &mut Client, test: &str) -> bool {
-    let found: bool =
-        value(client, "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'vector')");
-    if !found {
-        let required = env::var_os("IMGVEC_REQUIRE_PGVECTOR").is_some_and(|value| !value.is_empty());
-        assert!(!required, "{test}: the server has no pgvector, and IMGVEC_REQUIRE_PGVECTOR is set");
-        let _ = writeln!(std::io::stderr(), "skipped {test}: the server has no pgvector");
-    }
-    found
 }
 
 /// The metrics by pgvector's names: operator class suffix and operator.
