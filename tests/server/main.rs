@@ -10,6 +10,7 @@ mod dump;
 mod gallery;
 mod hostile;
 mod models;
+mod operations;
 mod plans;
 mod standby;
 
