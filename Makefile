@@ -55,10 +55,11 @@ demo:
 # Tests find the extension in a private copy of the server, see tests/stage.sh.
 .PHONY: test
 test: build
+	@tests/setup.sh test
 	cargo test --release --workspace --no-run $(FEATURES)
 	@set -e; stage=$$(tests/stage.sh); \
 	IMGVEC_STAGE=$$stage IMGVEC_ONNXRUNTIME=$(CURDIR)/target/onnxruntime/libonnxruntime.so \
-		cargo test --release --workspace --no-fail-fast $(FEATURES)
+	IMGVEC_REQUIRE_PGBOUNCER=1 cargo test --release --workspace --no-fail-fast $(FEATURES)
 
 # The tests that gain from time: 200 kills at random moments, a million scans and a million inserts in one statement.
 .PHONY: test-long

@@ -2,6 +2,7 @@
 # Installs what building and testing imgvec needs and is not there yet; safe to run again.
 #
 #   tests/setup.sh            server, headers, compilers, ONNX Runtime
+#   tests/setup.sh test       the same, and the pooler that tests put before a server
 #   tests/setup.sh demo       the same, and the pictures of `make demo`
 #   tests/setup.sh bench      the same, and what makes a Python environment for `make bench`
 #
@@ -19,10 +20,12 @@ declare -A onnxruntime_sha256=(
 
 scratch=
 no_cluster=
+no_service=
 as_root=()
 clean_up() {
     [ -z "$scratch" ] || rm -rf "$scratch"
     [ -z "$no_cluster" ] || "${as_root[@]}" rm -f "$no_cluster"
+    [ -z "$no_service" ] || "${as_root[@]}" rm -f "$no_service"
 }
 trap clean_up EXIT
 
@@ -45,6 +48,7 @@ distribution_server() {
 pg_config=${PG_CONFIG:-/usr/bin/pg_config}
 have_server() { [ -x "$("$pg_config" --bindir)/postgres" ]; }
 have_server_headers() { [ -f "$("$pg_config" --includedir-server)/postgres.h" ]; }
+have_pooler() { [ -x /usr/sbin/pgbouncer ] || [ -x /usr/bin/pgbouncer ]; }
 have_libclang() { compgen -G '/usr/lib/llvm-*/lib/libclang.so*' || compgen -G '/usr/lib/*/libclang*.so*'; }
 
 have cargo || die "Rust is missing; install it with rustup, then run this again"
@@ -69,6 +73,9 @@ need libclang-dev have_libclang
 need ca-certificates test -s /etc/ssl/certs/ca-certificates.crt
 need python3 have python3
 need python3-pip python3 -m pip --version
+if [ "${1:-}" = test ]; then
+    need pgbouncer have_pooler
+fi
 if [ "${1:-}" = demo ]; then
     need fonts-noto-color-emoji test -f /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
 fi
@@ -87,6 +94,12 @@ if [ "${#missing[@]}" -gt 0 ]; then
     no_cluster=/etc/postgresql-common/createcluster.d/imgvec-setup.conf
     "${as_root[@]}" mkdir -p "${no_cluster%/*}"
     echo "create_main_cluster = false" | "${as_root[@]}" tee "$no_cluster" >/dev/null
+    # Nor would anybody want its pooler to run on this machine.
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+        no_service=/usr/sbin/policy-rc.d
+        printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$no_service" >/dev/null
+        "${as_root[@]}" chmod 755 "$no_service"
+    fi
     install=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 install
         --yes --no-install-recommends "${missing[@]}")
     # Package lists may be older than the archive, or absent.

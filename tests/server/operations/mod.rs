@@ -2,4 +2,18 @@
 //! servers, upgrade. Each module tells one story; the pages that recommend something take their SQL from here.
 
 mod dump;
+mod pooler;
 mod statements;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Waits until `condition` holds, for a minute at most.
+#[track_caller]
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !condition() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "waited a minute for this: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
