@@ -2,7 +2,11 @@
 //! servers, upgrade. Each module tells one story; the pages that recommend something take their SQL from here.
 
 mod dump;
+mod pages;
+mod partitions;
 mod pooler;
+mod replication;
+mod shards;
 mod statements;
 
 use std::thread;
