@@ -8,6 +8,7 @@ mod pooler;
 mod replication;
 mod shards;
 mod statements;
+mod upgrade;
 
 use std::thread;
 use std::time::{Duration, Instant};
