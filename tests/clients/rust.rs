@@ -173,7 +173,7 @@ where
         client.query_one(&format!("SELECT embed_text($1)::{column_type}"), &[&"a dog"]).unwrap().get(0);
     let insert = "INSERT INTO items (embedding) VALUES ($1), (embed_text($2)), ($3)";
     client.execute(insert, &[&dog, &"a cat", &None::<V>]).unwrap();
-    let near = "SELECT id FROM items ORDER BY embedding <=>";
+    let near = "SELECT id FROM items WHERE id > 10000 ORDER BY embedding <=>";
     assert_eq!(ids(client, &format!("{near} $1 LIMIT 2"), &[&dog]), [10001, 10002]);
     assert_eq!(ids(client, &format!("{near} embed_text($1) LIMIT 2"), &[&"a dog"]), [10001, 10002]);
     assert_eq!(ids(client, "SELECT id FROM items WHERE embedding IS NULL", &[]), [10003]);

@@ -166,12 +166,12 @@ public class Client {
             }
             List<Long> both = List.of(10001L, 10002L);
             try (PreparedStatement search = conn.prepareStatement(
-                    "SELECT id FROM items ORDER BY embedding <=> ? LIMIT 2")) {
+                    "SELECT id FROM items WHERE id > 10000 ORDER BY embedding <=> ? LIMIT 2")) {
                 search.setObject(1, bound(type, dog));
                 require(ids(search.executeQuery()).equals(both), "bound embedding");
             }
             try (PreparedStatement search = conn.prepareStatement(
-                    "SELECT id FROM items ORDER BY embedding <=> embed_text(?) LIMIT 2")) {
+                    "SELECT id FROM items WHERE id > 10000 ORDER BY embedding <=> embed_text(?) LIMIT 2")) {
                 search.setString(1, "a dog");
                 require(ids(search.executeQuery()).equals(both), "embed_text");
             }

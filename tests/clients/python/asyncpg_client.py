@@ -52,9 +52,11 @@ async def main():
 
         dog = await conn.fetchval(f"SELECT embed_text($1)::{TYPE}", "a dog")
         await conn.execute("INSERT INTO items (embedding) VALUES ($1), (embed_text($2)), (NULL)", dog, "a cat")
-        rows = await conn.fetch("SELECT id FROM items ORDER BY embedding <=> $1 LIMIT 2", dog)
+        rows = await conn.fetch("SELECT id FROM items WHERE id > 10000 ORDER BY embedding <=> $1 LIMIT 2", dog)
         assert [row["id"] for row in rows] == [10001, 10002]
-        rows = await conn.fetch("SELECT id FROM items ORDER BY embedding <=> embed_text($1) LIMIT 2", "a dog")
+        rows = await conn.fetch(
+            "SELECT id FROM items WHERE id > 10000 ORDER BY embedding <=> embed_text($1) LIMIT 2", "a dog"
+        )
         assert [row["id"] for row in rows] == [10001, 10002]
 
         for statement, error_class, sqlstate in [

@@ -49,10 +49,12 @@ assert [number for number, in found] == nearest(QUERY)
 [dog] = conn.execute(f"SELECT embed_text(%s)::{TYPE}", ["a dog"]).fetchone()
 conn.execute("INSERT INTO items (embedding) VALUES (%s), (embed_text(%s)), (%s)", [dog, "a cat", None])
 rows = conn.execute(
-    "SELECT id, embedding <=> %(dog)s FROM items ORDER BY embedding <=> %(dog)s LIMIT 2", {"dog": dog}
+    "SELECT id, embedding <=> %(dog)s FROM items WHERE id > 10000 ORDER BY embedding <=> %(dog)s LIMIT 2", {"dog": dog}
 ).fetchall()
 assert [number for number, _ in rows] == [10001, 10002] and abs(rows[0][1]) < 1e-6 < rows[1][1], rows
-by_text = conn.execute("SELECT id FROM items ORDER BY embedding <=> embed_text(%s) LIMIT 2", ["a dog"]).fetchall()
+by_text = conn.execute(
+    "SELECT id FROM items WHERE id > 10000 ORDER BY embedding <=> embed_text(%s) LIMIT 2", ["a dog"]
+).fetchall()
 assert [number for number, in by_text] == [10001, 10002]
 assert conn.execute("SELECT id FROM items WHERE embedding IS NULL").fetchall() == [(10003,)]
 

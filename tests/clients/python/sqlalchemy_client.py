@@ -81,7 +81,7 @@ with Session(engine) as session:
     session.add(Item(id=10002, owner=1, embedding=func.embed_text("a cat")))
     session.commit()
     for near in (Item.embedding.cosine_distance(dog), Item.embedding.cosine_distance(func.embed_text("a dog"))):
-        assert list(session.scalars(select(Item.id).order_by(near).limit(2))) == [10001, 10002]
+        assert list(session.scalars(select(Item.id).where(Item.id > 10000).order_by(near).limit(2))) == [10001, 10002]
     mean = session.scalar(select(func.avg(Item.embedding, type_=COLUMN_TYPE)).where(Item.id.in_([1, 2])))
     assert bits(mean) == bits((VECTORS[0] + VECTORS[1]) / 2)
 
