@@ -1,7 +1,7 @@
 //! Client libraries against a running server: Python, Node.js, Java and Rust programs that use columns of type
 //! `imgvec` and, beside pgvector, of its `vector`. What docs/clients.md shows is taken from them.
 //!
-//! `tests/setup.sh clients` installs the libraries below target/clients. A client that is not there is skipped, and
+//! `tests/setup.sh test` installs the libraries below target/clients. A client that is not there is skipped, and
 //! says so; with IMGVEC_REQUIRE_CLIENTS set it fails. So it is with IMGVEC_REQUIRE_PGVECTOR and a server without pgvector.
 
 #[path = "../cluster/mod.rs"]
@@ -46,7 +46,7 @@ fn skip(test: &str, reason: &str, required: &str) {
     let _ = writeln!(std::io::stderr(), "skipped {test}: {reason}");
 }
 
-/// Whether `tests/setup.sh clients` has brought what is named, below target/clients.
+/// Whether `tests/setup.sh test` has brought what is named, below target/clients.
 fn is_installed(test: &str, what: &str) -> bool {
     let complete = path("target/clients").join(what).join("complete");
     if !complete.exists() {
