@@ -14,7 +14,9 @@ fn named_by_sql() -> BTreeSet<String> {
     let paths = scripts.into_iter().flatten().map(|entry| entry.expect("the source tree can be read").path());
     let sql: String = paths
         .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
-        .map(|path| std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+        .map(|path| {
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        })
         .collect();
     sql.split('\'').filter(|literal| literal.ends_with("_wrapper")).map(str::to_owned).collect()
 }

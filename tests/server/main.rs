@@ -12,6 +12,7 @@ mod hostile;
 mod models;
 mod operations;
 mod plans;
+mod release;
 mod standby;
 
 use std::env;

@@ -1,0 +1,134 @@
+//! Released versions: the library of today serves the SQL of each, and ALTER EXTENSION makes of it what a fresh
+//! installation is. A change of `sql/imgvec.sql` that no upgrade script makes shows here as a difference.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use postgres::Client;
+
+use crate::ann::{VECTORS, by_index, check, ids};
+use crate::cluster::Cluster;
+use crate::{picture, value};
+
+/// Everything that the extension owns, a line each: what it is, its attributes, its comment.
+const CATALOG: &str = "
+    WITH member AS (
+        SELECT d.classid, d.objid, pg_describe_object(d.classid, d.objid, 0) AS name
+        FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+        WHERE d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass AND e.extname = 'imgvec'
+    ), attribute AS (
+        SELECT objid, concat_ws(' ', prosrc, probin, prokind, provolatile, proisstrict, proparallel, procost, prorows,
+            proleakproof, prosecdef, proretset, prosupport::regproc, proconfig, proacl, pg_get_function_arguments(objid),
+            pg_get_function_result(objid), pg_get_function_sqlbody(objid)) AS text
+        FROM member JOIN pg_proc p ON p.oid = objid WHERE classid = 'pg_proc'::regclass
+        UNION ALL
+        SELECT objid, concat_ws(' ', aggtransfn, aggfinalfn, aggcombinefn, aggtranstype::regtype, agginitval)
+        FROM member JOIN pg_aggregate a ON a.aggfnoid = objid WHERE classid = 'pg_proc'::regclass
+        UNION ALL
+        SELECT objid, concat_ws(' ', typlen, typbyval, typcategory, typispreferred, typdelim, typinput, typoutput, typreceive,
+            typsend, typmodin, typmodout, typanalyze, typalign, typstorage, typdefault, typacl)
+        FROM member JOIN pg_type t ON t.oid = objid WHERE classid = 'pg_type'::regclass
+        UNION ALL
+        SELECT objid, concat_ws(' ', oprcode, oprcom::regoperator, oprnegate::regoperator, oprrest, oprjoin, oprcanmerge,
+            oprcanhash)
+        FROM member JOIN pg_operator o ON o.oid = objid WHERE classid = 'pg_operator'::regclass
+        UNION ALL
+        SELECT objid, concat_ws(' ', castcontext, castmethod, castfunc::regprocedure)
+        FROM member JOIN pg_cast c ON c.oid = objid WHERE classid = 'pg_cast'::regclass
+        UNION ALL
+        SELECT objid, concat_ws(' ', opcdefault, opcintype::regtype, opckeytype::regtype)
+        FROM member JOIN pg_opclass c ON c.oid = objid WHERE classid = 'pg_opclass'::regclass
+        UNION ALL
+        SELECT objid, pg_describe_object('pg_amop'::regclass, o.oid, 0) || ' ' || amopsortfamily
+        FROM member JOIN pg_amop o ON o.amopfamily = objid WHERE classid = 'pg_opfamily'::regclass
+        UNION ALL
+        SELECT objid, pg_describe_object('pg_amproc'::regclass, f.oid, 0)
+        FROM member JOIN pg_amproc f ON f.amprocfamily = objid WHERE classid = 'pg_opfamily'::regclass
+        UNION ALL
+        SELECT objid, concat_ws(' ', relkind, relacl, pg_get_viewdef(objid))
+        FROM member JOIN pg_class c ON c.oid = objid WHERE classid = 'pg_class'::regclass
+        UNION ALL
+        SELECT objid, concat_ws(' ', amhandler, amtype)
+        FROM member JOIN pg_am a ON a.oid = objid WHERE classid = 'pg_am'::regclass
+    )
+    SELECT concat_ws(': ', m.name, a.text, obj_description(m.objid, c.relname))
+    FROM member m JOIN pg_class c ON c.oid = m.classid LEFT JOIN attribute a USING (objid)";
+
+fn catalog(client: &mut Client) -> BTreeSet<String> {
+    let rows = client.query(CATALOG, &[]).unwrap();
+    assert!(rows.len() > 100, "only {} objects", rows.len());
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// Versions with a frozen install script.
+fn released() -> Vec<String> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql/released");
+    let names =
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let versions: Vec<_> = names
+        .filter_map(|name| Some(name.strip_prefix("imgvec--")?.strip_suffix(".sql")?.to_owned()))
+        .collect();
+    assert!(!versions.is_empty(), "there is no released version");
+    versions
+}
+
+#[test]
+fn every_released_version_works_and_becomes_what_a_fresh_installation_is() {
+    const NEAREST: &str = "SELECT id FROM items ORDER BY embedding <-> vec(7, 16) LIMIT 3";
+    let cluster = Cluster::new("release").start();
+    let fresh = catalog(&mut cluster.client());
+    let current: String =
+        value(&mut cluster.client(), "SELECT extversion FROM pg_extension WHERE extname = 'imgvec'");
+    assert_eq!(current, env!("CARGO_PKG_VERSION"));
+    for version in released() {
+        let database = format!("from_{}", version.replace('.', "_"));
+        cluster.client().batch_execute(&format!("CREATE DATABASE {database}")).unwrap();
+        let mut client = cluster.client_of("postgres", &database);
+        client.batch_execute(&format!("CREATE EXTENSION imgvec VERSION '{version}'; {VECTORS}")).unwrap();
+        client
+            .batch_execute(
+                "CREATE TABLE photos (data bytea, embedding imgvec(256)
+                     GENERATED ALWAYS AS (embed_image(data, 'starter')) STORED);
+                 CREATE TABLE items (id integer PRIMARY KEY, embedding imgvec(16));
+                 INSERT INTO items SELECT i, vec(i, 16) FROM generate_series(1, 1000) AS i;
+                 CREATE INDEX items_embedding ON items USING ann (embedding imgvec_l2_ops)",
+            )
+            .unwrap();
+        client.execute("INSERT INTO photos VALUES ($1)", &[&picture(1)]).unwrap();
+        let embedding: String = value(&mut client, "SELECT embedding::text FROM photos");
+        let found = ids(&by_index(&mut client, NEAREST));
+        assert_eq!(found[0], 7, "{version}");
+
+        client.batch_execute("ALTER EXTENSION imgvec UPDATE").unwrap();
+        let upgraded = catalog(&mut client);
+        let missing: Vec<_> = fresh.difference(&upgraded).collect();
+        let surplus: Vec<_> = upgraded.difference(&fresh).collect();
+        assert!(
+            missing.is_empty() && surplus.is_empty(),
+            "from {version}: the upgrade scripts lack a change.\nfresh only: {missing:#?}\nupgraded only: {surplus:#?}"
+        );
+        assert_eq!(ids(&by_index(&mut client, NEAREST)), found, "{version}");
+        assert_eq!(check(&mut client, "items_embedding").rows, 1000, "{version}");
+        assert_eq!(value::<String>(&mut client, "SELECT embedding::text FROM photos"), embedding);
+        client.execute("INSERT INTO photos VALUES ($1)", &[&picture(2)]).unwrap();
+        let path: i64 = value(
+            &mut client,
+            &format!(
+                "SELECT count(path) FROM pg_extension_update_paths('imgvec')
+                 WHERE source = '{version}' AND target = '{current}'"
+            ),
+        );
+        assert_eq!(path, 1, "{version}");
+    }
+}
+
+#[test]
+fn control_files_name_a_library_without_a_version() {
+    for extension in ["imgvec", "imgvec_pgvector"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("{extension}.control"));
+        let control = fs::read_to_string(path).unwrap();
+        assert!(control.lines().any(|line| line == "module_pathname = '$libdir/imgvec'"), "{control}");
+        assert!(control.lines().any(|line| line == "relocatable = true"), "{control}");
+    }
+}
