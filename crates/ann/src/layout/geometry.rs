@@ -81,14 +81,17 @@ impl Geometry {
         Ok(Self { dim, padded_dim, code_dim, slots })
     }
 
-    /// The geometry that the metapage names: it must be the one that this release would choose.
+    /// The geometry that the metapage names: one that fits the page, not only what this release would choose, as
+    /// an earlier one chose other widths.
     pub(crate) fn checked(dim: u16, padded: u16, code: u16, slots: u8) -> Result<Self, PageError> {
         check("dim", dim.into(), 1, MAX_DIM as u64)?;
-        let geometry = Self::new(dim.into()).expect("checked above");
-        let exactly = |field, found: u64, wanted: usize| check(field, found, wanted as u64, wanted as u64);
-        exactly("padded_dim", padded.into(), geometry.padded_dim)?;
-        exactly("code_dim", code.into(), geometry.code_dim)?;
-        exactly("slots", slots.into(), geometry.slots)?;
+        let usual = Self::new(dim.into()).expect("checked above");
+        check("padded_dim", padded.into(), usual.padded_dim as u64, usual.padded_dim as u64)?;
+        let widest = usual.padded_dim.min(MAX_CODE_DIM);
+        check("code_dim", code.into(), CODE_STEP as u64, widest as u64)?;
+        check("code_dim % 8", u64::from(code) % CODE_STEP as u64, 0, 0)?;
+        let geometry = Self { code_dim: code.into(), slots: slots.into(), ..usual };
+        check("slots", slots.into(), 1, (BODY_BYTES / geometry.node_bytes()) as u64)?;
         Ok(geometry)
     }
 
@@ -199,6 +202,21 @@ mod tests {
         ] {
             let g = Geometry::new(dim).unwrap();
             assert_eq!((g.code_dim(), g.node_bytes(), g.slots()), (code, bytes, slots), "{dim} dimensions");
+        }
+    }
+
+    #[test]
+    fn pages_of_earlier_widths_are_read() {
+        // What release 0.1.0 chose.
+        for (dim, code, slots) in [(128, 128, 8), (192, 192, 6), (256, 256, 5), (320, 256, 4)] {
+            let g = Geometry::checked(dim, dim, code, slots).unwrap();
+            assert_eq!((g.code_dim(), g.slots()), (code.into(), slots.into()), "{dim} dimensions");
+            assert_ne!(g, Geometry::new(dim.into()).unwrap(), "then this tests nothing");
+        }
+        for (padded, code, slots) in
+            [(256, 256, 6), (256, 260, 5), (256, 320, 5), (256, 0, 5), (256, 256, 0), (192, 184, 6)]
+        {
+            assert!(Geometry::checked(256, padded, code, slots).is_err(), "{padded} {code} {slots}");
         }
     }
 
