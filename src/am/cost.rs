@@ -7,9 +7,9 @@
 //! computing their distances is cheaper than a search. Without ORDER BY the index cannot be scanned, and where a
 //! row's ctid is asked for it must not be: see [`needs_ctid`].
 
-use crate::guc;
+use super::options;
+use crate::storage::Relation;
 use imgvec_ann::graph::patience::expected_hops;
-use imgvec_ann::graph::search::DEFAULT_EF;
 use pgrx::{pg_guard, pg_sys};
 
 /// A page of the index in units of a random page: it is read from the buffers far more often than not,
@@ -57,7 +57,7 @@ pub unsafe extern "C-unwind" fn amcostestimate(
         );
         let hop = random_page_cost * HOP_PAGES + pg_sys::cpu_operator_cost * HOP_OPERATORS;
         let rows = index.tuples.max(1.0);
-        let ef = guc::ef_search().unwrap_or(DEFAULT_EF);
+        let ef = ef_search(index.indexoid);
         #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
         let ef = ef as f64;
         let matching = (*(*path).path.parent).rows.clamp(1.0, rows);
@@ -70,6 +70,21 @@ pub unsafe extern "C-unwind" fn amcostestimate(
         let query = pg_sys::index_other_operands_eval_cost(root, (*path).indexorderbys);
         *startup_cost = query + first * hop;
         *total_cost = *startup_cost + (all - first) / share * hop + rows * pg_sys::cpu_index_tuple_cost;
+    }
+}
+
+/// The beam that a scan of an index will have.
+///
+/// # Safety
+/// `index` is an index of ours that the planner has locked.
+unsafe fn ef_search(index: pg_sys::Oid) -> usize {
+    let no_lock = pg_sys::NoLock as pg_sys::LOCKMODE;
+    // SAFETY: by contract; closed again, or by the server after an error.
+    unsafe {
+        let opened = pg_sys::index_open(index, no_lock);
+        let ef = options::ef_search(Relation::from_raw(opened));
+        pg_sys::index_close(opened, no_lock);
+        ef
     }
 }
 

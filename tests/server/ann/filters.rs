@@ -195,3 +195,21 @@ fn a_larger_beam_finds_more() {
     assert!(default >= 0.95 && wide >= default && wide >= 0.995, "default {default}, 400: {wide}");
     assert!((wide - of_index).abs() < 1e-9, "by setting {wide}, by index {of_index}");
 }
+
+#[test]
+fn the_planner_knows_the_beam_of_an_index() {
+    let (_cluster, mut client) = cluster_with_items("ann-beam-cost");
+    let mut cost = |setting: &str| {
+        client.batch_execute(setting).unwrap();
+        let query = search("items", "<->", &format!("vec(-1, {DIM})"), 10);
+        let plan = client.query(&format!("EXPLAIN {query}"), &[]).unwrap();
+        let line: String = plan[0].get(0);
+        let (_, costs) = line.split_once("..").unwrap();
+        costs.split(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    let default = cost("SET enable_seqscan = off; SET enable_sort = off");
+    let wide = cost("SET imgvec.ef_search = 400");
+    let of_index = cost("SET imgvec.ef_search = 0; ALTER INDEX items_embedding SET (ef_search = 400)");
+    assert!(wide > default * 1.5, "default {default}, 400: {wide}");
+    assert!((wide - of_index).abs() < 1e-6, "by setting {wide}, by index {of_index}");
+}
