@@ -24,6 +24,7 @@ help:
 	@echo 'make build              compile the extension'
 	@echo 'make install            copy it into the server of PG_CONFIG; DESTDIR as usual'
 	@echo 'make deb                a Debian package for the server of PG_CONFIG, in target/deb'
+	@echo 'make deb-check          installs it in a clean chroot and runs the SQL tests there'
 	@echo 'make installcheck       SQL tests against the running server that PGHOST, PGPORT, PGUSER name'
 	@echo 'make bench              speed and memory of the encoder, recall and speed of the index, scores of the starter model'
 	@echo 'make bench-index        the index alone, beside pgvector where the server has it (tests/chroot.sh)'
@@ -90,7 +91,13 @@ install:
 
 .PHONY: deb
 deb: build
+	@tests/setup.sh deb
 	tests/deb.sh
+
+# Installs that package in a clean chroot of this Debian, runs the SQL tests there, uses and removes it; root.
+.PHONY: deb-check
+deb-check: deb
+	tests/deb-check.sh
 
 .PHONY: installcheck
 installcheck:

@@ -23,8 +23,11 @@ install -m 644 README.md "$documents/"
 gzip -9n <CHANGELOG.md >"$documents/changelog.gz"
 {
     cat LICENSE
-    printf '\nONNX Runtime, in %s:\n\n' "${libraries#"$root"}/imgvec"
-    cat target/onnxruntime/LICENSE target/onnxruntime/ThirdPartyNotices.txt
+    # A library that the builder brought has its own terms, which are not here.
+    if [ -f target/onnxruntime/LICENSE ]; then
+        printf '\nONNX Runtime, in %s:\n\n' "${libraries#"$root"}/imgvec"
+        cat target/onnxruntime/LICENSE target/onnxruntime/ThirdPartyNotices.txt
+    fi
 } >"$documents/copyright"
 
 # The libraries that both files really need; dpkg-shlibdeps wants a source package's control file.

@@ -6,6 +6,7 @@
 #                             tests/clients; those that cannot be had are named and left out, unless
 #                             IMGVEC_REQUIRE_CLIENTS is set
 #   tests/setup.sh demo       the same, and the pictures of `make demo`
+#   tests/setup.sh deb        the same, and what builds a Debian package and tries it in a chroot
 #   tests/setup.sh bench      the same, and what makes a Python environment for `make bench`
 #
 # System packages come through apt, as root or with sudo, and only the missing ones. Everything
@@ -80,6 +81,11 @@ if [ "${1:-}" = test ]; then
 fi
 if [ "${1:-}" = demo ]; then
     need fonts-noto-color-emoji test -f /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
+fi
+if [ "${1:-}" = deb ]; then
+    need dpkg-dev have dpkg-shlibdeps
+    need binutils have strip
+    need debootstrap have debootstrap
 fi
 if [ "${1:-}" = bench ]; then
     need python3-venv python3 -c 'import ensurepip'
