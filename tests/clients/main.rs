@@ -72,8 +72,6 @@ fn in_each_setting(test: &str, client: impl Fn(&Cluster, &str, Setting)) {
         }
         let database = format!("{column_type}_{with_pgvector}");
         session.batch_execute(&format!("CREATE DATABASE {database}")).unwrap();
-        // Clients are tested here, not recall: vectors without structure need a wider beam to be found surely.
-        session.batch_execute(&format!("ALTER DATABASE {database} SET imgvec.ef_search = 200")).unwrap();
         let extension = if with_pgvector { "imgvec_pgvector CASCADE" } else { "imgvec" };
         cluster
             .client_of("postgres", &database)
