@@ -42,10 +42,11 @@ pub unsafe extern "C-unwind" fn amcostestimate(
         *pages = f64::from(index.pages);
         if (*path).indexorderbys.is_null() || needs_ctid((*path).path.parent) {
             (*startup_cost, *total_cost) = (f64::INFINITY, f64::INFINITY);
-            // There, paths are compared by this first.
+            // Since 18 a path with fewer disabled nodes wins whatever it costs, and settings such as enable_seqscan and
+            // enable_sort disable those of the plan that must be taken instead.
             #[cfg(feature = "pg18")]
             {
-                (*path).path.disabled_nodes += 1000;
+                (*path).path.disabled_nodes = 1000;
             }
             return;
         }

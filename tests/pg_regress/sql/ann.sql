@@ -45,6 +45,13 @@ SELECT count(*) FROM (SELECT id FROM grid ORDER BY place <-> NULL) AS scan;
 SELECT count(*) FROM (SELECT id FROM grid ORDER BY place <=> '[0,0]') AS zero_query;
 SELECT id FROM grid ORDER BY place <-> '[0,0]' LIMIT 1;
 
+-- Without ORDER BY the index is no way to read a table, not even where sequential scans are disabled.
+CREATE TABLE lone (place imgvec(2));
+INSERT INTO lone VALUES ('[1,2]'), (NULL);
+CREATE INDEX ON lone USING ann (place);
+SELECT count(*) FROM lone;
+DROP TABLE lone;
+
 -- A setting ends a scan, and says so.
 SET imgvec.max_scan_rows = 20;
 SELECT id FROM grid WHERE id = 4040 ORDER BY place <-> '[1,1]' LIMIT 1;
