@@ -51,7 +51,8 @@ fn each_operator_class_answers_its_own_operator() {
         assert!(found >= least, "{class}: recall {found}");
         client.batch_execute("SET imgvec.ef_search = 400").unwrap();
         let found = recall(&mut client, "items", operator, 24, 20, 10);
-        assert!(found >= 0.98, "{class}: recall {found} with a wider beam");
+        let least = if operator == "<#>" { 0.95 } else { 0.98 };
+        assert!(found >= least, "{class}: recall {found} with a wider beam");
         client.batch_execute("RESET imgvec.ef_search").unwrap();
     }
     script(&mut client, "DROP INDEX by_class; CREATE INDEX by_default ON items USING ann (embedding)");
