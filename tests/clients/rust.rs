@@ -159,9 +159,9 @@ where
     client.batch_execute("SET plan_cache_mode = force_generic_plan").unwrap();
     let execute = format!("EXPLAIN EXECUTE {name}('{:?}')", rows[0]);
     let plan = client.simple_query(&execute).unwrap();
-    let plan = plan.iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-        _ => None,
+    let plan = plan.iter().filter_map(|message| {
+        let SimpleQueryMessage::Row(row) = message else { return None };
+        row.get(0).map(str::to_owned)
     });
     assert_uses_index(&plan.collect::<Vec<_>>());
     client.batch_execute("RESET plan_cache_mode").unwrap();

@@ -124,9 +124,9 @@ fn a_limit_that_is_a_parameter_is_no_tenth_of_the_table() {
             let rows = client.simple_query(&statement).unwrap();
             let found: Vec<i32> = rows
                 .iter()
-                .filter_map(|message| match message {
-                    postgres::SimpleQueryMessage::Row(row) => row.get(0).and_then(|id| id.parse().ok()),
-                    _ => None,
+                .filter_map(|message| {
+                    let postgres::SimpleQueryMessage::Row(row) = message else { return None };
+                    row.get(0).and_then(|id| id.parse().ok())
                 })
                 .collect();
             assert_eq!(found, expected, "{name}");
