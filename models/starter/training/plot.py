@@ -15,6 +15,9 @@ TITLES = {"c10": "CIFAR-10", "c100": "CIFAR-100", "tin": "tiny-ImageNet", "cal":
 
 
 def columns(path: Path) -> dict[str, list[float]]:
+    """A log by column; of a run too short for a line, nothing."""
+    if not path.exists():
+        return {"seconds": []}
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     return {name: [float(row[name]) for row in rows] for name in rows[0]} if rows else {"seconds": []}

@@ -218,6 +218,8 @@ class Trainer:
     def run(self) -> None:
         arguments = self.arguments
         met, judged, saved = time.time(), time.time(), time.time()
+        if self.share_done() >= 1:
+            return
         while True:
             order = epoch_order(self.data.sources, np.random.default_rng([self.seed, self.epoch]))
             epoch_steps = len(order) // BATCH
