@@ -30,17 +30,23 @@ fn cluster_with_items(name: &str) -> (Cluster, Client) {
 /// Runs a statement with a time limit. Whether it was ended by it; then it was so promptly.
 #[track_caller]
 fn is_ended_promptly(client: &mut Client, statement: &str, limit: Duration) -> bool {
-    client.batch_execute(&format!("SET statement_timeout = {}", limit.as_millis())).unwrap();
-    let begin = Instant::now();
-    let result = client.batch_execute(statement);
-    let took = begin.elapsed();
-    client.batch_execute("RESET statement_timeout").unwrap();
-    let Err(error) = result else { return false };
-    assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED), "{statement}: {error:?}");
-    let late = took.saturating_sub(limit);
-    eprintln!("{statement}: ended {late:?} after {limit:?}");
-    assert!(late < PROMPT, "{statement}: ended {late:?} after its {limit:?}");
-    true
+    let mut late = Duration::ZERO;
+    // A shared machine may stall for longer than we promise; a statement that does not look is late each time.
+    for _ in 0..3 {
+        client.batch_execute(&format!("SET statement_timeout = {}", limit.as_millis())).unwrap();
+        let begin = Instant::now();
+        let result = client.batch_execute(statement);
+        let took = begin.elapsed();
+        client.batch_execute("RESET statement_timeout").unwrap();
+        let Err(error) = result else { return false };
+        assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED), "{statement}: {error:?}");
+        late = took.saturating_sub(limit);
+        eprintln!("{statement}: ended {late:?} after {limit:?}");
+        if late < PROMPT {
+            return true;
+        }
+    }
+    panic!("{statement}: ended {late:?} after its {limit:?}, three times")
 }
 
 /// Ends a statement after longer and longer times, until it is too fast to be ended. Returns how often it was.
