@@ -48,7 +48,7 @@ if [ ! -e "$pristine/complete" ]; then
     touch "$pristine/complete"
 fi
 
-root=$(mktemp -d /var/tmp/imgvec-deb-check.XXXXXX)
+root=$(mktemp --directory --tmpdir=/var/tmp)
 programs=/usr/lib/postgresql/$major/bin
 clean_up() {
     inside runuser -u postgres -- "$programs/pg_ctl" stop --silent --mode=immediate --pgdata=/tmp/data 2>/dev/null || true
