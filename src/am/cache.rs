@@ -19,10 +19,16 @@ thread_local! {
 pub fn open(pages: &Pages) -> Rc<Index> {
     let identity = pages.relation().identity();
     // Not borrowed while pages are read: an error would leave the cell borrowed.
-    let kept = OPENED.with_borrow_mut(|opened| opened.get(&identity).cloned());
+    let kept = OPENED.with_borrow_mut(|opened| opened.pop(&identity));
     let index = match kept {
         Some(index) if is_searchable(&index, pages) => index,
-        _ => read(pages),
+        Some(mut index) => {
+            // Copied if another scan still goes by it.
+            let stale = Rc::make_mut(&mut index);
+            stale.refresh_if_stale(pages).map_err(|error| damage(pages.relation(), error)).or_raise();
+            index
+        }
+        None => read(pages),
     };
     keep(identity, Rc::clone(&index));
     index

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Data, build, clustered, exact, manifold, row, search, tid};
+use common::{Data, Normal, build, clustered, exact, manifold, row, search, tid};
 use imgvec_ann::graph::check::check;
 use imgvec_ann::graph::insert::insert;
 use imgvec_ann::graph::search::{Options, Search};
@@ -166,4 +166,42 @@ fn a_work_limit_ends_the_search_and_says_so() {
     let mut search = Search::new(&index, &data.queries[0], &options).unwrap();
     let rows = std::iter::from_fn(|| search.next(&store, &index).unwrap()).count();
     assert!(search.limited() && search.stats().hops == 200 && (1..=200).contains(&rows), "{rows} rows");
+}
+
+/// Clusters round centers without any order among themselves, one whole cluster after another.
+fn one_cluster_after_another(dim: usize, clusters: usize, each: usize, spread: f32, seed: u64) -> Data {
+    let mut r = Normal::new(seed);
+    let (mut rows, mut queries) = (Vec::new(), Vec::new());
+    for _ in 0..clusters {
+        let center = r.vector(dim, 1.0);
+        let mut near = || center.iter().zip(r.vector(dim, spread)).map(|(a, b)| a + b).collect::<Vec<f32>>();
+        rows.extend(std::iter::repeat_with(&mut near).take(each));
+        queries.push(near());
+    }
+    Data { name: format!("{clusters} clusters of {each}"), dim, rows, queries }
+}
+
+/// The index was created with its table, and rows came by topic, as most loads do: each topic starts where no row is.
+#[test]
+fn rows_that_come_cluster_by_cluster_into_an_empty_index_are_found() {
+    for (clusters, each, spread, may_be_lost) in [(200, 100, 0.5, 2), (1000, 20, 0.2, 100)] {
+        let data = one_cluster_after_another(64, clusters, each, spread, 3);
+        let n = data.rows.len();
+        for metric in [Metric::L2, Metric::Cosine] {
+            let (store, _) = build(metric, &[], 64, 1);
+            let (mut index, mut random) = (Index::open(&store).unwrap(), SplitMix64::new(1));
+            for (i, vector) in data.rows.iter().enumerate() {
+                insert(&store, &mut index, vector, tid(i), &mut random).unwrap();
+            }
+            let lost = (1.0 - finds_itself(&store, &data, metric, 0..n)) * n as f64;
+            let (recall, hops) = recall(&store, &data, metric, 80, |_| true);
+            let entries = index.entry_points().count();
+            let told = format!(
+                "{}, {metric:?}: {lost} lost, recall {recall}, {hops} hops, {entries} entries",
+                data.name
+            );
+            assert!(lost <= f64::from(may_be_lost) + 0.5 && recall >= 0.99 && hops <= 120.0, "{told}");
+            assert!((1024 + clusters / 2..=2048).contains(&entries), "one for each region: {told}");
+        }
+    }
 }

@@ -476,7 +476,7 @@ fn relink<S: PageStore>(store: &S, index: &Index, id: NodeId) -> Result<(), Acce
         }
     };
     let query = Query::stored(space, x.scaled());
-    let met = neighborhood(store, index, &query)?;
+    let met = neighborhood(store, index, &query)?.met;
     let mut linked = 0;
     for m in met.iter().filter(|m| m.id != id) {
         let wish = if linked == 0 { Wish::Protected } else { Wish::Needed };
