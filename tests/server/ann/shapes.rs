@@ -47,8 +47,8 @@ fn each_operator_class_answers_its_own_operator() {
         assert_each_row_once(&mut client, "items", operator, "vec(-1, 24)");
         let found = recall(&mut client, "items", operator, 24, 20, 10);
         // Of vectors without any structure, largest inner products are the hardest; a wider beam finds them. Each build has
-        // a seed of its own: 30 of them had .81 to .97 here for inner products, and .96 at least otherwise.
-        let least = if operator == "<#>" { 0.7 } else { 0.93 };
+        // a seed of its own: 30 of them had .895 to .975 here for inner products, and .99 at least otherwise.
+        let least = if operator == "<#>" { 0.82 } else { 0.95 };
         assert!(found >= least, "{class}: recall {found}");
         client.batch_execute("SET imgvec.ef_search = 400").unwrap();
         let found = recall(&mut client, "items", operator, 24, 20, 10);
@@ -58,7 +58,7 @@ fn each_operator_class_answers_its_own_operator() {
     }
     script(&mut client, "DROP INDEX by_class; CREATE INDEX by_default ON items USING ann (embedding)");
     let found = recall(&mut client, "items", "<=>", 24, 20, 10);
-    assert!(found >= 0.93, "default class: recall {found}");
+    assert!(found >= 0.95, "default class: recall {found}");
 }
 
 #[test]
