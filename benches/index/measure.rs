@@ -240,7 +240,7 @@ fn settings(one: &Contestant, plan: &str) -> Vec<Setting> {
     }
     if one.is_ours() {
         let at = |ef| Setting { name: format!("ef {ef}"), sql: format!("SET imgvec.ef_search = {ef}") };
-        return [40, 80, one.kind.default_effort].map(at).into();
+        return [10, 20, 40, one.kind.default_effort].map(at).into();
     }
     let mut settings =
         vec![Setting { name: "default".to_owned(), sql: "RESET hnsw.iterative_scan".to_owned() }];
