@@ -3,7 +3,7 @@
 use super::opclass::OpClass;
 use super::table::Table;
 use super::{cache, stats};
-use crate::error::index::damage;
+use crate::error::index::{damage, not_valid};
 use crate::error::{Code, OrRaise, Report};
 use crate::storage::{Mode, OpenRelation, Pages};
 use crate::types::datum::{NewRecord, NewText};
@@ -131,6 +131,10 @@ fn ann_index_check(index: pg_sys::Oid, heapallindexed: bool) -> NewRecord {
     let lock = if in_recovery { pg_sys::AccessShareLock } else { pg_sys::ShareLock };
     require_owner(index);
     let opened = Opened::new(index, lock);
+    cache::require_pages(&opened.pages());
+    if heapallindexed && !opened.index.is_valid() {
+        not_valid(*opened.index).raise();
+    }
     let replayed = replayed();
     let name = opened.index.name();
     let report = check::check(&opened.pages()).map_err(|error| damage(*opened.index, error)).or_raise();

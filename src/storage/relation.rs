@@ -93,6 +93,12 @@ impl Relation<'_> {
             && self.data().rd_amhandler == access_method_handler
     }
 
+    /// Whether an index is complete. A CREATE INDEX CONCURRENTLY that failed leaves one that is not.
+    pub fn is_valid(self) -> bool {
+        // SAFETY: an open index has its pg_index row.
+        unsafe { (*self.data().rd_index).indisvalid }
+    }
+
     pub fn owner(self) -> pg_sys::Oid {
         self.class().relowner
     }

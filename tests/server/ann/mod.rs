@@ -5,6 +5,7 @@ mod cancel;
 mod concurrency;
 mod crash;
 mod filters;
+mod leftovers;
 mod manners;
 mod memory;
 pub(crate) mod pgvector;
