@@ -66,7 +66,7 @@ pub fn vector(index: Relation, error: VectorError) -> Report {
             Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
             format!("vector is too long for index \"{name}\""),
         )
-        .detail(format!("The norm of a vector may be at most {MAX_NORM:e} with this operator class."))
+        .detail(format!("The norm of a row's vector may be at most {MAX_NORM:e} with this operator class."))
         .hint("Normalize the vectors, or use imgvec_cosine_ops."),
         VectorError::NotFinite => super::vector::not_finite(0),
     }

@@ -129,3 +129,25 @@ fn vectors_that_do_not_fit_are_refused() {
     assert_eq!(space.quantize(&[1e30; DIM]), Err(VectorError::TooLong));
     assert_eq!(space.quantize(&[f32::NAN; DIM]), Err(VectorError::NotFinite));
 }
+
+#[test]
+fn bounds_hold_for_queries_longer_than_any_row() {
+    let mut normal = Normal::new(5);
+    for scale in [1.0f32, 1e9, 1e16] {
+        let rows: Vec<Vec<f32>> = (0..300).map(|_| normal.vector(DIM, scale)).collect();
+        let direction = normal.vector(DIM, 1.0);
+        for length in [1e18f32, 1e20, 1e30, 1e37] {
+            let query: Vec<f32> = direction.iter().map(|x| x * length).collect();
+            for metric in [Metric::L2, Metric::InnerProduct] {
+                let (store, _) = build(metric, &rows, DIM, 1);
+                let index = Index::open(&store).unwrap();
+                let (found, _, _) = search(&store, &index, metric, &rows, &query, 10, 80);
+                let truth = exact(metric, &rows, &query, 10);
+                let hits = found.iter().filter(|i| truth.contains(i)).count();
+                // By L2 most rows are equally far away, as far as 64 bits can tell.
+                assert!(metric == Metric::L2 || hits >= 9, "{scale} {length}: {hits} of 10");
+                assert_eq!(found.len(), 10);
+            }
+        }
+    }
+}
