@@ -17,6 +17,7 @@ mod snapshots;
 mod spill;
 mod standby;
 mod unlogged;
+mod unusual;
 mod wal_consistency;
 
 use std::env;
