@@ -244,6 +244,26 @@ fn using_ann_is_all_that_a_column_of_pgvector_needs() {
 }
 
 #[test]
+fn a_column_of_a_domain_over_a_type_of_pgvector_is_indexed() {
+    let Some((_cluster, mut client)) = start("vector-domain") else { return };
+    for column_type in ["vector", "halfvec"] {
+        script(
+            &mut client,
+            &format!(
+                "DROP TABLE IF EXISTS items; DROP DOMAIN IF EXISTS features;
+                 CREATE DOMAIN features AS {column_type}({DIM});
+                 CREATE TABLE items (id integer, embedding features);
+                 INSERT INTO items SELECT i, vec(i, {DIM})::{column_type} FROM generate_series(1, 1000) AS i;
+                 CREATE INDEX items_embedding ON items USING ann (embedding {column_type}_l2_ops)"
+            ),
+        );
+        assert_eq!(check(&mut client, "items_embedding").rows, 1000, "{column_type}");
+        let found = recall(&mut client, column_type, "<->", DIM);
+        assert!(found >= 0.95, "{column_type}: recall {found}");
+    }
+}
+
+#[test]
 fn long_vectors_of_pgvector_come_in_exact_order() {
     let Some((_cluster, mut client)) = start("vector-long") else { return };
     for (column_type, dim) in [("vector", 700), ("vector", 2000), ("halfvec", 2000), ("halfvec", 4000)] {
