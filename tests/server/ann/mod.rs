@@ -8,6 +8,7 @@ mod filters;
 mod leftovers;
 mod manners;
 mod memory;
+mod order;
 pub(crate) mod pgvector;
 mod pitr;
 mod plain_sql;
