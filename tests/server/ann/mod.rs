@@ -4,6 +4,8 @@
 mod cancel;
 mod concurrency;
 mod crash;
+mod errors;
+mod extremes;
 mod filters;
 mod leftovers;
 mod manners;
@@ -12,6 +14,7 @@ mod order;
 pub(crate) mod pgvector;
 mod pitr;
 mod plain_sql;
+mod recycling;
 mod reuse;
 mod shapes;
 mod snapshots;
