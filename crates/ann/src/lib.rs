@@ -5,6 +5,10 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+// Products of sizes that a 32-bit number cannot hold would wrap round.
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("ann computes sizes of tables and indexes in 64 bits: 32-bit servers are not supported");
+
 pub mod arch;
 #[forbid(unsafe_code)]
 mod bits;

@@ -222,3 +222,38 @@ fn rows_are_locked_and_named_by_ctid_as_without_an_index() {
         .unwrap();
     assert_eq!(transaction.execute("UPDATE items SET note = 'x' WHERE CURRENT OF c", &[]).unwrap(), 1);
 }
+
+#[test]
+fn parallel_workers_compute_what_one_process_does() {
+    let cluster = quiet("ann-workers").conf("max_parallel_workers = 4").start();
+    let mut client = cluster.client();
+    create_items(&mut client, 20_000);
+    client
+        .batch_execute(&format!(
+            "{CREATE_INDEX}; ALTER TABLE items SET (parallel_workers = 2); ANALYZE items;
+             SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0;
+             SET parallel_leader_participation = off; SET max_parallel_workers_per_gather = 2"
+        ))
+        .unwrap();
+    let query = format!("vec(-1, {DIM})");
+    for statement in [
+        format!("SELECT count(*)::text FROM items WHERE embedding <-> {query} < 2.2"),
+        format!("SELECT sum((embedding <=> {query})::numeric(10, 6))::text FROM items"),
+        // Sums in another order differ in the last digits.
+        "SELECT array_agg(round(x::numeric, 5))::text FROM unnest((SELECT avg(embedding) FROM items)::real[]) AS x".into(),
+        format!("SELECT string_agg(id::text, ' ') FROM (SELECT id FROM items WHERE id + 0 > 0 ORDER BY embedding <#> {query}, id LIMIT 50) AS near"),
+        format!("SELECT count(*)::text FROM items AS a JOIN items AS b ON a.id = b.id + 1 WHERE a.embedding <-> b.embedding < 2.2"),
+    ] {
+        let plan = client.query(&format!("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {statement}"), &[]).unwrap();
+        let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+        assert!(plan.iter().any(|line| line.contains("Workers Launched: 2")), "{statement}: {plan:#?}");
+        let by_workers: String = value(&mut client, &statement);
+        client.batch_execute("SET max_parallel_workers_per_gather = 0").unwrap();
+        assert_eq!(by_workers, value::<String>(&mut client, &statement), "{statement}");
+        client.batch_execute("SET max_parallel_workers_per_gather = 2").unwrap();
+    }
+    // An index of ours is scanned by one process, beside workers that scan something else.
+    let nearest = format!("SELECT id FROM items ORDER BY embedding <-> {query} LIMIT 10");
+    let beside = format!("SELECT count(*)::text FROM items WHERE id IN ({nearest}) AND note = ''");
+    assert_eq!(value::<String>(&mut client, &beside), "10");
+}

@@ -704,3 +704,59 @@ fn take_out<S: PageStore>(
     change.commit().map_err(AccessError::Store)?;
     Ok(Some(header))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Metric;
+    use crate::build::executor::Threads;
+    use crate::build::{Builder, Parameters};
+    use crate::graph::check::check;
+    use crate::graph::insert::insert;
+    use crate::graph::search::{Options, Search};
+    use crate::store::mem::MemStore;
+    use std::sync::atomic::AtomicBool;
+
+    fn tid(row: u32) -> HeapTid {
+        HeapTid { block: row, offset: 1 }
+    }
+
+    #[test]
+    fn an_index_whose_pages_an_earlier_version_laid_out_lives_on() {
+        // What release 0.1.0 chose.
+        for (dim, code, slots) in [(128, 128, 8), (192, 192, 6), (256, 256, 5), (320, 256, 4)] {
+            let geometry = Geometry::checked(dim, dim, code, slots).unwrap();
+            let mut random = SplitMix64::new(dim.into());
+            let vectors: Vec<Vec<f32>> = (0..900)
+                .map(|_| (0..dim).map(|_| (random.next_u64() >> 40) as f32 - 8e6).collect())
+                .collect();
+            let parameters = Parameters::default();
+            let mut builder = Builder::new(Metric::L2, geometry, 1, &[], usize::MAX, parameters).unwrap();
+            for row in 0..400 {
+                builder.add(&vectors[row as usize], tid(row)).unwrap();
+            }
+            let (cancel, mut store) = (AtomicBool::new(false), MemStore::new());
+            builder.finish(&Threads::new(1, &cancel), &mut store, &mut |_| ()).unwrap();
+            let mut index = Index::open(&store).unwrap();
+            assert_eq!(*index.space().geometry(), geometry);
+            let mut add = |index: &mut Index, rows: std::ops::Range<u32>| {
+                for row in rows {
+                    insert(&store, index, &vectors[row as usize], tid(row), &mut random).unwrap();
+                }
+            };
+            add(&mut index, 400..600);
+            let pages = store.block_count().unwrap();
+            let deleted = delete(&store, &index, |tid| tid.block % 2 == 0).unwrap();
+            assert_eq!((deleted.rows, deleted.removed), (300, 300));
+            assert_eq!(cleanup(&store, &mut index, &mut SplitMix64::new(1)).unwrap().freed, 300);
+            add(&mut index, 600..900);
+            assert!(store.block_count().unwrap() <= pages + 1, "slots are used again");
+            let report = check(&store, |_| ()).unwrap();
+            assert_eq!((report.problems, report.unreachable, report.rows), (vec![], 0, 600));
+            for row in (1..600).step_by(2).chain(600..900) {
+                let mut search = Search::new(&index, &vectors[row as usize], &Options::default()).unwrap();
+                assert_eq!(search.next(&store, &index).unwrap().map(|hit| hit.tid), Some(tid(row)), "{dim}");
+            }
+        }
+    }
+}
