@@ -74,8 +74,8 @@ fn shape(index: Relation) -> (Metric, Geometry) {
     (OpClass::of(index).metric, geometry)
 }
 
-/// Memory for the rows of a build.
-fn memory_bytes() -> usize {
+/// Memory for the rows of a build, or of a check.
+pub fn memory_bytes() -> usize {
     // SAFETY: plain read of a server setting.
     usize::try_from(unsafe { pg_sys::maintenance_work_mem }).expect("positive").saturating_mul(1024)
 }

@@ -1,8 +1,10 @@
 //! Opened indexes: what a backend keeps of the metapage and the entry table from scan to scan.
 
-use crate::error::{OrRaise, index::damage};
+use crate::error::OrRaise;
+use crate::error::index::{damage, no_pages};
 use crate::storage::{Identity, Pages};
 use imgvec_ann::Index;
+use imgvec_ann::store::PageStore;
 use lru::LruCache;
 use std::cell::RefCell;
 use std::num::NonZeroUsize;
@@ -19,10 +21,16 @@ thread_local! {
 pub fn open(pages: &Pages) -> Rc<Index> {
     let identity = pages.relation().identity();
     // Not borrowed while pages are read: an error would leave the cell borrowed.
-    let kept = OPENED.with_borrow_mut(|opened| opened.get(&identity).cloned());
+    let kept = OPENED.with_borrow_mut(|opened| opened.pop(&identity));
     let index = match kept {
         Some(index) if is_searchable(&index, pages) => index,
-        _ => read(pages),
+        Some(mut index) => {
+            // Copied if another scan still goes by it.
+            let stale = Rc::make_mut(&mut index);
+            stale.refresh_if_stale(pages).map_err(|error| damage(pages.relation(), error)).or_raise();
+            index
+        }
+        None => read(pages),
     };
     keep(identity, Rc::clone(&index));
     index
@@ -43,7 +51,15 @@ fn is_searchable(index: &Index, pages: &Pages) -> bool {
     index.is_searchable(pages).map_err(|error| damage(pages.relation(), error)).or_raise()
 }
 
+/// Raises an error if an index has no pages at all.
+pub fn require_pages(pages: &Pages) {
+    if pages.block_count() == Ok(0) {
+        no_pages(pages.relation()).raise();
+    }
+}
+
 fn read(pages: &Pages) -> Rc<Index> {
+    require_pages(pages);
     Rc::new(Index::open(pages).map_err(|error| damage(pages.relation(), error)).or_raise())
 }
 

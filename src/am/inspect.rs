@@ -1,9 +1,11 @@
 //! Looking into an index: what it is, whether it is sound, how well it finds.
 
+use super::build::memory_bytes;
+use super::index_rows::IndexRows;
 use super::opclass::OpClass;
 use super::table::Table;
 use super::{cache, stats};
-use crate::error::index::damage;
+use crate::error::index::{damage, not_valid};
 use crate::error::{Code, OrRaise, Report};
 use crate::storage::{Mode, OpenRelation, Pages};
 use crate::types::datum::{NewRecord, NewText};
@@ -14,7 +16,7 @@ use imgvec_ann::store::PageStore;
 use imgvec_vector::distance;
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
-use std::collections::HashSet;
+use std::ops::Range;
 
 /// Problems that an error lists.
 const LISTED: usize = 5;
@@ -134,24 +136,35 @@ fn ann_index_check(index: pg_sys::Oid, heapallindexed: bool) -> NewRecord {
     let lock = if in_recovery { pg_sys::AccessShareLock } else { pg_sys::ShareLock };
     require_owner(index);
     let opened = Opened::new(index, lock);
+    cache::require_pages(&opened.pages());
+    if heapallindexed && !opened.index.is_valid() {
+        not_valid(*opened.index).raise();
+    }
     let replayed = replayed();
     let name = opened.index.name();
-    let report = check::check(&opened.pages()).map_err(|error| damage(*opened.index, error)).or_raise();
-    let mut problems: Vec<String> = report.problems.iter().take(LISTED).map(ToString::to_string).collect();
-    let mut count = report.problems.len();
-    let mut indexed: HashSet<HeapTid> = HashSet::with_capacity(report.rows.len());
-    for tid in &report.rows {
-        if !indexed.insert(*tid) {
-            count += 1;
-            problems.push(format!("row ({},{}) is there twice", tid.block, tid.offset));
+    let (pages, table_blocks) = (opened.pages(), opened.heap.block_count(pg_sys::ForkNumber::MAIN_FORKNUM));
+    let mut rows = IndexRows::new(table_blocks, memory_bytes());
+    let report = check::check(&pages, |tid| rows.add(tid)).map_err(|error| damage(*opened.index, error));
+    let report = report.or_raise();
+    let mut problems = Problems::default();
+    for part in rows.parts() {
+        let read = |each: &mut dyn FnMut(HeapTid)| {
+            check::rows(&pages, each).map_err(|error| damage(*opened.index, error)).or_raise();
+        };
+        let indexed = rows.sorted(&part, read);
+        for tid in indexed.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]) {
+            problems.tell(|| format!("row ({},{}) is there twice", tid.block, tid.offset));
+        }
+        if heapallindexed {
+            let missing = |tid: HeapTid| {
+                problems.tell(|| format!("row ({},{}) is missing", tid.block, tid.offset));
+            };
+            find_missing(&opened, &part, &indexed, missing);
         }
     }
-    if heapallindexed {
-        let missing = missing_rows(&opened, &indexed);
-        count += missing.len();
-        let missing = missing.iter().map(|tid| format!("row ({},{}) is missing", tid.block, tid.offset));
-        problems.extend(missing.take(LISTED));
-    }
+    let count = report.problem_count + problems.count;
+    let told = report.problems.iter().map(ToString::to_string).chain(problems.told);
+    let told: Vec<String> = told.take(LISTED).collect();
     if count > 0 && replayed != self::replayed() {
         Report::new(
             Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -164,9 +177,8 @@ fn ann_index_check(index: pg_sys::Oid, heapallindexed: bool) -> NewRecord {
         .raise();
     }
     if count > 0 {
-        problems.truncate(LISTED);
         Report::new(Code::ERRCODE_INDEX_CORRUPTED, format!("index \"{name}\" is damaged"))
-            .detail(format!("{count} problems, such as: {}.", problems.join("; ")))
+            .detail(format!("{count} problems, such as: {}.", told.join("; ")))
             .hint("REINDEX the index.")
             .raise();
     }
@@ -187,25 +199,40 @@ fn counts(report: &CheckReport) -> NewRecord {
         .column(number(report.live))
         .column(number(report.dead))
         .column(number(report.free))
-        .column(number(report.rows.len() as u64))
+        .column(number(report.rows))
         .column(number(report.edges))
         .column(number(report.stale_edges))
-        .column(number(report.unreachable.len() as u64))
+        .column(number(report.unreachable))
 }
 
-/// Rows of the table that have a vector which the index would hold, and are not in it.
-fn missing_rows(opened: &Opened, indexed: &HashSet<HeapTid>) -> Vec<HeapTid> {
+/// Problems with rows: how many, and the first of them in words.
+#[derive(Default)]
+struct Problems {
+    count: u64,
+    told: Vec<String>,
+}
+
+impl Problems {
+    fn tell(&mut self, words: impl FnOnce() -> String) {
+        self.count += 1;
+        if self.told.len() < LISTED {
+            self.told.push(words());
+        }
+    }
+}
+
+/// Calls `each` with the rows in a part of the table that have a vector which the index would hold, and are not
+/// among those that it has of this part.
+fn find_missing(opened: &Opened, part: &Range<u32>, indexed: &[HeapTid], mut each: impl FnMut(HeapTid)) {
     let ann = cache::open(&opened.pages());
-    let mut missing = Vec::new();
     opened.as_owner(|table| {
-        table.scan(|vector, tid| {
+        table.scan_part(part, |vector, tid| {
             pgrx::check_for_interrupts!();
-            if !indexed.contains(&tid) && !matches!(ann.space().quantize(vector), Ok(None)) {
-                missing.push(tid);
+            if indexed.binary_search(&tid).is_err() && !matches!(ann.space().quantize(vector), Ok(None)) {
+                each(tid);
             }
         });
     });
-    missing
 }
 
 fn require_owner(index: pg_sys::Oid) {

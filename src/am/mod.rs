@@ -5,6 +5,7 @@ mod build;
 mod cache;
 mod cost;
 mod handler;
+mod index_rows;
 mod insert;
 mod inspect;
 mod opclass;

@@ -12,6 +12,7 @@ use imgvec_ann::space::MAX_NORM;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::{PgTryBuilder, pg_guard, pg_sys};
 use std::ffi::c_void;
+use std::ops::Range;
 
 /// Places of the table that a sample comes from.
 const SAMPLE_PLACES: u32 = 64;
@@ -47,6 +48,14 @@ impl<'a> Table<'a> {
     /// rows, as the server wants to know it. Reports progress.
     pub fn scan(&self, mut each: impl FnMut(&[f32], HeapTid)) -> f64 {
         self.scan_pages(0, pg_sys::InvalidBlockNumber, true, &mut each)
+    }
+
+    /// As [`Table::scan`], of some blocks of the table.
+    pub fn scan_part(&self, blocks: &Range<u32>, mut each: impl FnMut(&[f32], HeapTid)) {
+        let end = self.heap.block_count(pg_sys::ForkNumber::MAIN_FORKNUM).min(blocks.end);
+        if blocks.start < end {
+            self.scan_pages(blocks.start, end - blocks.start, false, &mut each);
+        }
     }
 
     fn scan_pages(&self, start: u32, count: u32, whole: bool, call: &mut dyn FnMut(&[f32], HeapTid)) -> f64 {

@@ -2,7 +2,7 @@
 
 use super::{cache, insert};
 use crate::error::OrRaise;
-use crate::error::index::damage;
+use crate::error::index::{damage, no_pages};
 use crate::storage::{Mode, Pages, Relation};
 use imgvec_ann::graph::vacuum;
 use imgvec_ann::store::PageStore;
@@ -21,6 +21,11 @@ pub unsafe extern "C-unwind" fn ambulkdelete(
         let relation = Relation::from_raw((*info).index);
         let callback = callback.expect("the server passes a callback");
         let pages = Pages::new(relation, Mode::Vacuum((*info).strategy));
+        if pages.block_count() == Ok(0) {
+            // There is nothing to remove, and the table's vacuum must not fail for it.
+            no_pages(relation).warn();
+            return or_new(stats);
+        }
         let index = cache::open(&pages);
         let done = vacuum::delete(&pages, &index, |tid| {
             let mut pointer = pg_sys::ItemPointerData::default();
@@ -54,6 +59,9 @@ pub unsafe extern "C-unwind" fn amvacuumcleanup(
         }
         let relation = Relation::from_raw((*info).index);
         let pages = Pages::new(relation, Mode::Vacuum((*info).strategy));
+        if pages.block_count() == Ok(0) {
+            return stats;
+        }
         let mut random = insert::random();
         let done = cache::with_mut(&pages, |index| vacuum::cleanup(&pages, index, &mut random));
         done.map_err(|error| damage(relation, error)).or_raise();

@@ -31,6 +31,29 @@ pub fn damage(index: Relation, error: AccessError<Infallible>) -> Report {
     }
 }
 
+/// An index without a single page: no build of it came to its end, or its file was cut off.
+pub fn no_pages(index: Relation) -> Report {
+    let name = index.name();
+    let report = if index.is_valid() {
+        Report::new(Code::ERRCODE_INDEX_CORRUPTED, format!("index \"{name}\" is damaged"))
+            .detail("Its file is empty.")
+    } else {
+        Report::new(Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, format!("index \"{name}\" is not built"))
+            .detail("The command that should have built it did not come to its end, and left it empty.")
+    };
+    report.hint("REINDEX the index, or drop it and create it again.")
+}
+
+/// An index that may lack rows, because the command that should have completed it ended before.
+pub fn not_valid(index: Relation) -> Report {
+    Report::new(
+        Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("index \"{}\" is not valid", index.name()),
+    )
+    .detail("The command that should have completed it did not come to its end, so rows may be missing.")
+    .hint("REINDEX the index, or drop it and create it again.")
+}
+
 /// A vector that an index cannot hold or search for.
 pub fn vector(index: Relation, error: VectorError) -> Report {
     let name = index.name();
@@ -44,7 +67,7 @@ pub fn vector(index: Relation, error: VectorError) -> Report {
             Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
             format!("vector is too long for index \"{name}\""),
         )
-        .detail(format!("The norm of a vector may be at most {MAX_NORM:e} with this operator class."))
+        .detail(format!("The norm of a row's vector may be at most {MAX_NORM:e} with this operator class."))
         .hint("Normalize the vectors, or use an operator class for cosine distance."),
         // Not written by us: neither type takes such an element.
         VectorError::NotFinite => {

@@ -93,6 +93,12 @@ impl Relation<'_> {
             && self.data().rd_amhandler == access_method_handler
     }
 
+    /// Whether an index is complete. A CREATE INDEX CONCURRENTLY that failed leaves one that is not.
+    pub fn is_valid(self) -> bool {
+        // SAFETY: an open index has its pg_index row.
+        unsafe { (*self.data().rd_index).indisvalid }
+    }
+
     pub fn owner(self) -> pg_sys::Oid {
         self.class().relowner
     }
@@ -103,17 +109,19 @@ impl Relation<'_> {
         unsafe { pg_sys::RelationGetNumberOfBlocksInFork(self.raw, fork) }
     }
 
-    /// Type modifier of a column, from 0; -1 if none. For an imgvec it is the number of dimensions.
+    /// Type modifier of a column, from 0, or of the type beneath its domain; -1 if none. For an imgvec it is the
+    /// number of dimensions.
     pub fn type_modifier(self, column: usize) -> i32 {
-        // SAFETY: an open relation has a descriptor; the column's existence is checked.
+        // SAFETY: an open relation has a descriptor; the column's existence is checked; the type is in the catalogs.
         unsafe {
             let descriptor = self.data().rd_att;
             assert!(column < usize::try_from((*descriptor).natts).expect("a count"));
             #[cfg(not(feature = "pg18"))]
-            let modifier = (*descriptor).attrs.as_slice(column + 1)[column].atttypmod;
+            let attribute = &raw const (*descriptor).attrs.as_slice(column + 1)[column];
             #[cfg(feature = "pg18")]
-            let modifier =
-                (*pg_sys::TupleDescAttr(descriptor, i32::try_from(column).expect("a column"))).atttypmod;
+            let attribute = pg_sys::TupleDescAttr(descriptor, i32::try_from(column).expect("a column"));
+            let mut modifier = (*attribute).atttypmod;
+            pg_sys::getBaseTypeAndTypmod((*attribute).atttypid, &raw mut modifier);
             modifier
         }
     }

@@ -59,7 +59,7 @@ fn change(data: &Data, metric: Metric) {
         stats.relinked,
         thread_seconds() - middle
     );
-    println!("{} of the rest unreachable", check(&store).unwrap().unreachable.len());
+    println!("{} of the rest unreachable", check(&store, |_| ()).unwrap().unreachable);
 }
 
 fn run(data: &Data, metric: Metric) {

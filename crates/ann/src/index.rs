@@ -1,7 +1,7 @@
 //! An index that was opened: metapage and entry table in memory.
 
 use crate::layout::entry;
-use crate::layout::meta::{Meta, Stamp};
+use crate::layout::meta::{EntryChanges, Meta, Stamp};
 use crate::layout::{BlockNumber, MAX_DEGREE, NodeId, PageError};
 use crate::space::{Query, Space};
 use crate::store::PageStore;
@@ -60,6 +60,8 @@ pub struct Index {
     pub(crate) meta: Meta,
     pub(crate) space: Space,
     entries: EntryTable,
+    /// Entries that others took the place of before the metapage was last read, and that are not known here.
+    unknown: u32,
 }
 
 impl Index {
@@ -70,8 +72,9 @@ impl Index {
     pub fn open<S: PageStore>(store: &S) -> Result<Self, AccessError<S::Error>> {
         let meta = read_meta(store)?;
         let space = Space::new(&meta);
-        let entries = load_entries(store, &meta)?;
-        Ok(Self { meta, space, entries })
+        let mut entries = EntryTable::default();
+        entries.load_from(store, &meta, 0)?;
+        Ok(Self { meta, space, entries, unknown: 0 })
     }
 
     /// Reads one page, and the entry table again if it has changed, or everything if the index was built anew.
@@ -80,38 +83,61 @@ impl Index {
     /// [`AccessError`].
     pub fn refresh<S: PageStore>(&mut self, store: &S) -> Result<(), AccessError<S::Error>> {
         match self.changes(store)? {
-            Some(0) => {}
+            Some(EntryChanges { appended: 0, replaced: 0 }) => {}
             Some(_) => {
                 self.meta = read_meta(store)?;
-                self.entries = load_entries(store, &self.meta)?;
+                self.entries.load_from(store, &self.meta, 0)?;
+                self.unknown = 0;
             }
             None => *self = Self::open(store)?,
         }
         Ok(())
     }
 
-    /// As [`Index::refresh`], but bears with an entry table of which little has changed.
+    /// As [`Index::refresh`], but bears with a few entries that others took the place of. New ones it reads at once:
+    /// they may be the only ones of their region.
     ///
     /// # Errors
     /// [`AccessError`].
     pub fn refresh_if_stale<S: PageStore>(&mut self, store: &S) -> Result<(), AccessError<S::Error>> {
-        if self.is_searchable(store)? { Ok(()) } else { self.refresh(store) }
+        match self.changes(store)? {
+            Some(changes) if self.are_bearable(changes) => {
+                if changes.appended > 0 {
+                    self.meta = read_meta(store)?;
+                    self.unknown = changes.replaced;
+                    self.entries.load_from(store, &self.meta, self.entries.pages.len().saturating_sub(1))?;
+                }
+                Ok(())
+            }
+            _ => self.refresh(store),
+        }
     }
 
-    /// Reads one page, and says whether a search may start from the entries at hand: if few of them have changed
-    /// since. Slots of some may hold other vectors by now; a search meets such links anyway.
+    /// Reads one page, and says whether a search may start from the entries at hand: if none is new and few have
+    /// changed since. Slots of some may hold other vectors by now; a search meets such links anyway.
     ///
     /// # Errors
     /// [`AccessError`].
     pub fn is_searchable<S: PageStore>(&self, store: &S) -> Result<bool, AccessError<S::Error>> {
-        let bearable = self.meta.entry_count / STALE_SHARE;
-        Ok(self.changes(store)?.is_some_and(|changes| changes <= bearable))
+        let changes = self.changes(store)?;
+        Ok(changes.is_some_and(|changes| changes.appended == 0 && self.are_bearable(changes)))
     }
 
-    fn changes<S: PageStore>(&self, store: &S) -> Result<Option<u32>, AccessError<S::Error>> {
+    fn are_bearable(&self, changes: EntryChanges) -> bool {
+        changes.replaced <= self.meta.entry_count / STALE_SHARE
+    }
+
+    /// What of the entry table is not known here; `None` if the index was built anew.
+    fn changes<S: PageStore>(&self, store: &S) -> Result<Option<EntryChanges>, AccessError<S::Error>> {
         let page = store.read(BlockNumber(0)).map_err(AccessError::Store)?;
         let stamp = Meta::stamp(&page).map_err(damaged(BlockNumber(0)))?;
-        Ok(stamp.changes_since(Stamp::of(&self.meta)))
+        let since = stamp.changes_since(Stamp::of(&self.meta));
+        Ok(since.map(|changes| EntryChanges { replaced: changes.replaced + self.unknown, ..changes }))
+    }
+
+    /// Whether every entry of the metapage as it was last read is known, and the metapage is still so.
+    pub(crate) fn is_current(&self, meta: &Meta) -> bool {
+        self.unknown == 0 && self.meta.entry_generation == meta.entry_generation
     }
 
     /// The space of its vectors.
@@ -167,35 +193,46 @@ pub(crate) fn read_meta<S: PageStore>(store: &S) -> Result<Meta, AccessError<S::
     Meta::decode(&page).map_err(damaged(BlockNumber(0)))
 }
 
-fn load_entries<S: PageStore>(store: &S, meta: &Meta) -> Result<EntryTable, AccessError<S::Error>> {
-    let g = &meta.geometry;
-    let mut table = EntryTable::default();
-    let pages = store.block_count().map_err(AccessError::Store)?;
-    let (mut next, mut seen) = (meta.entry_first, 0);
-    while next != 0 {
-        let block = BlockNumber(next);
-        seen += 1;
-        if seen > pages {
-            return Err(AccessError::EndlessChain { block });
-        }
-        store.check_interrupts().map_err(AccessError::Store)?;
-        let page = store.read(block).map_err(AccessError::Store)?;
-        let (following, count) = entry::header(&page, g).map_err(damaged(block))?;
-        table.pages.push(block);
-        for start in (0..count).step_by(MAX_DEGREE) {
-            let mut b = EntryBlock {
-                ids: [NodeId::NONE; MAX_DEGREE],
-                adds: [0.0; MAX_DEGREE],
-                scales: [0.0; MAX_DEGREE],
-            };
-            for i in 0..MAX_DEGREE.min(count - start) {
-                let e = entry::get(&page, g, start + i);
-                (b.ids[i], b.adds[i], b.scales[i]) = (e.id, e.add, e.scale);
+impl EntryTable {
+    /// Reads the pages of the table from one on; 0 is the first.
+    fn load_from<S: PageStore>(
+        &mut self,
+        store: &S,
+        meta: &Meta,
+        first: usize,
+    ) -> Result<(), AccessError<S::Error>> {
+        let g = &meta.geometry;
+        let mut next = self.pages.get(first).map_or(meta.entry_first, |block| block.0);
+        // All pages but the last are full.
+        let kept = first * g.entries_per_page() / MAX_DEGREE;
+        self.pages.truncate(first);
+        self.blocks.truncate(kept);
+        self.codes.truncate(kept * g.code_block_bytes());
+        let count = store.block_count().map_err(AccessError::Store)?;
+        while next != 0 {
+            let block = BlockNumber(next);
+            if self.pages.len() >= count as usize {
+                return Err(AccessError::EndlessChain { block });
             }
-            table.blocks.push(b);
-            table.codes.extend_from_slice(entry::codes(&page, g, start));
+            store.check_interrupts().map_err(AccessError::Store)?;
+            let page = store.read(block).map_err(AccessError::Store)?;
+            let (following, used) = entry::header(&page, g).map_err(damaged(block))?;
+            self.pages.push(block);
+            for start in (0..used).step_by(MAX_DEGREE) {
+                let mut b = EntryBlock {
+                    ids: [NodeId::NONE; MAX_DEGREE],
+                    adds: [0.0; MAX_DEGREE],
+                    scales: [0.0; MAX_DEGREE],
+                };
+                for i in 0..MAX_DEGREE.min(used - start) {
+                    let e = entry::get(&page, g, start + i);
+                    (b.ids[i], b.adds[i], b.scales[i]) = (e.id, e.add, e.scale);
+                }
+                self.blocks.push(b);
+                self.codes.extend_from_slice(entry::codes(&page, g, start));
+            }
+            next = following;
         }
-        next = following;
+        Ok(())
     }
-    Ok(table)
 }

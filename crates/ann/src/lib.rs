@@ -7,6 +7,8 @@
 
 pub mod arch;
 #[forbid(unsafe_code)]
+mod bits;
+#[forbid(unsafe_code)]
 pub mod build;
 #[forbid(unsafe_code)]
 pub mod graph;

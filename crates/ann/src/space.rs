@@ -27,7 +27,7 @@ pub enum VectorError {
     NotFinite,
 }
 
-/// The longest vector that can be indexed by L2 or inner product: squares stay within f32.
+/// The longest vector that can be indexed by L2 or inner product: squares stay within f32. Queries may be longer.
 pub const MAX_NORM: f64 = 1e18;
 
 /// How vectors of one index are rotated, centered and compared.
@@ -170,14 +170,23 @@ pub struct Query {
     center_norm: f64,
     center_dot: f64,
     no_direction: bool,
+    /// What the vector was divided by to be no longer than [`MAX_NORM`]: a power of two, so that nothing is rounded.
+    shrunk: f64,
 }
 
 impl Query {
-    /// Prepares a search by the metric of the index.
+    /// Prepares a search by the metric of the index. The vector may be longer than those of rows.
     ///
     /// # Errors
     /// [`VectorError`] if the vector does not fit the index.
     pub fn new(space: &Space, vector: &[f32]) -> Result<Self, VectorError> {
+        let length = norm(vector);
+        if space.metric != Metric::Cosine && length.is_finite() && length > MAX_NORM {
+            let shrunk = (length / MAX_NORM).log2().ceil().exp2();
+            #[allow(clippy::cast_possible_truncation, reason = "no larger than it was")]
+            let vector: Vec<f32> = vector.iter().map(|&x| (f64::from(x) / shrunk) as f32).collect();
+            return Ok(Self { shrunk, ..Self::new(space, &vector)? });
+        }
         let (rotated, length) = space.rotate(vector)?;
         let mut query = Self::centered(space, space.metric, rotated);
         query.no_direction = space.metric == Metric::Cosine && length == 0.0;
@@ -220,6 +229,7 @@ impl Query {
             center_dot: 0.0,
             rotated,
             no_direction: false,
+            shrunk: 1.0,
         }
     }
 
@@ -270,10 +280,16 @@ impl Query {
     /// arithmetic loses on the way (sums of products 1e-6 of norms that are overstated fourfold, the
     /// rotation 4e-6 of them, and [`caller_rounding`] of the result in the caller's exact distance) comes on top. NaN if
     /// the query has no direction: then the exact distances are NaN, too.
+    ///
+    /// A query that was shrunk scales inner products alone. L2 distances from so far away differ by less than those
+    /// roundings unless rows are as long, so nothing is said of them, and the caller's own distances decide.
     #[must_use]
     pub fn bounds(&self, score: f32, scale: f32, error: f32) -> [f64; 2] {
         if self.no_direction {
             return [f64::NAN; 2];
+        }
+        if self.shrunk > 1.0 && self.metric == Metric::L2 {
+            return [0.0, f64::INFINITY];
         }
         let (score, error) = (f64::from(score), f64::from(error));
         #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
@@ -292,7 +308,12 @@ impl Query {
             Metric::InnerProduct => {
                 let reach = self.norm + self.center_norm;
                 let lost = self.norm * error + rounding * reach + callers * reach * (row_norm + reach);
-                score - self.center_dot + sign * lost
+                // A caller that sums in single precision may arrive at infinity.
+                let most = reach * (row_norm + error + self.center_norm) * self.shrunk;
+                if most > f64::from(f32::MAX) / 2.0 {
+                    return sign * f64::INFINITY;
+                }
+                (score - self.center_dot + sign * lost) * self.shrunk
             }
         })
     }

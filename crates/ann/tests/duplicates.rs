@@ -37,7 +37,7 @@ fn ten_thousand_copies_share_a_node_however_they_came() {
     let mut found = nearest(&store, &index, &copy, 10_000);
     found.sort_unstable();
     assert_eq!(found, (500..10_500).collect::<Vec<_>>(), "all copies come before all others");
-    assert_eq!(check(&store).unwrap().problems, []);
+    assert_eq!(check(&store, |_| ()).unwrap().problems, []);
 
     // Nine of ten go, then the rest; their cells are used again.
     let index2 = Index::open(&store).unwrap();
@@ -54,7 +54,7 @@ fn ten_thousand_copies_share_a_node_however_they_came() {
         insert(&store, &mut index, &copy, tid(i), &mut random).unwrap();
     }
     assert_eq!(store.block_count().unwrap(), pages, "cells and slots were free");
-    assert_eq!(check(&store).unwrap().problems, []);
+    assert_eq!(check(&store, |_| ()).unwrap().problems, []);
 }
 
 #[test]
@@ -71,8 +71,8 @@ fn updates_of_other_columns_do_not_touch_the_graph() {
     assert!(store.block_count().unwrap() - before.1 <= 2000 / 127 + 1);
     vacuum::delete(&store, &index, |t| row(t) < 10_000).unwrap();
     vacuum::cleanup(&store, &mut index, &mut random).unwrap();
-    let report = check(&store).unwrap();
-    assert_eq!((report.live, report.dead, report.rows.len()), (2000, 0, 2000));
+    let report = check(&store, |_| ()).unwrap();
+    assert_eq!((report.live, report.dead, report.rows), (2000, 0, 2000));
     assert_eq!(nearest(&store, &index, &rows[77], 1), [10_077]);
 }
 
@@ -128,4 +128,26 @@ fn vectors_that_do_not_fit_are_refused() {
     assert_eq!(space.quantize(&[1.0; 3]), Err(VectorError::Dimensions { expected: DIM, found: 3 }));
     assert_eq!(space.quantize(&[1e30; DIM]), Err(VectorError::TooLong));
     assert_eq!(space.quantize(&[f32::NAN; DIM]), Err(VectorError::NotFinite));
+}
+
+#[test]
+fn bounds_hold_for_queries_longer_than_any_row() {
+    let mut normal = Normal::new(5);
+    for scale in [1.0f32, 1e9, 1e16] {
+        let rows: Vec<Vec<f32>> = (0..300).map(|_| normal.vector(DIM, scale)).collect();
+        let direction = normal.vector(DIM, 1.0);
+        for length in [1e18f32, 1e20, 1e30, 1e37] {
+            let query: Vec<f32> = direction.iter().map(|x| x * length).collect();
+            for metric in [Metric::L2, Metric::InnerProduct] {
+                let (store, _) = build(metric, &rows, DIM, 1);
+                let index = Index::open(&store).unwrap();
+                let (found, _, _) = search(&store, &index, metric, &rows, &query, 10, 80);
+                let truth = exact(metric, &rows, &query, 10);
+                let hits = found.iter().filter(|i| truth.contains(i)).count();
+                // By L2 most rows are equally far away, as far as 64 bits can tell.
+                assert!(metric == Metric::L2 || hits >= 9, "{scale} {length}: {hits} of 10");
+                assert_eq!(found.len(), 10);
+            }
+        }
+    }
 }

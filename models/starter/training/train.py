@@ -24,7 +24,7 @@ from network import FEATURES, MEAN, SMALL, STD, Meaning
 from targets import Targets
 
 BATCH = 256
-REPEATS = {"c10": 1.5, "cal": 2.5, "sun": 2, "flw": 1.5, "clo": 1.5, "gro": 1.5, "foo": 1.5, "dc": 3, "emo": 2}  # seen more often
+REPEATS = {"c10": 1.5, "cal": 3.5, "sun": 2, "flw": 1.5, "clo": 1.5, "gro": 1.5, "foo": 1.5, "dc": 5, "emo": 2}  # seen more often
 TEACHER_SCALE = 18.0  # how sharply the teacher tells texts apart
 TRUST = {"c10": 0.5, "c100": 0.7}  # 1 elsewhere: the teacher is no good at 32 pixels
 WEIGHTS = {"text": 0.5, "within": 0.7, "place": 5.0, "nearness": 0.8, "features": 4.0}

@@ -5,12 +5,14 @@ use std::thread;
 use std::time::Duration;
 
 use postgres::Client;
+use postgres::error::SqlState;
 
 use super::{
     CREATE_INDEX, DIM, VECTORS, create_items, explain, is_ordered_by_index, number_from_environment, quiet,
+    script,
 };
 use crate::cluster::{Cluster, Memory};
-use crate::value;
+use crate::{failure, value};
 
 /// An allocator's noise, and what the longer of two statements may need more: less than 100 bytes for each scan.
 /// The shorter one must be long enough for the allocator to have settled, some 10,000 scans.
@@ -125,4 +127,67 @@ fn a_long_copy_keeps_memory_flat() {
     };
     assert_flat(&mut client, "rows of a copy", rows / 10, rows, copy);
     assert_eq!(super::check(&mut client, "items_embedding").rows, (rows + rows / 10 * 2) as i64);
+}
+
+/// Rows that the table gets while the index takes part in nothing.
+fn insert_unindexed(client: &mut Client, first: i32, last: i32) {
+    for (ready, statement) in [
+        (
+            "false",
+            format!("INSERT INTO items SELECT i, vec(i, 8) FROM generate_series({first}, {last}) AS i"),
+        ),
+        ("true", "SELECT 1".into()),
+    ] {
+        script(
+            client,
+            &format!(
+                "UPDATE pg_index SET indisready = {ready}, indisvalid = {ready} WHERE indexrelid = 'items_embedding'::regclass; {statement}"
+            ),
+        );
+    }
+}
+
+#[test]
+fn a_check_and_a_vacuum_hold_no_more_than_they_may() {
+    const ROWS: i32 = 150_000;
+    // Shared buffers that a session has touched count as its own.
+    let cluster = quiet("ann-held").conf("shared_buffers = '1MB'").conf("max_wal_size = '4GB'").start();
+    let mut client = cluster.client();
+    script(
+        &mut client,
+        &format!(
+            "{VECTORS}; CREATE TABLE items (id integer, embedding imgvec(8));
+             INSERT INTO items SELECT i, vec(i, 8) FROM generate_series(1, {ROWS}) AS i;
+             CREATE INDEX items_embedding ON items USING ann (embedding imgvec_l2_ops)"
+        ),
+    );
+    let held = |statement: &str| {
+        let mut session = cluster.client();
+        session
+            .batch_execute("SET maintenance_work_mem = '1MB'; SELECT ann_index_info('items_embedding')")
+            .unwrap();
+        let pid = u32::try_from(value::<i32>(&mut session, "SELECT pg_backend_pid()")).unwrap();
+        let before = Memory::of(pid).anonymous;
+        let most = peak(&mut session, |session| session.batch_execute(statement).unwrap());
+        eprintln!("{statement}: {} kB", most.saturating_sub(before) / 1024);
+        most.saturating_sub(before)
+    };
+    let check = "SELECT ann_index_check('items_embedding', heapallindexed => true)";
+    assert!(held(check) < GROWTH_BYTES, "a check of {ROWS} rows");
+
+    // In parts, too, rows that are missing are found, and each once: at the beginning of the table and at its end.
+    script(&mut client, "DELETE FROM items WHERE id <= 500; VACUUM (INDEX_CLEANUP ON) items");
+    client.batch_execute("SET maintenance_work_mem = '1MB'").unwrap();
+    assert_eq!(super::check(&mut client, "items_embedding").rows, i64::from(ROWS) - 500);
+    insert_unindexed(&mut client, -700, -1);
+    let places = "SELECT (min(ctid) < '(5,0)' AND max(ctid) > '(500,0)')::text FROM items WHERE id < 0";
+    assert_eq!(value::<String>(&mut client, places), "true", "the new rows lie in one place");
+    let error = failure(&mut client, check);
+    assert_eq!(error.code(), &SqlState::INDEX_CORRUPTED, "{error:?}");
+    assert!(error.detail().unwrap().starts_with("700 problems"), "{error:?}");
+
+    script(&mut client, "SET maintenance_work_mem = '64MB'; REINDEX INDEX items_embedding");
+    client.batch_execute("DELETE FROM items WHERE id > 1000").unwrap();
+    assert!(held("VACUUM items") < GROWTH_BYTES, "a vacuum of {ROWS} rows");
+    assert_eq!(super::check(&mut client, "items_embedding").rows, 1200);
 }

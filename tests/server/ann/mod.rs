@@ -5,6 +5,7 @@ mod cancel;
 mod concurrency;
 mod crash;
 mod filters;
+mod leftovers;
 mod manners;
 mod memory;
 pub(crate) mod pgvector;
@@ -16,6 +17,7 @@ mod snapshots;
 mod spill;
 mod standby;
 mod unlogged;
+mod unusual;
 mod wal_consistency;
 
 use std::env;

@@ -12,6 +12,7 @@ use super::shards::{EdgeReader, Entry, Failure, Shards, each_further};
 use super::spill::Log;
 use super::write::{CellWriter, Described, Plan, write_entries, write_meta, write_nodes};
 use super::{BuildError, Phase, Report};
+use crate::bits::Bits;
 use crate::graph::beam::Key;
 use crate::layout::bytes::{get_u32, put_u32};
 use crate::layout::meta::Meta;
@@ -300,9 +301,9 @@ impl Neighborhood {
             }
             (taken, total) = (end, total + fresh.len());
         }
-        let mut before = Vec::with_capacity(named.0.len());
+        let mut before = Vec::with_capacity(named.words().len());
         let mut places = Vec::with_capacity(total);
-        for (word, &bits) in (0..).zip(&named.0) {
+        for (word, &bits) in (0..).zip(named.words()) {
             before.push(number(places.len()));
             let mut rest = bits;
             while rest != 0 {
@@ -318,7 +319,7 @@ impl Neighborhood {
     fn find(&self, place: u32) -> u32 {
         debug_assert!(self.named.has(place));
         let word = place as usize / 64;
-        let below = self.named.0[word] & ((1 << (place % 64)) - 1);
+        let below = self.named.words()[word] & ((1 << (place % 64)) - 1);
         self.before[word] + below.count_ones()
     }
 }
@@ -360,27 +361,6 @@ impl LinkFile {
 
     fn one(&mut self, place: u32) -> io::Result<Links> {
         Ok(self.read(place as usize..place as usize + 1)?.pop().expect("one was asked for"))
-    }
-}
-
-/// One bit for each node.
-struct Bits(Vec<u64>);
-
-impl Bits {
-    fn new(len: usize) -> Self {
-        Self(vec![0; len.div_ceil(64)])
-    }
-
-    fn has(&self, i: u32) -> bool {
-        self.0[i as usize / 64] >> (i % 64) & 1 == 1
-    }
-
-    fn set(&mut self, i: u32) {
-        self.0[i as usize / 64] |= 1 << (i % 64);
-    }
-
-    fn unset(&mut self, i: u32) {
-        self.0[i as usize / 64] &= !(1 << (i % 64));
     }
 }
 
@@ -432,7 +412,7 @@ impl Connect<'_> {
                 let part = if forth { i } else { parts - 1 - i };
                 let range = part * SWEEP..self.count.min((part + 1) * SWEEP);
                 let words = range.start / 64..range.end.div_ceil(64);
-                if words.clone().all(|w| self.reached.0[w] & !self.expanded.0[w] == 0) {
+                if words.clone().all(|w| self.reached.words()[w] & !self.expanded.words()[w] == 0) {
                     continue;
                 }
                 done = false;

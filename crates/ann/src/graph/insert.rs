@@ -6,7 +6,8 @@
 //! 4. In one change: write the node, and a protected edge to it from the nearest neighbor that has room. A
 //!    crash right after leaves the row findable.
 //! 5. One change per remaining neighbor: an edge back, if the neighbor's page says that it is useful.
-//! 6. Now and then: make the node an entry, so that the table stays a fair sample while the index grows.
+//! 6. Now and then: make the node an entry, so that the table stays a fair sample while the index grows; and always
+//!    if it opens a region where no other row is, for those that follow must find it.
 
 use super::edges::{self, MAX_PROTECTED, Wish};
 use super::prune::{ALPHA, Pruner};
@@ -27,6 +28,13 @@ use crate::store::{Change, PageStore};
 pub const EF_INSERT: usize = 64;
 /// Nearest neighbors that take the new node even if it seems occluded.
 const SURE_EDGES: usize = 4;
+/// A row opens a region if the nearest row is so many times as far from it as from the `COMPANY` nearest of its own
+/// neighbors, in squared distances.
+const REMOTE: f32 = 1.5;
+/// See `REMOTE`.
+const COMPANY: usize = 4;
+/// Such rows become entries until there are so many times as many as otherwise.
+const MOST_ENTRIES: usize = 2;
 
 /// What became of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +90,7 @@ pub fn insert<S: PageStore>(
     let query = Query::nearest(&index.space, vector)?;
     index.refresh_if_stale(store)?;
     loop {
-        let met = neighborhood(store, index, &query)?;
+        let Neighborhood { met, width } = neighborhood(store, index, &query)?;
         for twin in met.iter().filter(|m| m.codes == x.codes && m.header.scale == x.scale) {
             if share::add_row(store, index, twin.id, twin.header.generation, x.error, tid)? {
                 return Ok(Inserted::Shared(twin.id));
@@ -111,26 +119,40 @@ pub fn insert<S: PageStore>(
             add_edge(store, index, neighbor.id, neighbor.header.generation, id, &x, &query, wish)?;
         }
         if parent.is_some() {
-            maybe_add_entry(store, index, &x, id, random)?;
+            let is_remote = met.first().is_some_and(|nearest| nearest.distance > REMOTE * width);
+            maybe_add_entry(store, index, &x, id, is_remote, random)?;
         }
         return Ok(Inserted::Node(id));
     }
 }
 
-/// Live nodes round a query, nearest first.
+/// What lies round a query.
+pub(super) struct Neighborhood {
+    /// Live nodes, nearest first.
+    pub met: Vec<Met>,
+    /// Squared distance within which the nearest has `COMPANY` neighbors.
+    pub width: f32,
+}
+
+/// Live nodes round a query.
 pub(super) fn neighborhood<S: PageStore>(
     store: &S,
     index: &Index,
     query: &Query,
-) -> Result<Vec<Met>, AccessError<S::Error>> {
+) -> Result<Neighborhood, AccessError<S::Error>> {
     let mut met = Vec::with_capacity(EF_INSERT * 2);
+    let (mut nearest, mut width) = (f32::INFINITY, f32::INFINITY);
     let mut walk = Walk::nearest(index, query.clone(), EF_INSERT);
     let space = &index.space;
     while walk.step(store, index, |_, id, node: &Node, score| {
         if node.header().state == State::Live {
+            let distance = score.max(0.0);
+            if distance < nearest {
+                (nearest, width) = (distance, reach_of_company(node));
+            }
             met.push(Met {
                 id,
-                distance: score.max(0.0),
+                distance,
                 header: *node.header(),
                 codes: node.vector().to_vec(),
                 norm_squared: space.norm_squared(node),
@@ -138,7 +160,21 @@ pub(super) fn neighborhood<S: PageStore>(
         }
     })? {}
     met.sort_by(|a, b| a.distance.total_cmp(&b.distance));
-    Ok(met)
+    Ok(Neighborhood { met, width })
+}
+
+/// Squared distance within which a node has `COMPANY` neighbors; infinite if it has fewer.
+fn reach_of_company(node: &Node) -> f32 {
+    let mut nearest = [f32::INFINITY; COMPANY];
+    for i in 0..node.header().degree {
+        let mut distance = node.edge(i).distance_squared;
+        for kept in &mut nearest {
+            if distance < *kept {
+                std::mem::swap(kept, &mut distance);
+            }
+        }
+    }
+    nearest[COMPANY - 1]
 }
 
 /// Writes the new node together with the edge that leads to it, or with its entry if there is nobody to
@@ -161,7 +197,7 @@ fn add_node<S: PageStore>(
     if parent.is_none() {
         let page = change.page(BlockNumber(0)).map_err(AccessError::Store)?;
         let now = Meta::decode(page).map_err(damaged(BlockNumber(0)))?;
-        if now.entry_generation != index.meta.entry_generation {
+        if !index.is_current(&now) {
             return Ok(None);
         }
         // Entry pages were read when the index was opened; the last may lie behind the hint.
@@ -311,13 +347,14 @@ pub(super) fn add_edge<S: PageStore>(
     Ok(added)
 }
 
-/// Makes the node an entry if the table is too small for the index, or else with the probability that keeps
-/// the table a fair sample. What is known of the table may be a little out of date.
+/// Makes the node an entry if the table is too small for the index or the node is remote, or else with the probability
+/// that keeps the table a fair sample. What is known of the table may be a little out of date.
 fn maybe_add_entry<S: PageStore>(
     store: &S,
     index: &mut Index,
     x: &Quantized,
     id: NodeId,
+    is_remote: bool,
     random: &mut SplitMix64,
 ) -> Result<(), AccessError<S::Error>> {
     let g = index.space.geometry;
@@ -325,7 +362,8 @@ fn maybe_add_entry<S: PageStore>(
     let rows = store.block_count().map_err(AccessError::Store)? as usize * g.slots();
     let target = entry_target(rows);
     let count = index.meta.entry_count as usize;
-    let (grows, hole) = (count < target, index.entry_hole().filter(|_| count < target));
+    let grows = count < if is_remote { MOST_ENTRIES * target } else { target };
+    let hole = index.entry_hole().filter(|_| grows);
     let replaced = match hole {
         None if grows => None,
         None if random.below(rows) < target => Some(random.below(count)),

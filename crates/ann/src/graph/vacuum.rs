@@ -3,6 +3,8 @@
 //! [`delete`] forgets dead rows and marks nodes without rows as dead: searches still walk through them.
 //! [`cleanup`] then repairs the links of live nodes, and only when nobody links to them any more frees the
 //! slots of the dead ones. A crash anywhere between leaves dead nodes that the next vacuum finds.
+//!
+//! An index may be larger than memory: both remember one or two bits of each node.
 
 use super::edges::{self, Wish};
 use super::insert::{add_edge, neighborhood};
@@ -10,6 +12,7 @@ use super::prune::ALPHA;
 use super::rows::Rows;
 use super::walk::l2_estimates;
 use crate::arch::Scaled;
+use crate::bits::Bits;
 use crate::index::{AccessError, Index, damaged};
 use crate::layout::meta::Meta;
 use crate::layout::node::{Edge, Header, Node, NodeMut, State};
@@ -19,7 +22,7 @@ use crate::quantize::residual;
 use crate::random::SplitMix64;
 use crate::space::{Quantized, Query};
 use crate::store::{Change, PageStore};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 /// Nearest dead neighbors whose own neighbors are taken over.
 const SPLICED: usize = 4;
@@ -49,6 +52,12 @@ fn blocks<S: PageStore>(
     store: &S,
 ) -> Result<impl Iterator<Item = BlockNumber> + use<S>, AccessError<S::Error>> {
     Ok((1..store.block_count().map_err(AccessError::Store)?).map(BlockNumber))
+}
+
+/// One bit for each node's place, none set. Pages that are added later have no bits: their nodes are new.
+fn bits<S: PageStore>(store: &S, index: &Index) -> Result<Bits, AccessError<S::Error>> {
+    let pages = store.block_count().map_err(AccessError::Store)? as usize;
+    Ok(Bits::new(pages * index.space.geometry.slots()))
 }
 
 /// The nodes of a page with their ids; nothing if it is no node page.
@@ -106,7 +115,7 @@ pub fn delete<S: PageStore>(
 ) -> Result<VacuumStats, AccessError<S::Error>> {
     let mut stats = VacuumStats::default();
     // Cells first: then the nodes that have live rows there are known.
-    let mut owners: HashSet<NodeId> = HashSet::new();
+    let mut owners = bits(store, index)?;
     for block in blocks(store)? {
         store.check_interrupts().map_err(AccessError::Store)?;
         let cells: Vec<(usize, Cell)> = {
@@ -122,7 +131,7 @@ pub fn delete<S: PageStore>(
                 if is_dead(tid) {
                     dead.push((*place, tid));
                 } else {
-                    owners.insert(cell.owner);
+                    owners.set(cell.owner.0);
                     stats.rows += 1;
                 }
             }
@@ -153,7 +162,7 @@ fn delete_from_node<S: PageStore>(
     store: &S,
     index: &Index,
     id: NodeId,
-    owners: &HashSet<NodeId>,
+    owners: &Bits,
     is_dead: &mut impl FnMut(HeapTid) -> bool,
     stats: &mut VacuumStats,
 ) -> Result<(), AccessError<S::Error>> {
@@ -173,7 +182,7 @@ fn delete_from_node<S: PageStore>(
             return Ok(());
         }
         let further = header.tids != 0
-            && (owners.contains(&id) || {
+            && (owners.has(id.0) || {
                 let mut rows = Rows::new(id, &Header { tid: HeapTid::INVALID, ..header });
                 rows.next(store, g)?.is_some()
             });
@@ -206,13 +215,13 @@ pub fn cleanup<S: PageStore>(
 ) -> Result<VacuumStats, AccessError<S::Error>> {
     let mut stats = VacuumStats::default();
     index.refresh(store)?;
-    let mut dead: HashSet<NodeId> = HashSet::new();
+    let mut dead = bits(store, index)?;
     let mut live: Vec<(NodeId, Header)> = Vec::new();
     let mut live_seen = 0usize;
     for block in blocks(store)? {
         for (id, header) in headers(store, index, block)? {
             match header.state {
-                State::Dead => _ = dead.insert(id),
+                State::Dead => dead.set(id.0),
                 State::Live => {
                     // A sample of the live nodes, for holes in the entry table.
                     live_seen += 1;
@@ -227,8 +236,9 @@ pub fn cleanup<S: PageStore>(
         }
     }
     if !dead.is_empty() {
-        let pages = store.block_count().map_err(AccessError::Store)? as usize;
-        let mut linked = vec![false; pages * index.space.geometry.slots()];
+        // Nodes that appear after this are linked by whoever inserts them.
+        let end = store.block_count().map_err(AccessError::Store)?;
+        let mut linked = bits(store, index)?;
         for block in blocks(store)? {
             for (id, header) in headers(store, index, block)? {
                 if header.state == State::Live {
@@ -238,9 +248,9 @@ pub fn cleanup<S: PageStore>(
         }
         replace_entries(store, index, &dead, &live, random)?;
         index.refresh(store)?;
-        for block in blocks(store)? {
+        for block in (1..end).map(BlockNumber) {
             for (id, header) in headers(store, index, block)? {
-                if header.state == State::Live && !linked.get(id.0 as usize).copied().unwrap_or(true) {
+                if header.state == State::Live && !linked.has(id.0) {
                     relink(store, index, id)?;
                     stats.relinked += 1;
                 }
@@ -265,15 +275,6 @@ pub fn cleanup<S: PageStore>(
 /// Live nodes remembered as candidates for the entry table.
 const SAMPLE: usize = 1024;
 
-/// Marks a node as linked to; ids beyond the vector's end appeared after the pass and do not matter.
-fn mark(linked: &mut Vec<bool>, id: NodeId) {
-    let at = id.0 as usize;
-    if at >= linked.len() {
-        linked.resize(at + 1, false);
-    }
-    linked[at] = true;
-}
-
 /// A node taken over from a dead one.
 struct Heir {
     id: NodeId,
@@ -286,8 +287,8 @@ fn repair<S: PageStore>(
     store: &S,
     index: &Index,
     id: NodeId,
-    dead: &HashSet<NodeId>,
-    linked: &mut Vec<bool>,
+    dead: &Bits,
+    linked: &mut Bits,
     stats: &mut VacuumStats,
 ) -> Result<(), AccessError<S::Error>> {
     let space = &index.space;
@@ -299,10 +300,9 @@ fn repair<S: PageStore>(
         let edges: Vec<Edge> = (0..node.header().degree).map(|i| node.edge(i)).collect();
         (*node.header(), node.vector().to_vec(), edges)
     };
-    let (mut gone, kept): (Vec<Edge>, Vec<Edge>) =
-        edges.into_iter().partition(|e: &Edge| dead.contains(&e.id));
+    let (mut gone, kept): (Vec<Edge>, Vec<Edge>) = edges.into_iter().partition(|e: &Edge| dead.has(e.id.0));
     for edge in &kept {
-        mark(linked, edge.id);
+        linked.set(edge.id.0);
     }
     if gone.is_empty() {
         return Ok(());
@@ -322,7 +322,7 @@ fn repair<S: PageStore>(
         let mut theirs: Vec<Heir> = node
             .ids()
             .enumerate()
-            .filter(|(_, heir)| *heir != id && !dead.contains(heir) && kept.iter().all(|e| e.id != *heir))
+            .filter(|(_, heir)| *heir != id && !dead.has(heir.0) && kept.iter().all(|e| e.id != *heir))
             .map(|(i, id)| Heir {
                 id,
                 estimate: estimates[i],
@@ -371,7 +371,7 @@ fn repair<S: PageStore>(
         return Ok(());
     }
     for i in (0..node.as_node().header().degree).rev() {
-        if dead.contains(&node.as_node().id(i)) {
+        if dead.has(node.as_node().id(i).0) {
             node.remove_edge(i);
         }
     }
@@ -390,7 +390,7 @@ fn repair<S: PageStore>(
         }
         h.degree += 1;
         node.set_header(&h);
-        mark(linked, *other);
+        linked.set(other.0);
     }
     change.commit().map_err(AccessError::Store)
 }
@@ -399,7 +399,7 @@ fn repair<S: PageStore>(
 fn replace_entries<S: PageStore>(
     store: &S,
     index: &Index,
-    dead: &HashSet<NodeId>,
+    dead: &Bits,
     live: &[(NodeId, Header)],
     random: &mut SplitMix64,
 ) -> Result<(), AccessError<S::Error>> {
@@ -408,7 +408,7 @@ fn replace_entries<S: PageStore>(
     let all: Vec<(usize, NodeId)> = index.entry_points_with_place().collect();
     let mut used: HashSet<NodeId> = all.iter().map(|&(_, id)| id).collect();
     for (i, id) in all {
-        if !dead.contains(&id) {
+        if !dead.has(id.0) {
             continue;
         }
         store.check_interrupts().map_err(AccessError::Store)?;
@@ -476,7 +476,7 @@ fn relink<S: PageStore>(store: &S, index: &Index, id: NodeId) -> Result<(), Acce
         }
     };
     let query = Query::stored(space, x.scaled());
-    let met = neighborhood(store, index, &query)?;
+    let met = neighborhood(store, index, &query)?.met;
     let mut linked = 0;
     for m in met.iter().filter(|m| m.id != id) {
         let wish = if linked == 0 { Wish::Protected } else { Wish::Needed };
@@ -491,18 +491,17 @@ fn relink<S: PageStore>(store: &S, index: &Index, id: NodeId) -> Result<(), Acce
 fn free_slots<S: PageStore>(
     store: &S,
     index: &Index,
-    dead: &HashSet<NodeId>,
+    dead: &Bits,
     stats: &mut VacuumStats,
 ) -> Result<(), AccessError<S::Error>> {
     let g = &index.space.geometry;
-    let mut sorted: Vec<NodeId> = dead.iter().copied().collect();
-    sorted.sort_unstable();
-    for ids in sorted.chunk_by(|a, b| g.block_of(*a) == g.block_of(*b)) {
+    let mut left = dead.iter().map(NodeId).peekable();
+    while let Some(&first) = left.peek() {
         store.check_interrupts().map_err(AccessError::Store)?;
-        let block = g.block_of(ids[0]);
+        let block = g.block_of(first);
         let mut change = store.change().map_err(AccessError::Store)?;
         let page = change.page(block).map_err(AccessError::Store)?;
-        for &id in ids {
+        while let Some(id) = left.next_if(|&id| g.block_of(id) == block) {
             let mut node = NodeMut::open(page, g, g.slot_of(id)).map_err(damaged(block))?;
             let h = *node.as_node().header();
             if h.state == State::Dead {
@@ -520,7 +519,7 @@ fn free_slots<S: PageStore>(
 /// Frees cells without rows: those whose owner has forgotten them, and those in the chains of live nodes.
 fn free_cells<S: PageStore>(store: &S, index: &Index) -> Result<(), AccessError<S::Error>> {
     let g = &index.space.geometry;
-    let mut owners: BTreeSet<NodeId> = BTreeSet::new();
+    let mut owners = bits(store, index)?;
     for block in blocks(store)? {
         store.check_interrupts().map_err(AccessError::Store)?;
         let idle: Vec<(usize, Cell)> = {
@@ -535,7 +534,7 @@ fn free_cells<S: PageStore>(store: &S, index: &Index) -> Result<(), AccessError<
         for (place, cell) in idle {
             let owner = read_header(store, g, cell.owner)?;
             if owner.state == State::Live && owner.generation == cell.generation && owner.tids != 0 {
-                owners.insert(cell.owner);
+                owners.set(cell.owner.0);
             } else {
                 forgotten.push((place, cell));
             }
@@ -554,7 +553,7 @@ fn free_cells<S: PageStore>(store: &S, index: &Index) -> Result<(), AccessError<
         list_page(&mut change, block)?;
         change.commit().map_err(AccessError::Store)?;
     }
-    owners.into_iter().try_for_each(|owner| shorten(store, index, owner))
+    owners.iter().try_for_each(|owner| shorten(store, index, NodeId(owner)))
 }
 
 fn read_header<S: PageStore>(store: &S, g: &Geometry, id: NodeId) -> Result<Header, AccessError<S::Error>> {

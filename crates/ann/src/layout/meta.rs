@@ -154,6 +154,7 @@ impl Meta {
         Ok(Stamp {
             seed: get_u64(page, 16),
             built_rows: get_u32(page, 44),
+            entry_count: get_u32(page, 32),
             entry_generation: get_u32(page, 36),
         })
     }
@@ -164,21 +165,41 @@ impl Meta {
 pub struct Stamp {
     seed: u64,
     built_rows: u32,
+    entry_count: u32,
     entry_generation: u32,
+}
+
+/// What happened to an entry table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EntryChanges {
+    /// Entries that were appended.
+    pub appended: u32,
+    /// Entries that others took the place of, or that were taken away.
+    pub replaced: u32,
 }
 
 impl Stamp {
     /// Of decoded metadata.
     #[must_use]
     pub fn of(meta: &Meta) -> Self {
-        Self { seed: meta.seed, built_rows: meta.built_rows, entry_generation: meta.entry_generation }
+        Self {
+            seed: meta.seed,
+            built_rows: meta.built_rows,
+            entry_count: meta.entry_count,
+            entry_generation: meta.entry_generation,
+        }
     }
 
     /// Changes of the entry table since an earlier stamp; `None` if the index was built anew.
     #[must_use]
-    pub fn changes_since(self, earlier: Self) -> Option<u32> {
-        let same = self.seed == earlier.seed && self.built_rows == earlier.built_rows;
-        same.then(|| self.entry_generation.wrapping_sub(earlier.entry_generation))
+    pub fn changes_since(self, earlier: Self) -> Option<EntryChanges> {
+        if self.seed != earlier.seed || self.built_rows != earlier.built_rows {
+            return None;
+        }
+        // The table never becomes shorter.
+        let appended = self.entry_count.checked_sub(earlier.entry_count)?;
+        let all = self.entry_generation.wrapping_sub(earlier.entry_generation);
+        Some(EntryChanges { appended, replaced: all.saturating_sub(appended) })
     }
 }
 

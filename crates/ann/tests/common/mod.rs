@@ -26,7 +26,8 @@ pub fn distance(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
     match metric {
         Metric::Cosine => 1.0 - (ab / (aa * bb).sqrt()).clamp(-1.0, 1.0),
         Metric::L2 => a.iter().zip(b).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>().sqrt(),
-        Metric::InnerProduct => -ab,
+        Metric::InnerProduct if ab.is_finite() => -ab,
+        Metric::InnerProduct => -a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>(),
     }
 }
 
