@@ -22,6 +22,7 @@ static THREADS: GucSetting<i32> = GucSetting::<i32>::new(1);
 static EMBEDDING_CACHE_ENTRIES: GucSetting<i32> = GucSetting::<i32>::new(1_000);
 static EF_SEARCH: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_SCAN_ROWS: GucSetting<i32> = GucSetting::<i32>::new(0);
+static STRICT_ORDER: GucSetting<bool> = GucSetting::<bool>::new(false);
 static MAX_IMAGE_PIXELS: GucSetting<i32> = GucSetting::<i32>::new(50_000_000);
 static MAX_IMAGE_BYTES: GucSetting<i32> = GucSetting::<i32>::new(64 << 20);
 
@@ -119,6 +120,14 @@ pub fn define() {
         &MAX_SCAN_ROWS,
         0,
         i32::MAX,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"imgvec.strict_order",
+        c"Leaves out rows that a scan of an ann index finds too late for their place.",
+        c"Otherwise they come behind all others. A query may then give fewer rows than its LIMIT, and a notice.",
+        &STRICT_ORDER,
         GucContext::Userset,
         GucFlags::default(),
     );
@@ -225,6 +234,11 @@ pub fn ef_search() -> Option<usize> {
 /// Rows after which an index scan ends, if the session sets it.
 pub fn max_scan_rows() -> Option<u64> {
     u64::try_from(MAX_SCAN_ROWS.get()).ok().filter(|&rows| rows > 0)
+}
+
+/// Whether an index scan ends before the first row that comes too late for its place.
+pub fn strict_order() -> bool {
+    STRICT_ORDER.get()
 }
 
 /// What a decoder may use.

@@ -5,7 +5,8 @@
 //! proportion, though. So the number of rows is foreseen from the LIMIT and the selectivity of the filter,
 //! and the cost of all rows chosen such that the share comes out right: under a filter that keeps few rows,
 //! computing their distances is cheaper than a search. Without ORDER BY the index cannot be scanned, and where a
-//! row's ctid is asked for it must not be: see [`needs_ctid`].
+//! row's ctid is asked for, or a plan would be wrong if a row came late, it must not be: see [`needs_ctid`] and
+//! [`needs_order`].
 
 use super::options;
 use crate::storage::Relation;
@@ -40,7 +41,7 @@ pub unsafe extern "C-unwind" fn amcostestimate(
         // Rows come in order of distance, not of the table.
         (*selectivity, *correlation) = (1.0, 0.0);
         *pages = f64::from(index.pages);
-        if (*path).indexorderbys.is_null() || needs_ctid((*path).path.parent) {
+        if (*path).indexorderbys.is_null() || needs_ctid((*path).path.parent) || needs_order(&*root, &*path) {
             (*startup_cost, *total_cost) = (f64::INFINITY, f64::INFINITY);
             // Since 18 a path with fewer disabled nodes wins whatever it costs, and settings such as enable_seqscan and
             // enable_sort disable those of the plan that must be taken instead.
@@ -120,4 +121,43 @@ unsafe fn needs_ctid(relation: *const pg_sys::RelOptInfo) -> bool {
         let ctid = pg_sys::SelfItemPointerAttributeNumber - pg_sys::FirstLowInvalidHeapAttributeNumber;
         pg_sys::bms_is_member(ctid, columns)
     }
+}
+
+/// Whether more than the order of the result hangs on that of the scan: groups, distinct rows, a merge join.
+///
+/// A scan that has given out all that it found in time gives what it found too late, by the end of a full scan or
+/// under a filter that few rows pass. That beats to leave rows out where they are listed, but a row that comes late is a second
+/// group of its distance, and a merge join of such rows an error. A sort costs little more than such a scan.
+///
+/// # Safety
+/// Planner's structures, the path with its order.
+unsafe fn needs_order(root: &pg_sys::PlannerInfo, path: &pg_sys::IndexPath) -> bool {
+    // SAFETY: lists of the planner hold what their names say; a path by distance has pathkeys.
+    unsafe {
+        let query = &*root.parse;
+        if !query.groupClause.is_null() || !query.groupingSets.is_null() || !query.distinctClause.is_null() {
+            return true;
+        }
+        let distance = pointers::<pg_sys::PathKey>(path.path.pathkeys).next().map(|key| (*key).pk_eclass);
+        let is_distance = |class: *mut pg_sys::EquivalenceClass| Some(class) == distance;
+        // A join by equality makes the sides members of one class, or, if it is an outer one, names their classes.
+        let is_equal_to_other = distance.is_some_and(|class| {
+            let members = pointers::<pg_sys::EquivalenceMember>((*class).ec_members);
+            members.filter(|&member| !(*member).em_is_child).count() > 1
+        });
+        is_equal_to_other
+            || pointers::<pg_sys::RestrictInfo>((*path.path.parent).joininfo)
+                .any(|join| is_distance((*join).left_ec) || is_distance((*join).right_ec))
+    }
+}
+
+/// The elements of a list.
+///
+/// # Safety
+/// `list` is NULL or a list of pointers to `T` that nobody changes meanwhile.
+unsafe fn pointers<T>(list: *mut pg_sys::List) -> impl Iterator<Item = *mut T> {
+    // SAFETY: by contract.
+    let count = unsafe { list.as_ref() }.map_or(0, |list| usize::try_from(list.length).expect("a count"));
+    // SAFETY: as many elements as the list says.
+    (0..count).map(move |i| unsafe { (*(*list).elements.add(i)).ptr_value.cast() })
 }

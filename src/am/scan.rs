@@ -9,6 +9,7 @@ use super::opclass::{self, OpClass};
 use super::{cache, options, stats};
 use crate::error::index::{damage, vector as bad_vector};
 use crate::error::{Code, OrRaise, Report};
+use crate::guc;
 use crate::storage::{Mode, Pages, Relation};
 use imgvec_ann::Index;
 use imgvec_ann::graph::search::{Hit, Options, Search};
@@ -30,6 +31,9 @@ struct Running {
     query_is_null: bool,
     given: u64,
     max_rows: Option<u64>,
+    /// Whether rows that come too late for their place are left out.
+    is_strict: bool,
+    is_over: bool,
 }
 
 impl Running {
@@ -47,10 +51,21 @@ impl Running {
         let search =
             Search::new(&index, vector, &options).map_err(|error| bad_vector(relation, error)).or_raise();
         let max_rows = options::max_scan_rows(relation);
-        Self { index, search, query_is_null: query.is_none(), given: 0, max_rows }
+        Self {
+            index,
+            search,
+            query_is_null: query.is_none(),
+            given: 0,
+            max_rows,
+            is_strict: query.is_some() && guc::strict_order(),
+            is_over: false,
+        }
     }
 
     fn next(&mut self, relation: Relation) -> Option<Hit> {
+        if self.is_over {
+            return None;
+        }
         if self.max_rows.is_some_and(|max| self.given >= max) {
             stats::count_limited(relation);
             Report::new(
@@ -64,6 +79,20 @@ impl Running {
         }
         let pages = Pages::new(relation, Mode::Normal);
         let hit = self.search.next(&pages, &self.index).map_err(|error| damage(relation, error)).or_raise();
+        // Behind a late row there are none but late ones.
+        if let Some(Hit { late: true, .. }) = hit
+            && self.is_strict
+        {
+            Report::new(
+                Code::ERRCODE_SUCCESSFUL_COMPLETION,
+                format!("scan of index \"{}\" left out rows after {}", relation.name(), self.given),
+            )
+            .detail("They are nearer than rows that came before they were found.")
+            .hint("Raise imgvec.ef_search, or set imgvec.strict_order to off to have them behind the others.")
+            .notice();
+            self.is_over = true;
+            return None;
+        }
         self.given += u64::from(hit.is_some());
         hit
     }

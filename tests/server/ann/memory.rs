@@ -19,7 +19,7 @@ use crate::{failure, value};
 const GROWTH_BYTES: u64 = 4 << 20;
 
 /// The most memory a session has while it works.
-fn peak(client: &mut Client, work: impl FnOnce(&mut Client)) -> u64 {
+pub(super) fn peak(client: &mut Client, work: impl FnOnce(&mut Client)) -> u64 {
     let pid = u32::try_from(value::<i32>(client, "SELECT pg_backend_pid()")).unwrap();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {

@@ -4,13 +4,17 @@
 mod cancel;
 mod concurrency;
 mod crash;
+mod errors;
+mod extremes;
 mod filters;
 mod leftovers;
 mod manners;
 mod memory;
+mod order;
 pub(crate) mod pgvector;
 mod pitr;
 mod plain_sql;
+mod recycling;
 mod reuse;
 mod shapes;
 mod snapshots;

@@ -2,11 +2,12 @@
 //!
 //! An index may be larger than memory: what is remembered of a node is five bits, and of its links and rows nothing.
 
+use super::reach::{Reach, Seen, nodes_of};
 use super::rows::Rows;
 use crate::bits::Bits;
-use crate::index::{AccessError, Index, damaged};
-use crate::layout::node::{Header, Node, State};
-use crate::layout::{BlockNumber, Geometry, HeapTid, Kind, NodeId, kind};
+use crate::index::{AccessError, Index};
+use crate::layout::node::State;
+use crate::layout::{BlockNumber, Geometry, HeapTid, NodeId};
 use crate::store::PageStore;
 
 /// Problems that a report has word for word; all are counted.
@@ -69,34 +70,6 @@ pub enum Problem {
     Protected(NodeId),
 }
 
-/// A node of a page, with its neighbors.
-struct Seen {
-    id: NodeId,
-    header: Header,
-    neighbors: Vec<NodeId>,
-}
-
-/// The nodes of a page; none if it is no node page.
-fn nodes_of<S: PageStore>(
-    store: &S,
-    g: &Geometry,
-    block: BlockNumber,
-) -> Result<Vec<Seen>, AccessError<S::Error>> {
-    store.check_interrupts().map_err(AccessError::Store)?;
-    let page = store.read(block).map_err(AccessError::Store)?;
-    if kind(&page).map_err(damaged(block))? != Kind::Node {
-        return Ok(Vec::new());
-    }
-    let mut seen = Vec::with_capacity(g.slots());
-    for slot in 0..g.slots() {
-        let node = Node::read(&page, g, slot).map_err(damaged(block))?;
-        if let Some(id) = g.node_id(block, slot) {
-            seen.push(Seen { id, header: *node.header(), neighbors: node.ids().collect() });
-        }
-    }
-    Ok(seen)
-}
-
 /// Calls `each` with the rows of a live node.
 fn rows_of<S: PageStore>(
     store: &S,
@@ -138,15 +111,15 @@ pub fn check<S: PageStore>(
     let g = &index.space.geometry;
     let pages = store.block_count().map_err(AccessError::Store)?;
     let mut report = CheckReport::default();
-    let mut nodes = Nodes::new(pages as usize * g.slots());
+    let mut places = Places::new(pages as usize * g.slots());
     for block in (1..pages).map(BlockNumber) {
         for node in nodes_of(store, g, block)? {
-            let (places, count) = match node.header.state {
-                State::Free => (&mut nodes.free, &mut report.free),
-                State::Dead => (&mut nodes.dead, &mut report.dead),
-                State::Live => (&mut nodes.live, &mut report.live),
+            let (of_state, count) = match node.header.state {
+                State::Free => (&mut places.free, &mut report.free),
+                State::Dead => (&mut places.dead, &mut report.dead),
+                State::Live => (&mut places.live, &mut report.live),
             };
-            places.set(node.id.0);
+            of_state.set(node.id.0);
             *count += 1;
             if node.header.state == State::Live {
                 let before = report.rows;
@@ -158,95 +131,51 @@ pub fn check<S: PageStore>(
             }
         }
     }
+    let mut reach = Reach::new(g, pages);
     for id in index.entry_points() {
-        if !nodes.reach(id) && !nodes.free.has(id.0) {
+        if places.is_node(id) {
+            reach.set(id);
+        } else if !places.free.has(id.0) {
             report.tell(Problem::Link { from: NodeId::NONE, to: id });
         }
     }
-    follow(store, g, pages, &mut nodes, &mut report)?;
-    for block in (1..pages).map(BlockNumber) {
-        if nodes.any(g, block, |nodes, id| nodes.live.has(id.0) && !nodes.reached.has(id.0)) {
-            for node in nodes_of(store, g, block)? {
-                if nodes.live.has(node.id.0) && !nodes.reached.has(node.id.0) {
-                    report.unreachable += 1;
-                    check_links(&node, &nodes, &mut report);
-                }
+    reach.follow(
+        store,
+        g,
+        |id| places.is_node(id),
+        |node| {
+            if places.live.has(node.id.0) {
+                check_links(node, &places, &mut report);
             }
+        },
+    )?;
+    let is_lost = |id: NodeId| places.live.has(id.0) && !reach.has(id);
+    for block in (1..pages).map(BlockNumber) {
+        if !(0..g.slots()).filter_map(|slot| g.node_id(block, slot)).any(is_lost) {
+            continue;
+        }
+        for node in nodes_of(store, g, block)?.iter().filter(|node| is_lost(node.id)) {
+            report.unreachable += 1;
+            check_links(node, &places, &mut report);
         }
     }
     Ok(report)
 }
 
-/// What is known of the nodes: five bits for each place.
-struct Nodes {
+/// What stands on the places of nodes: with what is reached, five bits for each.
+struct Places {
     live: Bits,
     dead: Bits,
     free: Bits,
-    /// Live and dead nodes that a path from an entry leads to.
-    reached: Bits,
-    /// Those whose own links were followed.
-    expanded: Bits,
 }
 
-impl Nodes {
-    fn new(places: usize) -> Self {
-        let none = || Bits::new(places);
-        Self { live: none(), dead: none(), free: none(), reached: none(), expanded: none() }
+impl Places {
+    fn new(count: usize) -> Self {
+        Self { live: Bits::new(count), dead: Bits::new(count), free: Bits::new(count) }
     }
 
-    /// A link leads to this place; false if there is no node to reach.
-    fn reach(&mut self, id: NodeId) -> bool {
-        let is_node = self.live.has(id.0) || self.dead.has(id.0);
-        if is_node {
-            self.reached.set(id.0);
-        }
-        is_node
-    }
-
-    fn is_open(&self, id: NodeId) -> bool {
-        self.reached.has(id.0) && !self.expanded.has(id.0)
-    }
-
-    /// Whether this holds for a place of a page.
-    fn any(&self, g: &Geometry, block: BlockNumber, holds: impl Fn(&Self, NodeId) -> bool) -> bool {
-        (0..g.slots()).filter_map(|slot| g.node_id(block, slot)).any(|id| holds(self, id))
-    }
-}
-
-/// Follows links from all that is reached, in passes over the pages, to and fro. Each page is read at most once for
-/// each of its nodes, and mostly once for several.
-fn follow<S: PageStore>(
-    store: &S,
-    g: &Geometry,
-    pages: u32,
-    nodes: &mut Nodes,
-    report: &mut CheckReport,
-) -> Result<(), AccessError<S::Error>> {
-    let mut forth = true;
-    loop {
-        let mut done = true;
-        store.check_interrupts().map_err(AccessError::Store)?;
-        for i in 1..pages {
-            let block = BlockNumber(if forth { i } else { pages - i });
-            if !nodes.any(g, block, Nodes::is_open) {
-                continue;
-            }
-            done = false;
-            let here = nodes_of(store, g, block)?;
-            while let Some(node) = here.iter().find(|node| nodes.is_open(node.id)) {
-                nodes.expanded.set(node.id.0);
-                for &to in &node.neighbors {
-                    nodes.reach(to);
-                }
-                if nodes.live.has(node.id.0) {
-                    check_links(node, nodes, report);
-                }
-            }
-        }
-        if done {
-            return Ok(());
-        }
-        forth = !forth;
+    fn is_node(&self, id: NodeId) -> bool {
+        self.live.has(id.0) || self.dead.has(id.0)
     }
 }
 
@@ -271,12 +200,12 @@ fn check_node(node: &Seen, rows: u64, report: &mut CheckReport) {
 }
 
 /// What must hold of a live node's links, once all places are known.
-fn check_links(node: &Seen, nodes: &Nodes, report: &mut CheckReport) {
+fn check_links(node: &Seen, places: &Places, report: &mut CheckReport) {
     report.edges += node.neighbors.len() as u64;
     for &to in &node.neighbors {
-        if nodes.free.has(to.0) {
+        if places.free.has(to.0) {
             report.stale_edges += 1;
-        } else if !nodes.live.has(to.0) && !nodes.dead.has(to.0) {
+        } else if !places.is_node(to) {
             report.tell(Problem::Link { from: node.id, to });
         }
     }

@@ -8,6 +8,7 @@ pub mod insert;
 pub mod order;
 pub mod patience;
 pub mod prune;
+pub mod reach;
 pub mod rows;
 pub mod search;
 pub mod share;

@@ -4,11 +4,12 @@
 //! [`cleanup`] then repairs the links of live nodes, and only when nobody links to them any more frees the
 //! slots of the dead ones. A crash anywhere between leaves dead nodes that the next vacuum finds.
 //!
-//! An index may be larger than memory: both remember one or two bits of each node.
+//! An index may be larger than memory: both remember a few bits of each node.
 
 use super::edges::{self, Wish};
 use super::insert::{add_edge, neighborhood};
 use super::prune::ALPHA;
+use super::reach::Reach;
 use super::rows::Rows;
 use super::walk::l2_estimates;
 use crate::arch::Scaled;
@@ -28,6 +29,8 @@ use std::collections::HashSet;
 const SPLICED: usize = 4;
 /// Neighbors taken over from each.
 const SPLICED_FROM_EACH: usize = 6;
+/// If of the nodes one in so many has died, groups of nodes may have lost all links but those among themselves.
+const LARGE_SHARE: usize = 8;
 /// Nearest nodes that link to a node nobody links to.
 const RELINKED_FROM: usize = 4;
 
@@ -256,6 +259,9 @@ pub fn cleanup<S: PageStore>(
                 }
             }
         }
+        if dead.count() * LARGE_SHARE >= live_seen {
+            relink_islands(store, index, end, &mut stats)?;
+        }
         free_slots(store, index, &dead, &mut stats)?;
     }
     free_cells(store, index)?;
@@ -452,6 +458,35 @@ fn replace_entries<S: PageStore>(
         meta.entry_generation = meta.entry_generation.wrapping_add(1);
         meta.encode_links(change.page(zero).map_err(AccessError::Store)?);
         change.commit().map_err(AccessError::Store)?;
+    }
+    Ok(())
+}
+
+/// Links live nodes that no path from the entries leads to, although others like them link to them.
+fn relink_islands<S: PageStore>(
+    store: &S,
+    index: &Index,
+    end: u32,
+    stats: &mut VacuumStats,
+) -> Result<(), AccessError<S::Error>> {
+    let g = &index.space.geometry;
+    let mut live = bits(store, index)?;
+    for block in (1..end).map(BlockNumber) {
+        for (id, _) in headers(store, index, block)?.iter().filter(|(_, h)| h.state == State::Live) {
+            live.set(id.0);
+        }
+    }
+    let mut reach = Reach::new(g, end);
+    index.entry_points().filter(|id| live.has(id.0)).for_each(|id| reach.set(id));
+    reach.follow(store, g, |id| live.has(id.0), |_| ())?;
+    for id in live.iter().map(NodeId) {
+        if !reach.has(id) && g.block_of(id).0 < end {
+            relink(store, index, id)?;
+            stats.relinked += 1;
+            // With it comes what it links to.
+            reach.set(id);
+            reach.follow(store, g, |id| live.has(id.0), |_| ())?;
+        }
     }
     Ok(())
 }
