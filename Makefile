@@ -19,11 +19,12 @@ help:
 	@echo '                        QUERIES="a, b" searches for other words, KEEP=1 leaves the server running'
 	@echo 'make test               everything: crates, SQL, throw-away clusters'
 	@echo 'make test-long          200 crashes, millions of scans and inserts: about an hour'
-	@echo 'make test-matrix        everything on PostgreSQL 15, 17 and 18, in chroots where needed; VERSIONS="17" is a part'
+	@echo 'make test-matrix        everything on PostgreSQL 15, 17 and 18, in chroots where needed, and pg_upgrade between two'
+	@echo '                        of them with live indexes; VERSIONS="17 upgrade" is a part'
 	@echo 'make check-versions     compile for the versions that no test runs on, 14 and 16'
 	@echo 'make build              compile the extension'
 	@echo 'make install            copy it into the server of PG_CONFIG; DESTDIR as usual'
-	@echo 'make deb                a Debian package for the server of PG_CONFIG, in target/deb'
+	@echo 'make deb                a Debian package for the server of PG_CONFIG, in target/deb; DEB_MAINTAINER="Name <address>"'
 	@echo 'make deb-check          installs it in a clean chroot and runs the SQL tests there'
 	@echo 'make installcheck       SQL tests against the running server that PGHOST, PGPORT, PGUSER name'
 	@echo 'make bench              speed and memory of the encoder, recall and speed of the index, scores of the starter model'
@@ -71,8 +72,9 @@ test-long: build
 	IMGVEC_STAGE=$$stage IMGVEC_ONNXRUNTIME=$(CURDIR)/target/onnxruntime/libonnxruntime.so \
 		cargo test --release --test server $(FEATURES) -- ann::crash ann::memory ann::concurrency
 
-# The same on other servers: this machine's, and those of other Debian releases in chroots. Needs root.
-VERSIONS ?= 15 17 18 14 16
+# The same on other servers: this machine's, and those of other Debian releases in chroots; then pg_upgrade from this
+# machine's to a newer one. Needs root.
+VERSIONS ?= 15 17 18 14 16 upgrade
 .PHONY: test-matrix
 test-matrix:
 	@tests/matrix.sh $(VERSIONS)

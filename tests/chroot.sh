@@ -12,8 +12,8 @@
 # chroot, in a few minutes, below /var/tmp: CHROOT names another directory, MIRROR another archive than
 # the one that this machine's apt uses. The checkout and the Rust toolchain are bind-mounted, in a mount
 # namespace that ends with this script; inside, `target` is a directory of the chroot, one for each
-# checkout, so that builds for two servers do not meet. Tests that need pgvector are told that it is
-# there: with IMGVEC_REQUIRE_PGVECTOR they fail where they would skip.
+# checkout, so that builds for two servers do not meet. Tests that need pgvector or Java are told that
+# they are there: with IMGVEC_REQUIRE_PGVECTOR and IMGVEC_REQUIRE_JAVA they fail where they would skip.
 #
 # Exit status 75 says that the archive did not provide the chroot: nothing was run.
 set -euo pipefail
@@ -33,7 +33,7 @@ chroot=${CHROOT:-/var/tmp/imgvec-$suite}
 # What building and testing needs, then what tests with clients need.
 packages=(postgresql-$major postgresql-server-dev-$major postgresql-$major-pgvector
     gcc libc6-dev make pkg-config clang libclang-dev ca-certificates python3 python3-pip git
-    python3-venv nodejs npm pgbouncer)
+    python3-venv nodejs npm pgbouncer default-jdk-headless libpostgresql-jdbc-java)
 
 [ "$(id -u)" = 0 ] || unavailable "root is needed to make and enter a chroot; run this with sudo"
 
@@ -134,6 +134,6 @@ mount --bind "$target" "$chroot$checkout/target"
 [ "$#" -gt 0 ] || set -- bash
 # Settings and certificates of this session pass; what names programs of this machine does not.
 exec env -u PG_CONFIG -u PGRX_PG_CONFIG_PATH -u MAKEFLAGS -u MAKELEVEL -u CARGO_TARGET_DIR -u IMGVEC_CHROOT_NAMESPACE \
-    HOME="$HOME" CARGO_HOME="$cargo_home" RUSTUP_HOME="$rustup_home" LC_ALL=C.UTF-8 IMGVEC_REQUIRE_PGVECTOR=1 \
+    HOME="$HOME" CARGO_HOME="$cargo_home" RUSTUP_HOME="$rustup_home" LC_ALL=C.UTF-8 IMGVEC_REQUIRE_PGVECTOR=1 IMGVEC_REQUIRE_JAVA=1 \
     PATH="$cargo_home/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
     chroot "$chroot" sh -c 'cd "$1" && shift && exec "$@"' sh "$checkout" "$@"

@@ -70,6 +70,24 @@ inside chown -R postgres /check
 
 say "installing the package"
 apt install --yes --no-install-recommends /tmp/imgvec.deb
+
+say "reading its papers"
+[[ $(dpkg-deb --field "$package" Maintainer) == ?*" <"?*@?*">" ]] || die "its maintainer has no name or no address"
+version=$(dpkg-deb --field "$package" Version)
+for script in sql/released/imgvec--*.sql; do
+    released=${script#*--}
+    dpkg --compare-versions "$version" gt "${released%.sql}" || die "version $version does not come after ${released%.sql}"
+done
+copyright=$root/usr/share/doc/postgresql-$major-imgvec/copyright
+licenses() { # of paragraphs that begin with a field: the names after License
+    awk -v RS= -v field="$1" 'index($0, field) == 1' "$copyright" | sed -n 's/^License: //p' | sed 's/,* or /\n/g; s/,* and /\n/g' | sort -u
+}
+unexplained=$(comm -23 <(licenses Files:) <(licenses License:) | grep -vx unknown || true)
+[ -z "$unexplained" ] || die "its copyright file has no text of $unexplained"
+for part in imgvec.so libonnxruntime.so models/starter vendor/pgrx- vendor/ort- vendor/tokenizers-; do
+    grep -q "$part" "$copyright" || die "its copyright file does not know $part"
+done
+
 as_postgres() { inside runuser -u postgres -- "$@"; }
 as_postgres "$programs/initdb" --auth=trust --no-sync --encoding=UTF8 --locale=C.UTF-8 --pgdata=/tmp/data >/dev/null
 as_postgres "$programs/pg_ctl" start --silent --wait --pgdata=/tmp/data --log=/tmp/log --options='-c fsync=off'

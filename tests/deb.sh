@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
 # Builds target/deb/postgresql-NN-imgvec_VERSION_ARCHITECTURE.deb from what `make build` left, for the server of PG_CONFIG.
+# DEB_MAINTAINER, "Name <address>", is who answers for the package; else it is who DEBFULLNAME and DEBEMAIL name, as
+# for Debian's own tools, or git.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 umask 022
@@ -7,6 +9,12 @@ umask 022
 pg_config=${PG_CONFIG:-/usr/bin/pg_config}
 major=$("$pg_config" --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+# 1.0.0-rc.1 comes before 1.0.0; to dpkg that is 1.0.0~rc.1, and a hyphen would begin a revision.
+version=${version//-/\~}
+name=${DEBFULLNAME:-$(git config user.name || true)}
+address=${DEBEMAIL:-$(git config user.email || true)}
+[ -n "$address" ] || { name='imgvec developers' && address=imgvec@localhost; }
+maintainer=${DEB_MAINTAINER:-${name:-$address} <$address>}
 architecture=$(dpkg --print-architecture)
 package=postgresql-$major-imgvec
 work=target/deb/work
@@ -16,19 +24,13 @@ rm -rf "$work"
 mkdir -p "$root/DEBIAN"
 tests/install.sh "$PWD/$root"
 libraries=$root$("$pg_config" --pkglibdir)
+shared=$root$("$pg_config" --sharedir)
 documents=$root/usr/share/doc/$package
 strip --strip-unneeded "$libraries/imgvec.so"
 mkdir -p "$documents"
 install -m 644 README.md "$documents/"
 gzip -9n <CHANGELOG.md >"$documents/changelog.gz"
-{
-    cat LICENSE
-    # A library that the builder brought has its own terms, which are not here.
-    if [ -f target/onnxruntime/LICENSE ]; then
-        printf '\nONNX Runtime, in %s:\n\n' "${libraries#"$root"}/imgvec"
-        cat target/onnxruntime/LICENSE target/onnxruntime/ThirdPartyNotices.txt
-    fi
-} >"$documents/copyright"
+tests/deb-copyright.py "$major" "${libraries#"$root/"}" "${shared#"$root/"}" >"$documents/copyright"
 
 # The libraries that both files really need; dpkg-shlibdeps wants a source package's control file.
 printf 'Source: imgvec\n\nPackage: %s\nArchitecture: any\n' "$package" >"$work/debian/control"
@@ -38,7 +40,7 @@ cat >"$root/DEBIAN/control" <<CONTROL
 Package: $package
 Version: $version
 Architecture: $architecture
-Maintainer: the imgvec developers <imgvec@localhost>
+Maintainer: $maintainer
 Section: database
 Priority: optional
 Installed-Size: $(du -sk --exclude=DEBIAN "$root" | cut -f 1)

@@ -2,6 +2,7 @@
 # Runs the whole suite on several servers and adds the results up.
 #
 #   tests/matrix.sh 15 17 18 14 16        this machine's server, those of Debian 13 and testing; 14 and 16 are compiled
+#   tests/matrix.sh upgrade               pg_upgrade with live indexes, from this machine's server to Debian 13's
 #   tests/matrix.sh --minutes 40 15 17    the first always; the others while 40 minutes from the start are not over
 #
 # What no archive provides, or what the minutes do not suffice for, is skipped and says so. Without --minutes that
@@ -27,6 +28,11 @@ run() { # version
         17) tests/chroot.sh trixie make test ;;
         18) tests/chroot.sh testing make test ;;
         14 | 16) make check-versions COMPILED="$1" ;;
+        upgrade)
+            make build
+            # To a newer one, wherever this machine's is not the newest.
+            if [ "$own" -lt 17 ]; then tests/upgrade.sh trixie; else tests/upgrade.sh testing; fi
+            ;;
         *)
             echo "matrix: PostgreSQL $1 is in no chroot, and this machine's server is $own" >&2
             return 75
@@ -34,6 +40,13 @@ run() { # version
     esac
 }
 export -f run
+
+title() { # version
+    case $1 in
+        upgrade) echo "pg_upgrade" ;;
+        *) echo "PostgreSQL $1" ;;
+    esac
+}
 
 # cargo ends with one line for each test program; this adds them up.
 sum() {
@@ -55,9 +68,9 @@ for version in "$@"; do
         # For timeout, 0 would be no limit.
         limit=(timeout --kill-after=30 "$((left > 1 ? left : 1))")
     fi
-    echo "matrix: PostgreSQL $version"
+    echo "matrix: $(title "$version")"
     status=0
-    "${limit[@]}" bash -c 'run "$1"' run "$version" 2>&1 | tee "$log" || status=$?
+    "${limit[@]}" bash -ec 'run "$1"' run "$version" 2>&1 | tee "$log" || status=$?
     result="$(sum "$log"), $((SECONDS - begin)) s"
     case $status in
         0) grep -q '^test result:' "$log" || result="compiles, $((SECONDS - begin)) s" ;;
@@ -68,7 +81,7 @@ for version in "$@"; do
     # A test that failed before the time was over has failed.
     ! grep -q '^test result: FAILED' "$log" || failed=1
     grep '^test result:' "$log" >>"$total" || true
-    summary+=("PostgreSQL $version: $result")
+    summary+=("$(title "$version"): $result")
 done
 
 printf 'matrix: %s\n' "${summary[@]}"

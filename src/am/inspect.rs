@@ -43,12 +43,15 @@ impl Opened {
                 Code::ERRCODE_WRONG_OBJECT_TYPE,
                 format!("\"{}\" is not an ann index", relation.name()),
             )
+            .detail("It is a table, or an index of another kind.")
             .hint("Name an index that was created with USING ann; each partition has its own.")
             .raise(),
             (_, None) => Report::new(
                 Code::ERRCODE_UNDEFINED_OBJECT,
                 format!("index with oid {} does not exist", index.to_u32()),
             )
+            .detail("It may have been dropped meanwhile.")
+            .hint("Name the index, as in 'photos_embedding_idx'::regclass.")
             .raise(),
         }
     }
@@ -244,6 +247,7 @@ fn require_owner(index: pg_sys::Oid) {
     if !is_owner {
         Report::new(Code::ERRCODE_INSUFFICIENT_PRIVILEGE, "must be owner of the index to check it")
             .detail("The check locks the table against writers.")
+            .hint("Have the owner check it, or a member of the owner's role.")
             .raise();
     }
 }
@@ -282,6 +286,7 @@ fn ann_index_recall(index: pg_sys::Oid, k: i32, samples: i32) -> Option<f64> {
         Ok(value) if (1..=high).contains(&value) => value,
         _ => Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, format!("{what} is out of range"))
             .detail(format!("{what} is {value}, allowed are 1 to {high}."))
+            .hint("Leave the argument out for its default.")
             .raise(),
     };
     let (k, samples) = (bounded(k, 1000, "k"), bounded(samples, 10_000, "samples"));
@@ -369,6 +374,8 @@ fn require_select(opened: &Opened) {
             Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
             format!("permission denied for table {}", opened.heap.name()),
         )
+        .detail("The index is measured with vectors of the table.")
+        .hint("Have the table's owner grant SELECT.")
         .raise();
     }
 }

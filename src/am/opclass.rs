@@ -81,6 +81,7 @@ impl OpClass {
                 format!("operator class of index \"{}\" is not one of ann", index.name()),
             )
             .detail(format!("Its support function 1 answers {code}."))
+            .hint("Use an operator class of imgvec or imgvec_pgvector.")
             .raise(),
         };
         Self { metric, elements }

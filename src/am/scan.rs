@@ -207,5 +207,6 @@ fn no_order(index: Relation) -> ! {
         format!("index \"{}\" cannot be scanned without ORDER BY", index.name()),
     )
     .detail("Rows without a vector are not in an ann index.")
+    .hint("Order by a distance, or SET enable_seqscan = on.")
     .raise()
 }

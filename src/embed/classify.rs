@@ -48,9 +48,11 @@ fn label_embeddings(
 fn classify(embedding: &[f32], labels: &Array<'_, Text<'_>>, model: &str) -> Rows {
     let labels: Vec<Text<'_>> = labels
         .iter()
-        .map(|label| {
+        .enumerate()
+        .map(|(index, label)| {
             label.unwrap_or_else(|| {
                 Report::new(Code::ERRCODE_NULL_VALUE_NOT_ALLOWED, "labels must not contain nulls")
+                    .detail(format!("Label {} is null.", index + 1))
                     .hint("Remove the null from the array of labels.")
                     .raise()
             })
@@ -68,6 +70,7 @@ fn classify(embedding: &[f32], labels: &Array<'_, Text<'_>>, model: &str) -> Row
     if cosines.iter().any(|cosine| cosine.is_nan()) {
         Report::new(Code::ERRCODE_DATA_EXCEPTION, "a zero vector cannot be classified")
             .detail("It has no direction to compare with those of the labels.")
+            .hint("Supply an embedding of the same model.")
             .raise();
     }
     let mut rows: Vec<(NewText, f32)> = labels

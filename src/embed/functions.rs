@@ -100,7 +100,11 @@ fn image_info(image: Bytea<'_>) -> NewRecord {
     let info = imgvec_encoder::image::info(bytes, &guc::image_limits()).or_raise();
     let integer = |value: u32| {
         i32::try_from(value)
-            .map_err(|_| Report::new(Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "integer out of range"))
+            .map_err(|_| {
+                Report::new(Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "integer out of range")
+                    .detail(format!("A number in the image's header is {value}."))
+                    .hint("Check that the file was stored whole, or save it again with an image editor.")
+            })
             .or_raise()
     };
     NewRecord::new()

@@ -61,14 +61,20 @@ pub fn vector(index: Relation, error: VectorError) -> Report {
         VectorError::Dimensions { expected, found } => {
             Report::new(Code::ERRCODE_DATA_EXCEPTION, format!("expected {expected} dimensions, not {found}"))
                 .detail(format!("Index \"{name}\" holds vectors of {expected} dimensions."))
+                .hint("Use vectors of the model whose embeddings are in the index.")
         }
         VectorError::TooLong => Report::new(
             Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
             format!("vector is too long for index \"{name}\""),
         )
         .detail(format!("The norm of a row's vector may be at most {MAX_NORM:e} with this operator class."))
-        .hint("Normalize the vectors, or use imgvec_cosine_ops."),
-        VectorError::NotFinite => super::vector::not_finite(0),
+        .hint("Normalize the vectors, or use an operator class for cosine distance."),
+        // Not written by us: neither type takes such an element.
+        VectorError::NotFinite => {
+            Report::new(Code::ERRCODE_DATA_CORRUPTED, format!("vector for index \"{name}\" is not finite"))
+                .detail("One of its elements is NaN or infinite.")
+                .hint("Restore the row from a backup.")
+        }
     }
 }
 
@@ -110,5 +116,7 @@ pub fn geometry(index: Relation, error: GeometryError, dim: usize) -> Report {
 pub fn no_dimensions(index: Relation) -> Report {
     Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, "column does not have dimensions")
         .detail(format!("Index \"{}\" needs to know the number of dimensions.", index.name()))
-        .hint("Declare the column as imgvec(n), or index the expression ((embedding::imgvec(n))).")
+        .hint(
+            "Declare the column as imgvec(n), vector(n) or halfvec(n), or index an expression such as ((embedding::imgvec(n))).",
+        )
 }

@@ -6,6 +6,10 @@ use imgvec_vector::text::{Syntax, TextError};
 use imgvec_vector::wire::WireError;
 use imgvec_vector::{DimError, MAX_DIM};
 
+const SINGLE_PRECISION: &str = "Elements of an imgvec are single-precision numbers.";
+const SCALE: &str = "Scale the vectors first, for example with l2_normalize().";
+const FINITE: &str = "Supply finite numbers, or NULL for the whole vector.";
+
 /// How much of a bad literal an error repeats.
 const MAX_QUOTED_CHARS: usize = 60;
 
@@ -17,8 +21,12 @@ impl From<DimError> for Report {
         };
         let report = Self::new(code, error.to_string());
         match error {
-            DimError::Empty => report.hint("Write a vector as its elements in brackets, such as [1,2,3]."),
-            DimError::TooMany => report.hint("Use an embedding with fewer dimensions, or split it."),
+            DimError::Empty => report
+                .detail("The value has no elements.")
+                .hint("Write a vector as its elements in brackets, such as [1,2,3]."),
+            DimError::TooMany => report
+                .detail(format!("An imgvec has 1 to {MAX_DIM} elements."))
+                .hint("Use an embedding with fewer dimensions, or split it."),
         }
     }
 }
@@ -26,7 +34,8 @@ impl From<DimError> for Report {
 impl From<RangeError> for Report {
     fn from(error: RangeError) -> Self {
         Self::new(Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, error.to_string())
-            .detail("Elements of an imgvec are single-precision numbers.")
+            .detail(SINGLE_PRECISION)
+            .hint(SCALE)
     }
 }
 
@@ -51,6 +60,17 @@ impl From<WireError> for Report {
 pub fn not_finite(index: usize) -> Report {
     Report::new(Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "NaN and infinity are not allowed in an imgvec")
         .detail(format!("Element {} is not finite.", index + 1))
+        .hint(FINITE)
+}
+
+/// An element, by 0-based position, that a single-precision number cannot hold.
+pub fn out_of_range(index: usize) -> Report {
+    Report::new(
+        Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+        format!("element {} is out of range for type imgvec", index + 1),
+    )
+    .detail(SINGLE_PRECISION)
+    .hint("Scale the numbers first.")
 }
 
 /// An element, by 0-based position, that a half-precision number cannot hold.
@@ -72,12 +92,14 @@ pub fn bad_text(error: TextError, text: &[u8]) -> Report {
             Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
             "NaN and infinity are not allowed in an imgvec",
         )
-        .detail(format!("An element is \"{element}\".")),
+        .detail(format!("An element is \"{element}\"."))
+        .hint(FINITE),
         TextError::OutOfRange(element) => Report::new(
             Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
             format!("\"{element}\" is out of range for type imgvec"),
         )
-        .detail("Elements of an imgvec are single-precision numbers."),
+        .detail(SINGLE_PRECISION)
+        .hint("Scale the numbers first."),
         TextError::Syntax(what) => Report::new(
             Code::ERRCODE_INVALID_TEXT_REPRESENTATION,
             format!("invalid input syntax for type imgvec: \"{literal}\""),
@@ -95,16 +117,15 @@ pub fn bad_text(error: TextError, text: &[u8]) -> Report {
 /// Two vectors that cannot be compared or combined.
 pub fn different_dims(left: usize, right: usize) -> Report {
     Report::new(Code::ERRCODE_DATA_EXCEPTION, format!("different imgvec dimensions {left} and {right}"))
+        .detail("Vectors are compared and combined element by element.")
         .hint("Only vectors of the same model, with the same number of dimensions, can be compared.")
 }
 
 /// A vector that does not fit its column.
 pub fn unexpected_dims(expected: i32, found: usize) -> Report {
     Report::new(Code::ERRCODE_DATA_EXCEPTION, format!("expected {expected} dimensions, not {found}"))
-        .detail(format!("The column or cast has type imgvec({expected})."))
-        .hint(format!(
-            "Declare the column as imgvec({found}), or embed with a model of {expected} dimensions."
-        ))
+        .detail(format!("The type of the column or cast is declared with ({expected})."))
+        .hint(format!("Declare it with ({found}), or embed with a model of {expected} dimensions."))
 }
 
 /// A bad type modifier.

@@ -37,12 +37,7 @@ where
         *out = match to_f32(element) {
             Some(element) if element.is_finite() => element,
             Some(_) => vector::not_finite(index).raise(),
-            None => Report::new(
-                Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
-                format!("element {} is out of range for type imgvec", index + 1),
-            )
-            .detail("Elements of an imgvec are single-precision numbers.")
-            .raise(),
+            None => vector::out_of_range(index).raise(),
         };
     }
     value

@@ -141,14 +141,15 @@ fn node() {
     });
 }
 
-/// The driver knows no Unix sockets. No environment demands this client: Java is used where it is, not installed.
+/// The driver knows no Unix sockets. Set-up does not install Java, which is large; the chroots of `tests/chroot.sh`
+/// have it, and say so with IMGVEC_REQUIRE_JAVA.
 #[test]
 fn jdbc() {
     const DRIVER: &str = "/usr/share/java/postgresql.jar";
     let has_java = Command::new("javac").arg("-version").output().is_ok_and(|output| output.status.success());
     if !has_java || !Path::new(DRIVER).exists() {
         let missing = if has_java { DRIVER } else { "a Java development kit" };
-        let _ = writeln!(std::io::stderr(), "skipped jdbc: {missing} is not there");
+        skip("jdbc", &format!("{missing} is not there"), "IMGVEC_REQUIRE_JAVA");
         return;
     }
     in_each_setting("jdbc", |cluster, database, setting| {

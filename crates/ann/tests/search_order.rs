@@ -62,10 +62,6 @@ proptest! {
                 prop_assert!(exact[at + 1..in_time].iter().all(|&behind| behind > exact[at]));
             }
         }
-        if count > 50 {
-            let placed = hits.iter().take(10).filter(|hit| hit.placed).count();
-            prop_assert!(placed > 0 || copies >= 5, "none of ten, of {} rows: {:?}", count, &hits[..10]);
-        }
     }
 
     #[test]
@@ -80,6 +76,22 @@ proptest! {
         prop_assert_eq!(numbers(&hits), (0..count).collect::<Vec<_>>());
         // No two of these vectors are equal: a node is a row.
         prop_assert_eq!(hits.iter().filter(|hit| hit.late).count() as u64, late);
+    }
+}
+
+/// A row is placed if its bounds overlap with no other's, which is chance for each and a matter of the bounds' width
+/// for many.
+#[test]
+fn places_of_many_rows_are_certain() {
+    for metric in [Metric::L2, Metric::Cosine, Metric::InnerProduct] {
+        let placed: usize = (0..50)
+            .map(|seed| {
+                let (store, _) = build(metric, &rows(300, seed), DIM, 1);
+                let (hits, _) = all(&store, &rows(1, seed + 5000)[0], 20);
+                hits.iter().take(10).filter(|hit| hit.placed).count()
+            })
+            .sum();
+        assert!(placed >= 100, "{metric:?}: {placed} of 500");
     }
 }
 

@@ -121,6 +121,44 @@ fn embeddings_go_into_columns_of_pgvector_and_back() {
 }
 
 #[test]
+fn every_error_beside_pgvector_has_a_code_a_detail_and_a_hint() {
+    let Some((_cluster, mut client)) = start("vector-errors") else { return };
+    client
+        .batch_execute(
+            "CREATE TABLE items (id integer PRIMARY KEY, own imgvec(3), single vector(3), half halfvec(3), free vector, long halfvec(4001));
+             CREATE INDEX items_single ON items USING ann (single vector_l2_ops);
+             CREATE INDEX items_half ON items USING ann (half);
+             INSERT INTO items SELECT i, vec(i, 3), vec(i, 3), vec(i, 3) FROM generate_series(1, 20) AS i;
+             SET enable_seqscan = off",
+        )
+        .unwrap();
+    for (statement, code) in [
+        ("SELECT '[1,-70000]'::imgvec::halfvec", SqlState::NUMERIC_VALUE_OUT_OF_RANGE),
+        ("SELECT '[1,2,3]'::imgvec::halfvec(2)", SqlState::DATA_EXCEPTION),
+        ("SELECT '[1,2,3]'::halfvec::imgvec(2)", SqlState::DATA_EXCEPTION),
+        ("UPDATE items SET own = '[1,2]'::vector", SqlState::DATA_EXCEPTION),
+        ("UPDATE items SET half = '[1,2]'::imgvec", SqlState::DATA_EXCEPTION),
+        ("SELECT own <=> '[1,2]' FROM items", SqlState::DATA_EXCEPTION),
+        (
+            "SELECT own + '[3e38,3e38,3e38]' + '[3e38,3e38,3e38]' FROM items",
+            SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
+        ),
+        ("UPDATE items SET single = '[1e30,0,0]'", SqlState::NUMERIC_VALUE_OUT_OF_RANGE),
+        ("SELECT id FROM items ORDER BY single <-> '[1,2]' LIMIT 1", SqlState::DATA_EXCEPTION),
+        ("SELECT id FROM items ORDER BY half <=> '[1,2]' LIMIT 1", SqlState::DATA_EXCEPTION),
+        ("CREATE INDEX ON items USING ann (free)", SqlState::INVALID_PARAMETER_VALUE),
+        ("CREATE INDEX ON items USING ann (long)", SqlState::PROGRAM_LIMIT_EXCEEDED),
+        ("SELECT ann_index_check('items_pkey')", SqlState::WRONG_OBJECT_TYPE),
+        ("SELECT ann_index_check(0)", SqlState::UNDEFINED_OBJECT),
+        ("SELECT ann_index_recall('items_single', k => 0)", SqlState::INVALID_PARAMETER_VALUE),
+    ] {
+        let error = failure(&mut client, statement);
+        assert_eq!(error.code(), &code, "{statement}: {error:?}");
+        assert!(error.detail().is_some() && error.hint().is_some(), "{statement}: {error:?}");
+    }
+}
+
+#[test]
 fn operators_and_functions_take_both_types_without_ambiguity() {
     let Some((_cluster, mut client)) = start("vector-operators") else { return };
     client
