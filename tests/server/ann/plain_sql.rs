@@ -242,7 +242,7 @@ fn parallel_workers_compute_what_one_process_does() {
         // Sums in another order differ in the last digits.
         "SELECT array_agg(round(x::numeric, 5))::text FROM unnest((SELECT avg(embedding) FROM items)::real[]) AS x".into(),
         format!("SELECT string_agg(id::text, ' ') FROM (SELECT id FROM items WHERE id + 0 > 0 ORDER BY embedding <#> {query}, id LIMIT 50) AS near"),
-        format!("SELECT count(*)::text FROM items AS a JOIN items AS b ON a.id = b.id + 1 WHERE a.embedding <-> b.embedding < 2.2"),
+        "SELECT count(*)::text FROM items AS a JOIN items AS b ON a.id = b.id + 1 WHERE a.embedding <-> b.embedding < 2.2".into(),
     ] {
         let plan = client.query(&format!("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {statement}"), &[]).unwrap();
         let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
