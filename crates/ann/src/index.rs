@@ -132,7 +132,10 @@ impl Index {
         let page = store.read(BlockNumber(0)).map_err(AccessError::Store)?;
         let stamp = Meta::stamp(&page).map_err(damaged(BlockNumber(0)))?;
         let since = stamp.changes_since(Stamp::of(&self.meta));
-        Ok(since.map(|changes| EntryChanges { replaced: changes.replaced + self.unknown, ..changes }))
+        Ok(since.map(|changes| EntryChanges {
+            replaced: changes.replaced.saturating_add(self.unknown),
+            ..changes
+        }))
     }
 
     /// Whether every entry of the metapage as it was last read is known, and the metapage is still so.

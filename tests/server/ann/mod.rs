@@ -49,6 +49,14 @@ pub(crate) fn quiet(name: &str) -> ClusterBuilder {
     Cluster::new(name).conf("autovacuum = off")
 }
 
+/// A quiet server with `vec`, and a session.
+pub(crate) fn cluster_with_vectors(name: &str) -> (Cluster, Client) {
+    let cluster = quiet(name).start();
+    let mut client = cluster.client();
+    client.batch_execute(VECTORS).unwrap();
+    (cluster, client)
+}
+
 /// Table `items` with rows 1 to `rows`: an id, the vector of that seed, and a column that no index has.
 pub(crate) fn create_items(client: &mut Client, rows: i32) {
     client

@@ -3,25 +3,16 @@
 
 use std::fs;
 
-use postgres::Client;
 use postgres::error::SqlState;
 
 use super::{
-    DIM, VECTORS, assert_each_row_once, by_index, check, explain, ids, quiet, recall, script, search,
+    DIM, assert_each_row_once, by_index, check, cluster_with_vectors, explain, ids, recall, script, search,
 };
-use crate::cluster::Cluster;
 use crate::{failure, value};
-
-fn cluster(name: &str) -> (Cluster, Client) {
-    let cluster = quiet(name).start();
-    let mut client = cluster.client();
-    client.batch_execute(VECTORS).unwrap();
-    (cluster, client)
-}
 
 #[test]
 fn each_operator_class_answers_its_own_operator() {
-    let (_cluster, mut client) = cluster("ann-metrics");
+    let (_cluster, mut client) = cluster_with_vectors("ann-metrics");
     // Lengths differ, so that each metric has another order.
     script(
         &mut client,
@@ -63,7 +54,7 @@ fn each_operator_class_answers_its_own_operator() {
 
 #[test]
 fn any_number_of_dimensions_up_to_the_limit() {
-    let (_cluster, mut client) = cluster("ann-dimensions");
+    let (_cluster, mut client) = cluster_with_vectors("ann-dimensions");
     for dim in [1, 2, 3, 31, 64, 65, 384, 1536, 2049, 4000] {
         script(
             &mut client,
@@ -92,7 +83,7 @@ fn any_number_of_dimensions_up_to_the_limit() {
 
 #[test]
 fn an_expression_selects_one_kind_of_vector_of_a_mixed_column() {
-    let (_cluster, mut client) = cluster("ann-expression");
+    let (_cluster, mut client) = cluster_with_vectors("ann-expression");
     script(
         &mut client,
         "CREATE TABLE mixed (id integer, embedding imgvec);
@@ -124,7 +115,7 @@ fn an_expression_selects_one_kind_of_vector_of_a_mixed_column() {
 
 #[test]
 fn queries_of_other_dimensions_are_refused() {
-    let (_cluster, mut client) = cluster("ann-other-dimensions");
+    let (_cluster, mut client) = cluster_with_vectors("ann-other-dimensions");
     script(
         &mut client,
         "CREATE TABLE items AS SELECT i AS id, vec(i, 16)::imgvec(16) AS embedding FROM generate_series(1, 100) AS i;
@@ -141,7 +132,7 @@ fn queries_of_other_dimensions_are_refused() {
 
 #[test]
 fn nulls_and_zeros_break_nothing() {
-    let (_cluster, mut client) = cluster("ann-nulls");
+    let (_cluster, mut client) = cluster_with_vectors("ann-nulls");
     script(
         &mut client,
         "CREATE TABLE items (id integer, embedding imgvec(16));
@@ -190,7 +181,7 @@ fn nulls_and_zeros_break_nothing() {
 
 #[test]
 fn vectors_that_differ_in_length_by_far_stay_exact() {
-    let (_cluster, mut client) = cluster("ann-lengths");
+    let (_cluster, mut client) = cluster_with_vectors("ann-lengths");
     script(
         &mut client,
         "CREATE TABLE items AS SELECT i AS id, (vec(i, 16) * array_fill((10.0 ^ (i % 9 - 4))::real, ARRAY[16])::imgvec)::imgvec(16) AS embedding
@@ -209,7 +200,7 @@ fn vectors_that_differ_in_length_by_far_stay_exact() {
 
 #[test]
 fn partitions_answer_together_in_order() {
-    let (_cluster, mut client) = cluster("ann-partitions");
+    let (_cluster, mut client) = cluster_with_vectors("ann-partitions");
     script(
         &mut client,
         "CREATE TABLE items (id integer, embedding imgvec(16)) PARTITION BY RANGE (id);
@@ -245,7 +236,7 @@ fn partitions_answer_together_in_order() {
 
 #[test]
 fn an_index_lives_in_and_moves_between_tablespaces() {
-    let (cluster, mut client) = cluster("ann-tablespace");
+    let (cluster, mut client) = cluster_with_vectors("ann-tablespace");
     let directory = cluster.directory().join("elsewhere");
     fs::create_dir(&directory).unwrap();
     cluster.give(&directory);
@@ -276,7 +267,7 @@ fn an_index_lives_in_and_moves_between_tablespaces() {
 
 #[test]
 fn what_an_index_cannot_do_is_refused() {
-    let (_cluster, mut client) = cluster("ann-refused");
+    let (_cluster, mut client) = cluster_with_vectors("ann-refused");
     client.batch_execute("CREATE TABLE items (id integer, embedding imgvec(16))").unwrap();
     for (statement, code) in [
         ("CREATE UNIQUE INDEX ON items USING ann (embedding)", SqlState::FEATURE_NOT_SUPPORTED),

@@ -1,24 +1,15 @@
 //! Columns and queries that are rare and must work all the same: domains, and queries from far away.
 
-use postgres::Client;
 use postgres::error::SqlState;
 
 use super::{
-    DIM, VECTORS, assert_each_row_once, by_index, by_table, check, ids, quiet, recall, script, search,
+    DIM, assert_each_row_once, by_index, by_table, check, cluster_with_vectors, ids, recall, script, search,
 };
-use crate::cluster::Cluster;
 use crate::failure;
-
-fn cluster(name: &str) -> (Cluster, Client) {
-    let cluster = quiet(name).start();
-    let mut client = cluster.client();
-    client.batch_execute(VECTORS).unwrap();
-    (cluster, client)
-}
 
 #[test]
 fn a_column_of_a_domain_is_indexed_as_its_type_is() {
-    let (_cluster, mut client) = cluster("ann-domain");
+    let (_cluster, mut client) = cluster_with_vectors("ann-domain");
     script(
         &mut client,
         "CREATE DOMAIN embedding AS imgvec(16) CHECK (imgvec_norm(VALUE) > 0);
@@ -56,7 +47,7 @@ fn a_column_of_a_domain_is_indexed_as_its_type_is() {
 
 #[test]
 fn a_query_from_far_away_is_answered_as_without_an_index() {
-    let (_cluster, mut client) = cluster("ann-far");
+    let (_cluster, mut client) = cluster_with_vectors("ann-far");
     // Rows so long that their distances from afar differ, and short ones, from which they do not.
     script(
         &mut client,
