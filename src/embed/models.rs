@@ -2,7 +2,7 @@
 
 use super::server;
 use super::session;
-use crate::error::Report;
+use crate::error::{Report, paths};
 use crate::guc;
 use crate::types::datum::{NewRecord, NewText};
 use imgvec_encoder::package::{Listed, Modality, Package};
@@ -34,12 +34,12 @@ fn modality_name(modality: Modality) -> &'static str {
 }
 
 fn text(text: &str) -> NewText {
-    NewText::from_utf8(text)
+    NewText::from_utf8(&paths::printable(text))
 }
 
 #[pg_extern]
 fn imgvec_model_list() -> ModelRows {
-    let may_see_paths = server::may_see_paths();
+    let may_see_paths = paths::may_see_paths();
     let cache_dir = guc::cache_directory();
     let rows: Vec<_> = Package::list(&guc::model_path())
         .into_iter()
@@ -50,6 +50,8 @@ fn imgvec_model_list() -> ModelRows {
                 let digest = package.digest_interruptible(cache_dir.as_deref(), server::interrupt_pending)?;
                 Ok((package, digest))
             });
+            // What was interrupted is not broken.
+            pgrx::check_for_interrupts!();
             match package {
                 Ok((package, digest)) => {
                     let memory = session::with(|session| {

@@ -24,14 +24,6 @@ pub fn statement_start() -> i64 {
     unsafe { pg_sys::GetCurrentStatementStartTimestamp() }
 }
 
-/// Whether the current role may see paths of the server.
-pub fn may_see_paths() -> bool {
-    // pg_read_server_files, of pg_authid.dat.
-    let role = pg_sys::Oid::from(4569);
-    // SAFETY: catalog look-ups inside a transaction, where every function call is.
-    unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), role) }
-}
-
 /// Gives memory that is free inside the allocator back to the system. Reading a model leaves holes as
 /// large as its files: 13 MB beside a loaded CLIP ViT-B/32, 800 MB in the backend that prepared it.
 pub fn return_free_memory() {

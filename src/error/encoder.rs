@@ -2,7 +2,7 @@
 
 use super::image::sentence;
 use super::package::list;
-use super::{Code, Report};
+use super::{Code, Report, paths};
 use imgvec_encoder::encoder::{EncodeError, Warning};
 use imgvec_encoder::image::PreprocessError;
 use imgvec_encoder::package::{DigestError, Modality};
@@ -15,24 +15,28 @@ const INSTALL_RUNTIME: &str = "Install ONNX Runtime beside the extension with \"
 
 impl From<RuntimeError> for Report {
     fn from(error: RuntimeError) -> Self {
-        let message = error.to_string();
-        match error {
-            RuntimeError::NotFound { candidates } => Self::new(Code::ERRCODE_UNDEFINED_FILE, message)
-                .detail(format!("Tried {}.", list(candidates.iter().map(|path| path.to_string_lossy()))))
-                .hint(INSTALL_RUNTIME),
-            RuntimeError::NotOnnxRuntime { reason, .. } => Self::new(Code::ERRCODE_UNDEFINED_FILE, message)
-                .detail(sentence(&reason))
-                .hint(INSTALL_RUNTIME),
-            RuntimeError::TooOld { needed, .. } => Self::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
-                .detail(format!("The oldest version that works is {needed}."))
-                .hint(INSTALL_RUNTIME),
-            RuntimeError::Start { reason, .. } | RuntimeError::Thread { reason } => {
-                Self::new(Code::ERRCODE_SYSTEM_ERROR, message)
-                    .detail(sentence(&reason))
-                    .hint("Check the limits on memory and threads of the server's system user.")
-            }
-            RuntimeError::NotLoaded => Self::new(Code::ERRCODE_INTERNAL_ERROR, message).hint(INSTALL_RUNTIME),
+        paths::for_role(runtime_error(error))
+    }
+}
+
+fn runtime_error(error: RuntimeError) -> Report {
+    let message = error.to_string();
+    match error {
+        RuntimeError::NotFound { candidates } => Report::new(Code::ERRCODE_UNDEFINED_FILE, message)
+            .detail(format!("Tried {}.", list(candidates.iter().map(|path| path.to_string_lossy()))))
+            .hint(INSTALL_RUNTIME),
+        RuntimeError::NotOnnxRuntime { reason, .. } => {
+            Report::new(Code::ERRCODE_UNDEFINED_FILE, message).detail(sentence(&reason)).hint(INSTALL_RUNTIME)
         }
+        RuntimeError::TooOld { needed, .. } => Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
+            .detail(format!("The oldest version that works is {needed}."))
+            .hint(INSTALL_RUNTIME),
+        RuntimeError::Start { reason, .. } | RuntimeError::Thread { reason } => {
+            Report::new(Code::ERRCODE_SYSTEM_ERROR, message)
+                .detail(sentence(&reason))
+                .hint("Check the limits on memory and threads of the server's system user.")
+        }
+        RuntimeError::NotLoaded => Report::new(Code::ERRCODE_INTERNAL_ERROR, message).hint(INSTALL_RUNTIME),
     }
 }
 
@@ -66,6 +70,10 @@ impl From<DigestError> for Report {
 /// Why something could not be embedded. `place` says which input of a batch is meant, from 0, or
 /// nothing for a call with one input.
 pub fn encode_error(error: EncodeError, place: impl Fn(usize) -> Option<usize>) -> Report {
+    paths::for_role(word(error, place))
+}
+
+fn word(error: EncodeError, place: impl Fn(usize) -> Option<usize>) -> Report {
     let message = error.to_string();
     let reason_of_graph = |code, reason: &str, hint: &str| {
         Report::new(code, message.clone()).detail(sentence(&reason)).hint(hint)
@@ -123,7 +131,9 @@ fn at(report: Report, place: Option<usize>, what: &str) -> Report {
 
 /// Something that works, with more memory than it should.
 pub fn warning(warning: &Warning, model: &str) -> Report {
-    Report::new(Code::ERRCODE_WARNING, format!("backends do not share the weights of model \"{model}\""))
-        .detail(sentence(warning))
-        .hint("Let the server write to imgvec.cache_directory, or set it to an empty string.")
+    let report =
+        Report::new(Code::ERRCODE_WARNING, format!("backends do not share the weights of model \"{model}\""))
+            .detail(sentence(warning))
+            .hint("Let the server write to imgvec.cache_directory, or set it to an empty string.");
+    paths::for_role(report)
 }

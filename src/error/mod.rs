@@ -7,6 +7,7 @@ pub mod encoder;
 pub mod image;
 pub mod index;
 mod package;
+pub mod paths;
 pub mod vector;
 
 pub use pgrx::pg_sys::errcodes::PgSqlErrorCode as Code;
@@ -47,12 +48,23 @@ impl Report {
         self
     }
 
+    /// The report with each of its texts changed.
+    fn map(self, change: impl Fn(String) -> String) -> Self {
+        Self {
+            code: self.code,
+            message: change(self.message),
+            detail: self.detail.map(&change),
+            hint: self.hint.map(&change),
+        }
+    }
+
     fn report(self, level: PgLogLevel) {
-        let mut report = ErrorReport::new(self.code, self.message, function_name!());
-        if let Some(detail) = self.detail {
+        let this = self.map(|text| paths::printable(&text).into_owned());
+        let mut report = ErrorReport::new(this.code, this.message, function_name!());
+        if let Some(detail) = this.detail {
             report = report.set_detail(detail);
         }
-        if let Some(hint) = self.hint {
+        if let Some(hint) = this.hint {
             report = report.set_hint(hint);
         }
         report.report(level);

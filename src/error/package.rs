@@ -1,8 +1,8 @@
 //! Words for model packages that cannot be used.
 
 use super::image::sentence;
-use super::{Code, Report};
-use imgvec_encoder::package::{FileRole, MalformedFile, PackageError};
+use super::{Code, Report, paths};
+use imgvec_encoder::package::{FileRole, GraphValue, MalformedFile, PackageError};
 use std::io;
 
 const COPY_AGAIN: &str = "Copy the model's directory again, whole.";
@@ -11,18 +11,27 @@ const SEE_DOCUMENTATION: &str =
 
 impl From<PackageError> for Report {
     fn from(error: PackageError) -> Self {
-        let message = error.to_string();
         match error {
-            PackageError::InvalidName { .. } => Self::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, message)
+            // A name is the user's own, whatever it looks like.
+            PackageError::InvalidName { .. } => word(error),
+            error => paths::for_role(word(error)),
+        }
+    }
+}
+
+fn word(error: PackageError) -> Report {
+    let message = error.to_string();
+    match error {
+            PackageError::InvalidName { .. } => Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, message)
                 .detail("A name has letters, digits, \".\", \"_\" and \"-\", and may be \"owner/model\".")
                 .hint("The view imgvec_models lists the models that are there."),
-            PackageError::NotFound { similar, .. } => Self::new(Code::ERRCODE_UNDEFINED_OBJECT, message)
+            PackageError::NotFound { similar, .. } => Report::new(Code::ERRCODE_UNDEFINED_OBJECT, message)
                 .detail("No directory on imgvec.model_path has that name.")
                 .hint(match similar.as_slice() {
                     [] => "The view imgvec_models lists the models that are there.".to_owned(),
                     [first, ..] => format!("Perhaps you meant \"{first}\"."),
                 }),
-            PackageError::Missing { role, .. } => Self::new(Code::ERRCODE_UNDEFINED_FILE, message)
+            PackageError::Missing { role, .. } => Report::new(Code::ERRCODE_UNDEFINED_FILE, message)
                 .detail(match role {
                     FileRole::Graph => "The package names this file as an ONNX graph.",
                     FileRole::ExternalData => "An ONNX graph keeps its weights in this file.",
@@ -31,10 +40,10 @@ impl From<PackageError> for Report {
                     FileRole::Config => "The package needs this configuration file.",
                 })
                 .hint(COPY_AGAIN),
-            PackageError::NoGraph { .. } => Self::new(Code::ERRCODE_UNDEFINED_FILE, message)
+            PackageError::NoGraph { .. } => Report::new(Code::ERRCODE_UNDEFINED_FILE, message)
                 .detail("Graphs are looked for in the directory and in its subdirectory \"onnx\".")
                 .hint("Supply the model's ONNX export; safetensors or pickle files do not work."),
-            PackageError::NoSuchPrecision { found, .. } => Self::new(Code::ERRCODE_UNDEFINED_FILE, message)
+            PackageError::NoSuchPrecision { found, .. } => Report::new(Code::ERRCODE_UNDEFINED_FILE, message)
                 .detail(format!("It has {}.", list(found.iter().map(|precision| precision.name()))))
                 .hint("Change \"precision\" in imgvec.toml, or supply the graph."),
             PackageError::Unreadable { source, .. } => {
@@ -43,7 +52,7 @@ impl From<PackageError> for Report {
                 } else {
                     COPY_AGAIN
                 };
-                Self::new(Code::ERRCODE_IO_ERROR, message).detail(sentence(&source)).hint(hint)
+                Report::new(Code::ERRCODE_IO_ERROR, message).detail(sentence(&source)).hint(hint)
             }
             PackageError::Malformed { source, .. } => {
                 let hint = match source {
@@ -55,33 +64,44 @@ impl From<PackageError> for Report {
                     | MalformedFile::Onnx(_)
                     | MalformedFile::Tokenizer(_) => COPY_AGAIN,
                 };
-                Self::new(Code::ERRCODE_CONFIG_FILE_ERROR, message).detail(sentence(&source)).hint(hint)
+                Report::new(Code::ERRCODE_CONFIG_FILE_ERROR, message).detail(sentence(&source)).hint(hint)
             }
+            PackageError::Outside { .. } => Report::new(Code::ERRCODE_INSUFFICIENT_PRIVILEGE, message)
+                .detail("It is, or lies behind, a link out of the directories of imgvec.model_path.")
+                .hint("Put the file itself into the model's directory, or add the directory that holds it to imgvec.model_path."),
             PackageError::Truncated { expected, found, .. } => {
-                Self::new(Code::ERRCODE_CONFIG_FILE_ERROR, message)
+                Report::new(Code::ERRCODE_CONFIG_FILE_ERROR, message)
                     .detail(format!("It has {found} bytes and should have at least {expected}."))
                     .hint(COPY_AGAIN)
             }
             PackageError::UnsupportedInputs { inputs, unsupported, .. } => {
-                Self::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
+                Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
                     .detail(format!(
                         "Of its inputs {}, there is nothing to feed {} with.",
-                        list(inputs.iter().map(|input| input.name.as_str())),
+                        values(&inputs),
                         list(unsupported.iter().map(String::as_str))
                     ))
                     .hint(SEE_DOCUMENTATION)
             }
             PackageError::NoOutput { wanted, outputs, .. } => {
-                let wanted = wanted.map_or(String::new(), |name| format!("There is no output \"{name}\". "));
-                Self::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
-                    .detail(format!("{wanted}Its outputs are {}.", list(outputs.iter().map(String::as_str))))
-                    .hint("Name the output that is the embedding in imgvec.toml.")
-            }
-            PackageError::TowersDiffer { .. } => Self::new(Code::ERRCODE_CONFIG_FILE_ERROR, message)
+            let named = wanted.as_ref().and_then(|name| outputs.iter().find(|output| output.name == *name));
+            let wanted = match (&wanted, named) {
+                (Some(name), None) => format!("There is no output \"{name}\". "),
+                (Some(name), Some(_)) => format!("Output \"{name}\" is no embedding. "),
+                (None, _) => String::new(),
+            };
+            Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
+                .detail(format!(
+                    "{wanted}Its outputs are {}. An embedding is float32 or float16, with 1 to 4 axes.",
+                    values(&outputs)
+                ))
+                .hint("Name the output that is the embedding in imgvec.toml, or export the model with one.")
+        }
+        PackageError::TowersDiffer { .. } => Report::new(Code::ERRCODE_CONFIG_FILE_ERROR, message)
                 .detail("Image and text of one model are compared with each other.")
                 .hint("Supply both towers of one model, with their projections."),
             PackageError::ImageSizeDiffers { graph, preprocessing, .. } => {
-                Self::new(Code::ERRCODE_CONFIG_FILE_ERROR, message)
+                Report::new(Code::ERRCODE_CONFIG_FILE_ERROR, message)
                     .detail(format!(
                         "The graph takes {} x {} pixels, and preprocessing makes {} x {}.",
                         graph.0, graph.1, preprocessing.0, preprocessing.1
@@ -89,11 +109,27 @@ impl From<PackageError> for Report {
                     .hint("Correct the preprocessing configuration, or override it in imgvec.toml.")
             }
             PackageError::Unsupported { feature, .. } => {
-                Self::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
+                Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
                     .detail(format!("It asks for {feature}."))
                     .hint(SEE_DOCUMENTATION)
             }
         }
+}
+
+/// Inputs or outputs of a graph: quoted names, with their types and numbers of axes.
+fn values(values: &[GraphValue]) -> String {
+    let each = |value: &GraphValue| {
+        let axes = value.rank().map_or(String::new(), |rank| format!(", {rank} axes"));
+        format!(
+            "\"{}\" ({}{})",
+            value.name,
+            value.element.name(),
+            if axes == ", 1 axes" { ", 1 axis" } else { &axes }
+        )
+    };
+    match values {
+        [] => "none".to_owned(),
+        values => values.iter().map(each).collect::<Vec<_>>().join(", "),
     }
 }
 

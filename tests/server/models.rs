@@ -187,3 +187,209 @@ fn sessions_that_start_together_and_a_crash_leave_a_usable_cache() {
         assert_eq!(embed(cluster.client()), found[0]);
     }
 }
+
+/// Ways in which a package can be broken, and what is done to a copy of `clip-external` for each.
+fn break_in_every_way(models: &Path, elsewhere: &Path) -> Vec<String> {
+    const GRAPH: &str = "onnx/text_model.onnx";
+    let location = |from: &str, to: &str| {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        move |package: &Path| {
+            let path = package.join(GRAPH);
+            let bytes = fs::read(&path).unwrap();
+            let place = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+            fs::write(&path, [&bytes[..place], to.as_bytes(), &bytes[place + from.len()..]].concat())
+                .unwrap();
+        }
+    };
+    let write = |file: &'static str, content: &'static [u8]| {
+        move |package: &Path| fs::write(package.join(file), content).unwrap()
+    };
+    let link = |file: &'static str, target: PathBuf| {
+        move |package: &Path| {
+            let _ = fs::remove_file(package.join(file));
+            std::os::unix::fs::symlink(&target, package.join(file)).unwrap();
+        }
+    };
+    type Way = Box<dyn Fn(&Path)>;
+    let ways: Vec<(&str, Way)> = vec![
+        ("location-nul", Box::new(location("text_model.onnx_data", "text_model.onnx\0data"))),
+        ("location-up", Box::new(location("text_model.onnx_data", "../../../elsewhere/x"))),
+        ("json", Box::new(write("config.json", b"{\"model_type\": "))),
+        ("json-nul", Box::new(write("config.json", b"{\"model_type\": \"a\\u0000b\"}\0"))),
+        (
+            "json-deep",
+            Box::new(|package: &Path| fs::write(package.join("config.json"), "[".repeat(1 << 20)).unwrap()),
+        ),
+        ("json-latin", Box::new(write("preprocessor_config.json", b"{\"a\": \"\xe9\"}"))),
+        ("toml", Box::new(write("imgvec.toml", b"family = clip"))),
+        ("toml-nul", Box::new(write("imgvec.toml", b"[text]\noutput = \"a\\u0000b\\u001b[2J\""))),
+        ("toml-absolute", Box::new(write("imgvec.toml", b"[text]\ntokenizer = \"/etc/passwd\""))),
+        ("loop", Box::new(link("config.json", "config.json".into()))),
+        ("linked-file", Box::new(link("config.json", elsewhere.join("config.json")))),
+        (
+            "linked-data",
+            Box::new(link("onnx/text_model.onnx_data", elsewhere.join("onnx/text_model.onnx_data"))),
+        ),
+        ("device", Box::new(link("tokenizer.json", "/dev/zero".into()))),
+        (
+            "pipe",
+            Box::new(|package: &Path| {
+                fs::remove_file(package.join("config.json")).unwrap();
+                assert!(
+                    std::process::Command::new("mkfifo")
+                        .arg(package.join("config.json"))
+                        .status()
+                        .unwrap()
+                        .success()
+                );
+            }),
+        ),
+        (
+            "huge",
+            Box::new(|package: &Path| {
+                let file = fs::File::options()
+                    .write(true)
+                    .open(package.join("onnx/vision_model.onnx_data"))
+                    .unwrap();
+                file.set_len(1 << 41).unwrap();
+            }),
+        ),
+        (
+            "cut",
+            Box::new(|package: &Path| {
+                let file = fs::File::options().write(true).open(package.join(GRAPH)).unwrap();
+                file.set_len(100).unwrap();
+            }),
+        ),
+        (
+            "unreadable",
+            Box::new(|package: &Path| {
+                fs::set_permissions(package, fs::Permissions::from_mode(0o000)).unwrap();
+            }),
+        ),
+    ];
+    for (name, way) in &ways {
+        copy_tree(&encoder_data("models/clip-external"), &models.join(name));
+        way(&models.join(name));
+    }
+    ways.into_iter().map(|(name, _)| name.to_owned()).collect()
+}
+
+#[test]
+fn broken_packages_break_their_own_rows_and_tell_plain_roles_no_paths() {
+    let (mut cluster, models) = cluster_with_packages("broken", &["clip"]);
+    // What is added from here on belongs to somebody else, and the server may read it.
+    let elsewhere = cluster.directory().join("elsewhere");
+    copy_tree(&encoder_data("models/clip-external"), &elsewhere);
+    let broken = break_in_every_way(&models, &elsewhere);
+    // These are no reason to say that a model is broken.
+    fs::write(models.join("clip/imgvec.toml"), "license = \"a\\u0000b\\u001b[31m\"").unwrap();
+    use std::os::unix::ffi::OsStrExt as _;
+    fs::write(models.join("clip").join(std::ffi::OsStr::from_bytes(b"\xff.onnx")), "").unwrap();
+    fs::create_dir(models.join(std::ffi::OsStr::from_bytes(b"\xff\xfe"))).unwrap();
+    let mut superuser = loaded(&cluster);
+    superuser
+        .batch_execute("CREATE ROLE plain LOGIN; CREATE ROLE reader LOGIN IN ROLE pg_read_server_files")
+        .unwrap();
+    let mut plain = cluster.client_of("plain", "postgres");
+
+    let rows = "SELECT name, state, path, coalesce(detail, ''), license FROM imgvec_models";
+    let rows = |client: &mut Client| -> Vec<(String, String, Option<String>, String, Option<String>)> {
+        let rows = client.query(rows, &[]).unwrap();
+        rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4))).collect()
+    };
+    let shows_a_path = |text: &str| {
+        text.contains(models.to_str().unwrap())
+            || ["/tmp", "/etc", "/dev"].iter().any(|root| text.contains(root))
+    };
+    let seen = rows(&mut plain);
+    for (name, state, path, detail, license) in &seen {
+        assert_eq!(state == "broken", broken.contains(name), "{name}: {state}, {detail}");
+        assert!(path.is_none() && !shows_a_path(detail) && !detail.contains('\u{1b}'), "{name}: {detail}");
+        assert_eq!(license.is_some(), ["clip", "starter"].contains(&name.as_str()), "{name}: {license:?}");
+    }
+    assert_eq!(seen.iter().filter(|(_, state, ..)| state == "broken").count(), broken.len());
+    for mut client in [superuser, cluster.client_of("reader", "postgres")] {
+        let seen = rows(&mut client);
+        assert_eq!(seen.iter().filter(|(_, state, ..)| state == "broken").count(), broken.len());
+        assert!(seen.iter().all(|(_, _, path, ..)| path.is_some()));
+        assert!(seen.iter().any(|(.., detail, _)| detail.contains(models.to_str().unwrap())));
+    }
+
+    let picture = "'\\x89504e47'::bytea";
+    for name in &broken {
+        for call in [
+            format!("SELECT embed_text('dog', '{name}')"),
+            format!("SELECT embed_image({picture}, '{name}')"),
+            format!("SELECT * FROM classify_image({picture}, ARRAY['a'], '{name}')"),
+        ] {
+            let error = failure(&mut plain, &call);
+            let text = [Some(error.message()), error.detail(), error.hint()]
+                .map(Option::unwrap_or_default)
+                .join(" ");
+            assert!(!shows_a_path(&text), "{call}: {text}");
+            assert!(error.detail().is_some() && error.hint().is_some(), "{call}: {error:?}");
+            let expected = [
+                SqlState::CONFIG_FILE_ERROR.code(),
+                SqlState::IO_ERROR.code(),
+                SqlState::FEATURE_NOT_SUPPORTED.code(),
+                SqlState::INSUFFICIENT_PRIVILEGE.code(),
+            ];
+            assert!(expected.contains(&error.code().code()), "{call}: {error:?}");
+        }
+    }
+    // A file in the way of the text tower's outline does not hide what a role typed itself.
+    let error = failure(&mut plain, "SELECT embed_text('dog', '/etc/passwd')");
+    assert_eq!(error.message(), "invalid model name \"/etc/passwd\"");
+
+    // The library, and the directory of prepared models.
+    let mut superuser = cluster.client();
+    superuser
+        .batch_execute("ALTER ROLE plain SET imgvec.onnxruntime_library = '/tmp/no/such/library.so'")
+        .unwrap();
+    let error = failure(&mut cluster.client_of("plain", "postgres"), "SELECT embed_text('dog')");
+    assert!(error.detail().is_some_and(|detail| detail.contains("\"library.so\"")), "{error:?}");
+    superuser
+        .batch_execute(
+            "ALTER ROLE plain RESET imgvec.onnxruntime_library;
+             ALTER ROLE plain SET imgvec.cache_directory = '/dev/null/cache'",
+        )
+        .unwrap();
+    let (sender, notices) = std::sync::mpsc::channel();
+    let mut config = cluster.config();
+    config.user("plain").notice_callback(move |notice| sender.send(notice).unwrap());
+    let mut plain = config.connect(postgres::NoTls).unwrap();
+    value::<i32>(&mut plain, "SELECT imgvec_dims(embed_text('dog'))");
+    let warnings: Vec<String> =
+        notices.try_iter().map(|notice| format!("{} {:?}", notice.message(), notice.detail())).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("do not share"), "{warnings:?}");
+    assert!(!warnings[0].contains("/dev"), "{warnings:?}");
+    // So that the harness can remove it.
+    fs::set_permissions(models.join("unreadable"), fs::Permissions::from_mode(0o700)).unwrap();
+    drop(cluster.client());
+    cluster.stop();
+}
+
+#[test]
+fn an_output_that_is_no_embedding_is_told_with_its_type() {
+    let (cluster, models) = cluster_with_packages("types", &["dinov2"]);
+    let graph = models.join("dinov2/onnx/model.onnx");
+    let bytes = fs::read(&graph).unwrap();
+    // The declared type of the output, a field of its TypeProto.Tensor: 1 is float32.
+    let name = b"pooler_output";
+    let places: Vec<usize> =
+        (0..bytes.len() - name.len()).filter(|&place| bytes[place..].starts_with(name)).collect();
+    let declared = *places.last().unwrap() + name.len();
+    let element = bytes[declared..].windows(2).position(|pair| pair == [1 << 3, 1]).unwrap() + declared + 1;
+    let mut client = cluster.client();
+    for (number, kind) in [(7, "int64"), (11, "float64")] {
+        let mut changed = bytes.clone();
+        changed[element] = number;
+        fs::write(&graph, changed).unwrap();
+        fs::write(models.join("dinov2/imgvec.toml"), "[image]\noutput = \"pooler_output\"").unwrap();
+        let error = failure(&mut client, "SELECT embed_image('\\x00'::bytea, 'dinov2')");
+        assert_eq!(error.code(), &SqlState::FEATURE_NOT_SUPPORTED, "{error:?}");
+        let told = format!("\"pooler_output\" ({kind}, 2 axes)");
+        assert!(error.detail().is_some_and(|detail| detail.contains(&told)), "{error:?}");
+    }
+}

@@ -13,7 +13,7 @@ use imgvec_encoder::interrupt::never_interrupted;
 use imgvec_encoder::package::Package;
 use imgvec_encoder::runtime::{PreparationWarning, Source};
 use imgvec_encoder::{EncodeError, Encoder, EncoderOptions};
-use model_support::graph::{text_tower, word_tokenizer};
+use model_support::graph::{F32, GraphBuilder, I64, text_tower, word_tokenizer};
 use model_support::{Scratch, onnx_runtime, options, options_with};
 
 /// Side of the square weight of the large package: 16 MB.
@@ -150,6 +150,65 @@ fn a_damaged_prepared_graph_is_made_anew() {
     let mut encoder = open_with(package.path(), cache.path());
     encoder.embed_texts(&["dog"]).unwrap();
     assert!(is_shared(&encoder));
+}
+
+/// A text tower whose table of words, 4 MB, lies in another file, here `location`.
+fn external_package(location: &str, seed: f32) -> Scratch {
+    const ROWS: u64 = 256;
+    const DIM: u64 = 4096;
+    let scratch = Scratch::new();
+    scratch.write("tokenizer.json", word_tokenizer(&["a", "dog", "cat"]));
+    scratch.write("model.onnx", external_tower(ROWS, DIM, location));
+    scratch.write(location, external_table(ROWS * DIM, seed));
+    scratch
+}
+
+fn external_tower(rows: u64, dim: u64, location: &str) -> Vec<u8> {
+    GraphBuilder::new()
+        .input("input_ids", I64, &[-1, -1])
+        .output("text_embeds", F32, &[-1, dim as i64])
+        .external("table", &[rows, dim], location, rows * dim * 4)
+        .node("Gather", &["table", "input_ids"], "looked_up")
+        .node_with("ReduceMean", &["looked_up"], "text_embeds", &[("axes", &[1]), ("keepdims", &[0])])
+        .finish()
+}
+
+fn external_table(elements: u64, seed: f32) -> Vec<u8> {
+    (0..elements).flat_map(|place| (place as f32 * 0.37 + seed).sin().to_le_bytes()).collect()
+}
+
+#[test]
+fn weights_that_are_cut_or_replaced_in_place_do_not_reach_a_session() {
+    let test = "weights_that_are_cut_or_replaced_in_place_do_not_reach_a_session";
+    if !onnx_runtime(test) {
+        return;
+    }
+    let package = external_package("model.onnx_data", 0.0);
+    let data = package.path().join("model.onnx_data");
+    let mut encoder = Encoder::open(Package::open(package.path()).unwrap(), options()).unwrap();
+    let expected = encoder.embed_texts(&["dog cat", "a"]).unwrap();
+    assert_eq!(encoder.loaded()[0].source, Source::Plain);
+
+    // As `cp` over the file does: the same file, other bytes.
+    std::fs::write(&data, external_table(256 * 4096, 1.0)).unwrap();
+    assert_eq!(encoder.embed_texts(&["dog cat", "a"]).unwrap(), expected);
+    // Every page is gone: a process that had it mapped would be killed.
+    std::fs::File::options().write(true).open(&data).unwrap().set_len(0).unwrap();
+    assert_eq!(encoder.embed_texts(&["dog cat", "a"]).unwrap(), expected);
+
+    // An encoder that was opened before and loads now says what is wrong.
+    std::fs::write(&data, external_table(256 * 4096, 1.0)).unwrap();
+    let mut late = Encoder::open(Package::open(package.path()).unwrap(), options()).unwrap();
+    std::fs::File::options().write(true).open(&data).unwrap().set_len(1000).unwrap();
+    assert!(matches!(late.embed_texts(&["dog"]), Err(EncodeError::Load { .. })));
+    // A graph that names another file since is not followed there.
+    let mut late = {
+        std::fs::write(&data, external_table(256 * 4096, 1.0)).unwrap();
+        Encoder::open(Package::open(package.path()).unwrap(), options()).unwrap()
+    };
+    package.write("other_data", external_table(256 * 4096, 2.0));
+    package.write("model.onnx", external_tower(256, 4096, "other_data"));
+    assert!(matches!(late.embed_texts(&["dog"]), Err(EncodeError::Load { .. })));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::family::{self, Evidence};
 use super::files::PackageFiles;
 use super::layout::{GraphChoice, Graphs};
 use super::overrides::{Overrides, PaddingName};
-use super::tower::{Graph, Inputs, Modality, Output, Pooling};
+use super::tower::{ExternalFile, Graph, Inputs, Modality, Output, Pooling};
 use super::{Classification, Family, ImageTower, Package, Padding, TextTower};
 use crate::image::{Preprocessing, SettingsError};
 
@@ -114,10 +114,21 @@ fn open_graph(files: &mut PackageFiles, choice: &GraphChoice) -> Result<Graph, P
     let outline = files.outline(&choice.file)?;
     let beside = choice.file.parent().unwrap_or(Path::new(""));
     let mut bytes = files.require(&choice.file, FileRole::Graph)?;
+    let mut external = Vec::new();
     for location in outline.external.keys() {
-        bytes += files.require(&beside.join(location), FileRole::ExternalData)?;
+        let name = beside.join(location);
+        bytes += files.require(&name, FileRole::ExternalData)?;
+        let real = files.real(&name, FileRole::ExternalData)?;
+        external.push(ExternalFile { location: location.clone(), real });
     }
-    Ok(Graph::new(files.dir(), choice.file.clone(), outline, bytes))
+    Ok(Graph {
+        path: files.dir().join(&choice.file),
+        real: files.real(&choice.file, FileRole::Graph)?,
+        file: choice.file.clone(),
+        outline,
+        external,
+        bytes,
+    })
 }
 
 impl Configs {
@@ -337,6 +348,7 @@ fn text_tower(
         configs.open_clip.is_object() && configs.open_clip["text_cfg"]["hf_tokenizer_name"].is_null();
     Ok(TextTower {
         output,
+        tokenizer_file: files.real(&tokenizer, FileRole::Tokenizer)?,
         tokenizer: files.dir().join(tokenizer),
         max_length,
         padding: if fill || fixed.is_some() { Padding::Fixed(max_length) } else { Padding::Longest },

@@ -92,15 +92,14 @@ impl Package {
         let mut fresh = Memo::default();
         let mut hashed = false;
         for (name, _) in self.files.opened().iter().filter(|(name, _)| name.as_path() != Path::new(CARD)) {
-            let path = self.dir.join(name);
-            let unreadable = |source| PackageError::from_io(path.clone(), FileRole::Config, source);
-            let stamp = Stamp::of(&path.metadata().map_err(unreadable)?);
+            let (_, file, metadata) = self.files.open(name, FileRole::Config)?;
+            let stamp = Stamp::of(&metadata);
             let known = memo.files.remove(name).filter(|(known, _)| *known == stamp);
             let hash = match known {
                 Some((_, hash)) => hash,
                 None => {
                     hashed = true;
-                    hash_file(&path, interrupt)?
+                    hash_file(&self.dir.join(name), file, interrupt)?
                 }
             };
             let label = name.to_string_lossy();
@@ -127,9 +126,8 @@ impl Package {
 }
 
 /// The hash of a file's content as hexadecimal text, read in pieces of 1 MiB.
-fn hash_file(path: &Path, interrupt: InterruptCheck) -> Result<String, DigestError> {
+fn hash_file(path: &Path, mut file: File, interrupt: InterruptCheck) -> Result<String, DigestError> {
     let unreadable = |source| PackageError::from_io(path.to_owned(), FileRole::Config, source);
-    let mut file = File::open(path).map_err(unreadable)?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 1 << 20];
     loop {

@@ -63,6 +63,12 @@ pub enum PackageError {
         /// The system's answer.
         source: io::Error,
     },
+    /// A file or the package's directory is a link that leads out of the directories that may be read.
+    #[error("model file \"{}\" lies outside the model path", path.display())]
+    Outside {
+        /// The link, or a path below one.
+        path: PathBuf,
+    },
     /// A file has content that cannot be understood.
     #[error("malformed model file \"{}\"", path.display())]
     Malformed {
@@ -99,7 +105,7 @@ pub enum PackageError {
         /// The output named in `imgvec.toml`.
         wanted: Option<String>,
         /// The outputs that are there.
-        outputs: Vec<String>,
+        outputs: Vec<GraphValue>,
     },
     /// Image and text tower give vectors of different length: they are not one model.
     #[error("image and text towers have different dimensions, {image} and {text}")]

@@ -15,10 +15,14 @@ use serde_json::Value;
 
 use super::error::{FileRole, MalformedFile, PackageError};
 use super::onnx::Outline;
+use super::place::{Bounds, Refusal, open_regular};
 
 /// Largest configuration file that is read, in bytes. Gemma's `tokenizer.json`, the largest in use,
 /// has 34 MB and is not read by this module.
 const MAX_CONFIG_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Largest file that a package may have, in bytes. Whoever needs more has no model for one server.
+const MAX_FILE_BYTES: u64 = 64 << 30;
 
 /// Most directory entries that are looked at.
 const MAX_ENTRIES: usize = 10_000;
@@ -30,6 +34,9 @@ pub struct Stamp {
     pub size: u64,
     /// Modification time in nanoseconds since 1970.
     pub mtime_ns: i128,
+    /// Time of the last change of content, name or rights in nanoseconds since 1970. The system sets it, so
+    /// that content replaced under an old modification time shows too.
+    pub ctime_ns: i128,
     /// Inode number.
     pub inode: u64,
 }
@@ -38,9 +45,11 @@ impl Stamp {
     /// The stamp of a file, from its metadata.
     #[must_use]
     pub fn of(metadata: &Metadata) -> Self {
+        let time = |seconds, nanoseconds| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
         Stamp {
             size: metadata.len(),
-            mtime_ns: i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec()),
+            mtime_ns: time(metadata.mtime(), metadata.mtime_nsec()),
+            ctime_ns: time(metadata.ctime(), metadata.ctime_nsec()),
             inode: metadata.ino(),
         }
     }
@@ -50,6 +59,7 @@ impl Stamp {
 #[derive(Debug, Clone)]
 pub struct PackageFiles {
     dir: PathBuf,
+    bounds: Bounds,
     /// Files that were opened, by path relative to `dir`.
     opened: BTreeMap<PathBuf, Stamp>,
     /// Directories that were listed, by path relative to `dir`.
@@ -64,10 +74,40 @@ struct Listing {
 }
 
 impl PackageFiles {
-    /// The files of `dir`, none of them looked at yet.
+    /// The files of `dir`, none of them looked at yet. Links may lead anywhere within `bounds`.
     #[must_use]
-    pub fn new(dir: &Path) -> Self {
-        PackageFiles { dir: dir.to_owned(), opened: BTreeMap::new(), listed: BTreeMap::new() }
+    pub fn new(dir: &Path, bounds: Bounds) -> Self {
+        PackageFiles { dir: dir.to_owned(), bounds, opened: BTreeMap::new(), listed: BTreeMap::new() }
+    }
+
+    /// The file without links, opened, with its metadata. It is a regular file within the bounds.
+    ///
+    /// # Errors
+    /// [`PackageError::Missing`], [`PackageError::Unreadable`], [`PackageError::Outside`] or
+    /// [`PackageError::Malformed`] for one that is too large.
+    pub fn open(&self, name: &Path, role: FileRole) -> Result<(PathBuf, File, Metadata), PackageError> {
+        let path = self.dir.join(name);
+        let found = self.bounds.resolve(&path).and_then(|real| {
+            let (file, metadata) = open_regular(&real)?;
+            Ok((real, file, metadata))
+        });
+        match found {
+            Ok((_, _, metadata)) if metadata.len() > MAX_FILE_BYTES => {
+                let source = MalformedFile::TooLarge { found: metadata.len(), limit: MAX_FILE_BYTES };
+                Err(PackageError::Malformed { path, source })
+            }
+            Ok(found) => Ok(found),
+            Err(Refusal::Outside) => Err(PackageError::Outside { path }),
+            Err(Refusal::Io(source)) => Err(PackageError::from_io(path, role, source)),
+        }
+    }
+
+    /// Where a file lies with links resolved.
+    ///
+    /// # Errors
+    /// As [`PackageFiles::open`].
+    pub fn real(&self, name: &Path, role: FileRole) -> Result<PathBuf, PackageError> {
+        self.open(name, role).map(|(real, _, _)| real)
     }
 
     /// The package's directory.
@@ -98,18 +138,16 @@ impl PackageFiles {
     /// Size of a file in bytes, after proving that it can be opened for reading.
     ///
     /// # Errors
-    /// [`PackageError::Missing`] or [`PackageError::Unreadable`].
+    /// As [`PackageFiles::open`].
     pub fn require(&mut self, name: &Path, role: FileRole) -> Result<u64, PackageError> {
-        let path = self.dir.join(name);
-        let open = File::open(&path).and_then(|file| file.metadata());
-        match open {
-            Ok(metadata) if metadata.is_file() => {
-                self.opened.insert(name.to_owned(), Stamp::of(&metadata));
-                Ok(metadata.len())
-            }
-            Ok(_) => Err(PackageError::Missing { path, role }),
-            Err(source) => Err(PackageError::from_io(path, role, source)),
-        }
+        self.take(name, role).map(|(_, size)| size)
+    }
+
+    /// Opens a file and remembers its stamp.
+    fn take(&mut self, name: &Path, role: FileRole) -> Result<(File, u64), PackageError> {
+        let (_, file, metadata) = self.open(name, role)?;
+        self.opened.insert(name.to_owned(), Stamp::of(&metadata));
+        Ok((file, metadata.len()))
     }
 
     /// The text of a configuration file, `None` if it does not exist.
@@ -120,15 +158,14 @@ impl PackageFiles {
         if !self.exists(name)? {
             return Ok(None);
         }
-        let size = self.require(name, FileRole::Config)?;
+        let (file, size) = self.take(name, FileRole::Config)?;
         let path = self.dir.join(name);
         if size > MAX_CONFIG_BYTES {
             let source = MalformedFile::TooLarge { found: size, limit: MAX_CONFIG_BYTES };
             return Err(PackageError::Malformed { path, source });
         }
         let mut bytes = Vec::new();
-        let read = File::open(&path).and_then(|file| file.take(MAX_CONFIG_BYTES).read_to_end(&mut bytes));
-        match read {
+        match file.take(MAX_CONFIG_BYTES).read_to_end(&mut bytes) {
             Ok(_) => match String::from_utf8(bytes) {
                 Ok(text) => Ok(Some(text)),
                 Err(_) => Err(PackageError::Malformed { path, source: MalformedFile::NotUtf8 }),
@@ -158,9 +195,9 @@ impl PackageFiles {
     /// [`PackageError::Missing`], [`PackageError::Unreadable`], [`PackageError::Truncated`] or
     /// [`PackageError::Malformed`].
     pub fn outline(&mut self, graph: &Path) -> Result<Outline, PackageError> {
-        self.require(graph, FileRole::Graph)?;
+        let (file, length) = self.take(graph, FileRole::Graph)?;
         let path = self.dir.join(graph);
-        let outline = Outline::read(&path).map_err(|error| PackageError::from_onnx(path, error))?;
+        let outline = Outline::read(file, length).map_err(|error| PackageError::from_onnx(path, error))?;
         let beside = graph.parent().unwrap_or(Path::new(""));
         for (location, &expected) in &outline.external {
             let name = beside.join(location);

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::place::Bounds;
 use super::{Package, PackageError};
 
 /// Longest name of a package, in bytes.
@@ -36,7 +37,9 @@ impl Package {
         for root in model_path {
             let dir = root.join(name);
             match dir.metadata() {
-                Ok(metadata) if metadata.is_dir() => return Package::open_named(&dir, name.to_owned()),
+                Ok(metadata) if metadata.is_dir() => {
+                    return Package::open_named(&dir, name.to_owned(), bounds(model_path));
+                }
                 Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
                     return Err(PackageError::Unreadable { path: dir, source: error });
@@ -56,12 +59,18 @@ impl Package {
     /// several with one name only the first, which hides the others, is listed.
     #[must_use]
     pub fn list(model_path: &[PathBuf]) -> Vec<Listed> {
+        let bounds = bounds(model_path);
         let open = |(name, dir): (String, PathBuf)| {
-            let package = Package::open_named(&dir, name.clone());
+            let package = Package::open_named(&dir, name.clone(), bounds.clone());
             Listed { name, dir, package }
         };
         directories(model_path).into_iter().map(open).collect()
     }
+}
+
+/// What the packages of a model path may open: anything below its directories.
+fn bounds(model_path: &[PathBuf]) -> Bounds {
+    Bounds::of(model_path.iter().map(PathBuf::as_path))
 }
 
 /// Whether a name stays below the model path: letters, digits, dot, underscore and hyphen, at most
@@ -84,15 +93,18 @@ fn directories(model_path: &[PathBuf]) -> Vec<(String, PathBuf)> {
             found.push((name, dir));
         }
     };
+    let bounds = bounds(model_path);
     for root in model_path {
         for (name, dir) in children(root) {
             if looks_like_package(&dir) {
                 add(name, dir);
                 continue;
             }
-            let below: Vec<_> =
-                children(&dir).into_iter().filter(|(_, below)| looks_like_package(below)).collect();
-            for (model, below) in below {
+            // What a link to elsewhere holds is nobody's business.
+            if bounds.resolve(&dir).is_err() {
+                continue;
+            }
+            for (model, below) in children(&dir).into_iter().filter(|(_, below)| looks_like_package(below)) {
                 add(format!("{name}/{model}"), below);
             }
         }
@@ -122,13 +134,17 @@ fn looks_like_package(dir: &Path) -> bool {
         "onnx",
         "visual",
     ];
-    SIGNS.iter().any(|sign| dir.join(sign).exists())
-        || fs::read_dir(dir).is_ok_and(|entries| {
-            entries
-                .take(MAX_ENTRIES)
-                .flatten()
-                .any(|entry| entry.path().extension().is_some_and(|extension| extension == "onnx"))
-        })
+    if SIGNS.iter().any(|sign| dir.join(sign).exists()) {
+        return true;
+    }
+    match fs::read_dir(dir) {
+        Ok(entries) => entries
+            .take(MAX_ENTRIES)
+            .flatten()
+            .any(|entry| entry.path().extension().is_some_and(|extension| extension == "onnx")),
+        // Somebody should be told.
+        Err(error) => error.kind() == std::io::ErrorKind::PermissionDenied,
+    }
 }
 
 /// Names close to `wanted`, the closest first: equal but for case or owner, or a few edits away.

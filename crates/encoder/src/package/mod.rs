@@ -14,6 +14,7 @@ mod layout;
 mod locate;
 mod onnx;
 mod overrides;
+mod place;
 mod tower;
 
 use std::path::{Path, PathBuf};
@@ -31,6 +32,8 @@ pub use tower::{Graph, Inputs, Layout, Modality, Output, PixelInput, Pooling, To
 
 use crate::image::Preprocessing;
 use files::PackageFiles;
+use place::Bounds;
+pub(crate) use place::open_regular;
 
 /// A model package that was read and found usable, as far as that shows without running it.
 #[derive(Debug, Clone)]
@@ -86,8 +89,10 @@ pub struct TextTower {
     pub inputs: Inputs,
     /// The embedding.
     pub output: Output,
-    /// The tokenizer file.
+    /// The tokenizer file, as the package names it.
     pub tokenizer: PathBuf,
+    /// The same without links.
+    pub tokenizer_file: PathBuf,
     /// Most tokens of an input, special tokens included.
     pub max_length: usize,
     /// How short inputs are filled up.
@@ -118,18 +123,22 @@ pub enum Padding {
 }
 
 impl Package {
-    /// Reads the package in `dir`, named after the directory. Loads no graph and no tokenizer.
+    /// Reads the package in `dir`, named after the directory. Loads no graph and no tokenizer. All its
+    /// files lie in `dir`: links that lead elsewhere are refused.
     ///
     /// # Errors
     /// [`PackageError`] says which file is missing, unreadable, malformed, or of a kind that is not
     /// supported.
     pub fn open(dir: &Path) -> Result<Package, PackageError> {
         let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Self::open_named(dir, name)
+        Self::open_named(dir, name, Bounds::of([dir]))
     }
 
-    fn open_named(dir: &Path, name: String) -> Result<Package, PackageError> {
-        describe::describe(PackageFiles::new(dir), name)
+    fn open_named(dir: &Path, name: String, bounds: Bounds) -> Result<Package, PackageError> {
+        if let Err(place::Refusal::Outside) = bounds.resolve(dir) {
+            return Err(PackageError::Outside { path: dir.to_owned() });
+        }
+        describe::describe(PackageFiles::new(dir, bounds), name)
     }
 
     /// Whether it embeds this kind of input.

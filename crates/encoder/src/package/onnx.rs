@@ -7,14 +7,22 @@
 //! half-way. Field numbers are those of `onnx.proto3` (ONNX IR version 3 and later).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek};
 use std::path::{Component, Path};
 
 use thiserror::Error;
 
 /// Longest name, shape label or node that is read into memory, in bytes.
 const MAX_NAME_BYTES: u64 = 64 * 1024;
+/// Most bytes of names that are read of one file.
+const MAX_NAMES_BYTES: u64 = 64 << 20;
+/// Most external files, and the longest name of one in bytes: the system's limit of a path.
+const MAX_EXTERNAL: usize = 4096;
+const MAX_LOCATION_BYTES: usize = 4095;
+/// Most entries that say where one tensor's data lie; four are in use.
+const MAX_ENTRIES: usize = 16;
+/// Deepest nesting of graphs inside nodes.
+const MAX_DEPTH: usize = 16;
 /// Most inputs, outputs and dimensions that are kept. A text encoder has three inputs; exports with
 /// cached keys have a few hundred.
 const MAX_VALUES: usize = 4096;
@@ -43,7 +51,7 @@ pub enum OnnxError {
     #[error("the file is a Git LFS pointer, not the model itself")]
     LfsPointer,
     /// External data is named by an absolute path or one that leaves the directory.
-    #[error("external data file \"{location}\" lies outside the model's directory")]
+    #[error("external data file \"{}\" lies outside the model's directory", location.escape_debug())]
     ExternalDataEscapes {
         /// The location as the graph names it.
         location: String,
@@ -73,6 +81,32 @@ impl Element {
             7 => Element::I64,
             6 => Element::I32,
             other => Element::Other(other),
+        }
+    }
+
+    /// Its name, as NumPy and the exporters' documentation have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Element::F32 => "float32",
+            Element::F16 => "float16",
+            Element::I64 => "int64",
+            Element::I32 => "int32",
+            Element::Other(0) => "no declared type",
+            Element::Other(2) => "uint8",
+            Element::Other(3) => "int8",
+            Element::Other(4) => "uint16",
+            Element::Other(5) => "int16",
+            Element::Other(8) => "string",
+            Element::Other(9) => "bool",
+            Element::Other(11) => "float64",
+            Element::Other(12) => "uint32",
+            Element::Other(13) => "uint64",
+            Element::Other(14) => "complex64",
+            Element::Other(15) => "complex128",
+            Element::Other(16) => "bfloat16",
+            Element::Other(17..=20) => "float8",
+            Element::Other(_) => "another type",
         }
     }
 
@@ -150,100 +184,188 @@ pub struct Outline {
 }
 
 impl Outline {
-    /// Reads the outline of the ONNX file at `path`.
+    /// Reads the outline of an ONNX file of `length` bytes.
     ///
     /// # Errors
     /// [`OnnxError`] if the file cannot be read, is incomplete, or is no ONNX model.
-    pub fn read(path: &Path) -> Result<Outline, OnnxError> {
-        let file = File::open(path)?;
-        let length = file.metadata()?.len();
-        let mut walker = Walker { reader: BufReader::with_capacity(32 * 1024, file), position: 0, length };
+    pub fn read(file: impl Read + Seek, length: u64) -> Result<Outline, OnnxError> {
+        let reader = BufReader::with_capacity(32 * 1024, file);
+        let mut walker = Walker { reader, position: 0, length, names: 0 };
         walker.refuse_pointer()?;
 
-        let mut outline = None;
+        let mut reading = Reading::default();
+        let mut found = false;
         walker.fields(length, |walker, field| match (field.number, field.wire) {
+            // A graph in several pieces is one graph.
             (7, Wire::Bytes(length)) => {
-                outline = Some(read_graph(walker, length)?);
-                Ok(())
+                found = true;
+                reading.graph(walker, length, 0)
             }
+            (25, Wire::Bytes(length)) => reading.function(walker, length),
             // ModelProto's other fields; anything beyond is another format.
             (1..=31, _) => walker.skip(&field),
             _ => Err(walker.contradiction()),
         })?;
-        outline.ok_or(OnnxError::NotOnnx { offset: 0 })
+        let Reading { mut outline, weights } = reading;
+        // Before IR version 4 weights were declared as inputs too.
+        outline.inputs.retain(|input| !weights.contains(&input.name));
+        if found { Ok(outline) } else { Err(OnnxError::NotOnnx { offset: 0 }) }
     }
 }
 
-fn read_graph(walker: &mut Walker, length: u64) -> Result<Outline, OnnxError> {
-    let mut outline = Outline::default();
-    let mut weights = BTreeSet::new();
-    let end = walker.end_of(length)?;
-    walker.fields(end, |walker, field| {
-        let Wire::Bytes(length) = field.wire else { return walker.skip(&field) };
-        match field.number {
-            1 => outline.dynamic_quantization |= read_is_dynamic(walker, length)?,
-            5 => read_weight(walker, length, &mut weights, &mut outline.external)?,
-            11 if outline.inputs.len() < MAX_VALUES => outline.inputs.push(read_value(walker, length)?),
-            12 if outline.outputs.len() < MAX_VALUES => outline.outputs.push(read_value(walker, length)?),
-            _ => walker.skip(&field)?,
+/// An outline in the making.
+#[derive(Default)]
+struct Reading {
+    outline: Outline,
+    /// Names of the main graph's weights.
+    weights: BTreeSet<String>,
+}
+
+impl Reading {
+    /// Reads a `GraphProto`; `depth` is 0 for the main graph, whose inputs and outputs are kept.
+    fn graph<R: Read + Seek>(
+        &mut self,
+        walker: &mut Walker<R>,
+        length: u64,
+        depth: usize,
+    ) -> Result<(), OnnxError> {
+        let end = walker.end_of(length)?;
+        walker.fields(end, |walker, field| {
+            let Wire::Bytes(length) = field.wire else { return walker.skip(&field) };
+            match field.number {
+                1 => self.node(walker, length, depth)?,
+                5 => self.weight(walker, length, depth)?,
+                11 if depth == 0 && self.outline.inputs.len() < MAX_VALUES => {
+                    self.outline.inputs.push(read_value(walker, length)?);
+                }
+                12 if depth == 0 && self.outline.outputs.len() < MAX_VALUES => {
+                    self.outline.outputs.push(read_value(walker, length)?);
+                }
+                15 => self.sparse(walker, length, depth)?,
+                _ => walker.skip(&field)?,
+            }
+            Ok(())
+        })
+    }
+
+    /// Reads a `FunctionProto`, whose nodes may hold weights too.
+    fn function<R: Read + Seek>(&mut self, walker: &mut Walker<R>, length: u64) -> Result<(), OnnxError> {
+        let end = walker.end_of(length)?;
+        walker.fields(end, |walker, field| match (field.number, field.wire) {
+            (7, Wire::Bytes(length)) => self.node(walker, length, 1),
+            _ => walker.skip(&field),
+        })
+    }
+
+    /// Reads a `NodeProto`: whether it quantizes activations at run time, and the weights in it.
+    fn node<R: Read + Seek>(
+        &mut self,
+        walker: &mut Walker<R>,
+        length: u64,
+        depth: usize,
+    ) -> Result<(), OnnxError> {
+        let end = walker.end_of(length)?;
+        walker.fields(end, |walker, field| match (field.number, field.wire) {
+            (4, Wire::Bytes(length)) => {
+                let operator = walker.string(length)?;
+                self.outline.dynamic_quantization |=
+                    operator.starts_with("DynamicQuantize") || operator == "QAttention";
+                Ok(())
+            }
+            (5, Wire::Bytes(length)) => self.attribute(walker, length, depth),
+            _ => walker.skip(&field),
+        })
+    }
+
+    /// Reads an `AttributeProto`: the tensors and graphs in it.
+    fn attribute<R: Read + Seek>(
+        &mut self,
+        walker: &mut Walker<R>,
+        length: u64,
+        depth: usize,
+    ) -> Result<(), OnnxError> {
+        if depth >= MAX_DEPTH {
+            return Err(walker.contradiction());
+        }
+        let end = walker.end_of(length)?;
+        walker.fields(end, |walker, field| match (field.number, field.wire) {
+            (5 | 10, Wire::Bytes(length)) => self.weight(walker, length, depth + 1),
+            (6 | 11, Wire::Bytes(length)) => self.graph(walker, length, depth + 1),
+            (22 | 23, Wire::Bytes(length)) => self.sparse(walker, length, depth + 1),
+            _ => walker.skip(&field),
+        })
+    }
+
+    /// Reads a `SparseTensorProto`: its values and indices.
+    fn sparse<R: Read + Seek>(
+        &mut self,
+        walker: &mut Walker<R>,
+        length: u64,
+        depth: usize,
+    ) -> Result<(), OnnxError> {
+        let end = walker.end_of(length)?;
+        walker.fields(end, |walker, field| match (field.number, field.wire) {
+            (1 | 2, Wire::Bytes(length)) => self.weight(walker, length, depth),
+            _ => walker.skip(&field),
+        })
+    }
+
+    /// Reads name and external location of a `TensorProto`, skipping its bytes.
+    fn weight<R: Read + Seek>(
+        &mut self,
+        walker: &mut Walker<R>,
+        length: u64,
+        depth: usize,
+    ) -> Result<(), OnnxError> {
+        let mut entries: Vec<(String, String)> = Vec::new();
+        let end = walker.end_of(length)?;
+        walker.fields(end, |walker, field| match (field.number, field.wire) {
+            (8, Wire::Bytes(length)) => {
+                let name = walker.string(length)?;
+                if depth == 0 {
+                    self.weights.insert(name);
+                }
+                Ok(())
+            }
+            (13, Wire::Bytes(length)) => {
+                if entries.len() >= MAX_ENTRIES {
+                    return Err(walker.contradiction());
+                }
+                entries.push(read_entry(walker, length)?);
+                Ok(())
+            }
+            _ => walker.skip(&field),
+        })?;
+        let number = |wanted: &str| {
+            let mut values = entries.iter().filter(|(key, _)| key == wanted);
+            values.find_map(|(_, value)| value.parse::<u64>().ok()).unwrap_or(0)
+        };
+        let bytes = number("offset").saturating_add(number("length"));
+        // ONNX Runtime takes the last of several locations; each must be one that is allowed.
+        for (_, location) in entries.iter().filter(|(key, _)| key == "location") {
+            if !is_inside(location) {
+                return Err(OnnxError::ExternalDataEscapes { location: location.clone() });
+            }
+            let external = &mut self.outline.external;
+            if external.len() >= MAX_EXTERNAL && !external.contains_key(location) {
+                return Err(walker.contradiction());
+            }
+            let needed = external.entry(location.clone()).or_default();
+            *needed = (*needed).max(bytes);
         }
         Ok(())
-    })?;
-    // Before IR version 4 weights were declared as inputs too.
-    outline.inputs.retain(|input| !weights.contains(&input.name));
-    Ok(outline)
-}
-
-/// Whether a `NodeProto` is one of the operators that quantize activations at run time.
-fn read_is_dynamic(walker: &mut Walker, length: u64) -> Result<bool, OnnxError> {
-    let mut dynamic = false;
-    let end = walker.end_of(length)?;
-    walker.fields(end, |walker, field| match (field.number, field.wire) {
-        (4, Wire::Bytes(length)) => {
-            let operator = walker.string(length)?;
-            dynamic |= operator.starts_with("DynamicQuantize") || operator == "QAttention";
-            Ok(())
-        }
-        _ => walker.skip(&field),
-    })?;
-    Ok(dynamic)
-}
-
-/// Reads name and external location of a `TensorProto`, skipping its bytes.
-fn read_weight(
-    walker: &mut Walker,
-    length: u64,
-    weights: &mut BTreeSet<String>,
-    external: &mut BTreeMap<String, u64>,
-) -> Result<(), OnnxError> {
-    let mut entries: Vec<(String, String)> = Vec::new();
-    let end = walker.end_of(length)?;
-    walker.fields(end, |walker, field| match (field.number, field.wire) {
-        (8, Wire::Bytes(length)) => {
-            weights.insert(walker.string(length)?);
-            Ok(())
-        }
-        (13, Wire::Bytes(length)) if entries.len() < 16 => {
-            entries.push(read_entry(walker, length)?);
-            Ok(())
-        }
-        _ => walker.skip(&field),
-    })?;
-    let find = |key: &str| entries.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
-    if let Some(location) = find("location") {
-        let inside = Path::new(location).components().all(|part| matches!(part, Component::Normal(_)));
-        if !inside || location.is_empty() {
-            return Err(OnnxError::ExternalDataEscapes { location: location.to_owned() });
-        }
-        let number = |key| find(key).and_then(|value| value.parse::<u64>().ok()).unwrap_or(0);
-        let needed = external.entry(location.to_owned()).or_default();
-        *needed = (*needed).max(number("offset").saturating_add(number("length")));
     }
-    Ok(())
+}
+
+/// Whether a location of external data names a file in or below the graph's directory.
+fn is_inside(location: &str) -> bool {
+    (1..=MAX_LOCATION_BYTES).contains(&location.len())
+        && !location.contains(char::is_control)
+        && Path::new(location).components().all(|part| matches!(part, Component::Normal(_)))
 }
 
 /// Reads a `StringStringEntryProto`.
-fn read_entry(walker: &mut Walker, length: u64) -> Result<(String, String), OnnxError> {
+fn read_entry<R: Read + Seek>(walker: &mut Walker<R>, length: u64) -> Result<(String, String), OnnxError> {
     let (mut key, mut value) = (String::new(), String::new());
     let end = walker.end_of(length)?;
     walker.fields(end, |walker, field| {
@@ -258,7 +380,7 @@ fn read_entry(walker: &mut Walker, length: u64) -> Result<(String, String), Onnx
 }
 
 /// Reads a `ValueInfoProto`.
-fn read_value(walker: &mut Walker, length: u64) -> Result<GraphValue, OnnxError> {
+fn read_value<R: Read + Seek>(walker: &mut Walker<R>, length: u64) -> Result<GraphValue, OnnxError> {
     let mut value = GraphValue { name: String::new(), element: Element::Other(0), shape: None };
     let end = walker.end_of(length)?;
     walker.fields(end, |walker, field| match (field.number, field.wire) {
@@ -273,7 +395,11 @@ fn read_value(walker: &mut Walker, length: u64) -> Result<GraphValue, OnnxError>
 }
 
 /// Reads a `TypeProto`; only `tensor_type` (field 1) is kept.
-fn read_type(walker: &mut Walker, length: u64, value: &mut GraphValue) -> Result<(), OnnxError> {
+fn read_type<R: Read + Seek>(
+    walker: &mut Walker<R>,
+    length: u64,
+    value: &mut GraphValue,
+) -> Result<(), OnnxError> {
     let end = walker.end_of(length)?;
     walker.fields(end, |walker, field| match (field.number, field.wire) {
         (1, Wire::Bytes(length)) => {
@@ -295,7 +421,7 @@ fn read_type(walker: &mut Walker, length: u64, value: &mut GraphValue) -> Result
 }
 
 /// Reads a `TensorShapeProto`.
-fn read_shape(walker: &mut Walker, length: u64) -> Result<Vec<Extent>, OnnxError> {
+fn read_shape<R: Read + Seek>(walker: &mut Walker<R>, length: u64) -> Result<Vec<Extent>, OnnxError> {
     let mut shape = Vec::new();
     let end = walker.end_of(length)?;
     walker.fields(end, |walker, field| {
@@ -334,13 +460,15 @@ enum Wire {
     Bytes(u64),
 }
 
-struct Walker {
-    reader: BufReader<File>,
+struct Walker<R> {
+    reader: BufReader<R>,
     position: u64,
     length: u64,
+    /// Bytes of names that were read.
+    names: u64,
 }
 
-impl Walker {
+impl<R: Read + Seek> Walker<R> {
     fn contradiction(&self) -> OnnxError {
         OnnxError::NotOnnx { offset: self.position }
     }
@@ -358,7 +486,7 @@ impl Walker {
     fn fields(
         &mut self,
         end: u64,
-        mut visit: impl FnMut(&mut Walker, Field) -> Result<(), OnnxError>,
+        mut visit: impl FnMut(&mut Self, Field) -> Result<(), OnnxError>,
     ) -> Result<(), OnnxError> {
         while self.position < end {
             let key = self.varint()?;
@@ -388,7 +516,8 @@ impl Walker {
 
     fn string(&mut self, length: u64) -> Result<String, OnnxError> {
         let end = self.end_of(length)?;
-        if length > MAX_NAME_BYTES {
+        self.names = self.names.saturating_add(length);
+        if length > MAX_NAME_BYTES || self.names > MAX_NAMES_BYTES {
             return Err(self.contradiction());
         }
         let mut bytes = vec![0; usize::try_from(length).expect("at most 64 kB")];

@@ -3,7 +3,7 @@
 //! Inputs are told apart by name first and by rank and type second, since exporters agree on
 //! neither. Whatever cannot be fed is an error that lists all inputs, before any weight is loaded.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::Family;
 use super::error::{PackageError, Unsupported};
@@ -15,12 +15,25 @@ use super::overrides::PoolingName;
 pub struct Graph {
     /// Relative to the package.
     pub file: PathBuf,
-    /// The file itself.
+    /// The file, as the package names it.
     pub path: PathBuf,
+    /// The same without links.
+    pub real: PathBuf,
     /// Inputs, outputs, external data.
     pub outline: Outline,
+    /// The files of `outline.external`.
+    pub external: Vec<ExternalFile>,
     /// Bytes of the file and its external data.
     pub bytes: u64,
+}
+
+/// A file of weights beside a graph.
+#[derive(Debug, Clone)]
+pub struct ExternalFile {
+    /// Its name in the graph, relative to the graph's directory.
+    pub location: String,
+    /// The file, without links.
+    pub real: PathBuf,
 }
 
 /// Order of the axes of an image input.
@@ -308,7 +321,7 @@ impl Output {
             return Err(PackageError::NoOutput {
                 path: graph.path.clone(),
                 wanted: wanted.map(str::to_owned),
-                outputs: graph.outline.outputs.iter().map(|output| output.name.clone()).collect(),
+                outputs: graph.outline.outputs.clone(),
             });
         };
         let dim = match value.rank() {
@@ -323,11 +336,4 @@ impl Output {
 /// A float tensor of rank 1 to 4, or of a rank that is not declared.
 fn is_embedding(output: &GraphValue) -> bool {
     output.element.is_float() && output.rank().is_none_or(|rank| (1..=4).contains(&rank))
-}
-
-impl Graph {
-    /// Wraps a graph file of the package at `dir`.
-    pub(super) fn new(dir: &Path, file: PathBuf, outline: Outline, bytes: u64) -> Self {
-        Graph { path: dir.join(&file), file, outline, bytes }
-    }
 }

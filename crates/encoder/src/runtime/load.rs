@@ -1,5 +1,6 @@
 //! Loading a graph in the form that costs this process least.
 
+use super::input::Input;
 use super::prepared::{self, MIN_BYTES, Place, PreparationWarning, Refusal, Source};
 use super::{GraphSession, LoadError, SessionOptions};
 use crate::package::Graph;
@@ -21,7 +22,7 @@ pub(crate) fn load(
     let mut warning = None;
     if let Some(place) = place.filter(|_| graph.bytes >= MIN_BYTES) {
         match prepared::obtain(place, graph, options) {
-            Ok(prepared) => match GraphSession::open(&prepared.graph, options) {
+            Ok(prepared) => match GraphSession::open(Input::Ours(&prepared.graph), options) {
                 Ok(session) => {
                     let source = Source::Prepared { mapped_bytes: prepared.mapped_bytes };
                     return Ok(Loading { session, source, warning });
@@ -36,6 +37,6 @@ pub(crate) fn load(
             Err(Refusal::Warning(refused)) => warning = Some(refused),
         }
     }
-    let session = GraphSession::open(&graph.path, options)?;
+    let session = GraphSession::open(Input::Package(graph), options)?;
     Ok(Loading { session, source: Source::Plain, warning })
 }

@@ -1,6 +1,7 @@
 //! ONNX Runtime: loading the library, sessions that can be interrupted, weights that are shared.
 
 mod error;
+mod input;
 mod library;
 mod load;
 mod prepared;

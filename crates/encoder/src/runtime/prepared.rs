@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::input::Input;
 use super::{LoadError, SessionOptions, library, session};
 use crate::cache::{self, Hold, Lock, LockError};
 use crate::package::{Graph, ModelDigest};
@@ -262,7 +263,7 @@ fn optimize(graph: &Graph, dir: &Path, options: SessionOptions) -> Result<(), Re
             )?
             .with_config_entry("session.save_external_prepacked_constant_initializers", "1")?)
     };
-    match session::create(&graph.path, options, adjust) {
+    match session::create(Input::Package(graph), options, adjust) {
         Ok(_) => Ok(()),
         Err(LoadError::Interrupted) => Err(Refusal::Interrupted),
         Err(LoadError::Graph { reason, .. }) => {

@@ -1,7 +1,6 @@
 //! A loaded graph: named tensors in, one float tensor out, stoppable at any time.
 
 use std::borrow::Cow;
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::{DynValue, TensorElementType, TensorRef};
 use thiserror::Error;
 
+use super::input::Input;
 use super::watch::Watching;
 use super::{LoadError, RuntimeError, library, threads};
 use crate::interrupt::InterruptCheck;
@@ -91,13 +91,14 @@ pub struct GraphSession {
 }
 
 impl GraphSession {
-    /// Loads the graph at `path`.
+    /// Loads a graph.
     ///
     /// # Errors
     /// [`LoadError`].
-    pub fn open(path: &Path, options: SessionOptions) -> Result<GraphSession, LoadError> {
-        let session = create(path, options, Ok)?;
-        let refused = |error: ort::Error| LoadError::Graph { path: path.to_owned(), reason: reason(&error) };
+    pub(super) fn open(input: Input<'_>, options: SessionOptions) -> Result<GraphSession, LoadError> {
+        let session = create(input, options, Ok)?;
+        let refused =
+            |error: ort::Error| LoadError::Graph { path: input.path().to_owned(), reason: reason(&error) };
         let mut run_options = RunOptions::new().map_err(refused)?;
         run_options.set_log_level(LogLevel::Fatal).map_err(refused)?;
         Ok(GraphSession { session, run_options: Arc::new(run_options), cost: RunCost::default() })
@@ -162,7 +163,7 @@ impl Feed<'_> {
 /// Creates a session on a thread that takes no signals, so that the session's own threads take none.
 /// `adjust` may add options.
 pub(super) fn create(
-    path: &Path,
+    input: Input<'_>,
     options: SessionOptions,
     adjust: impl FnOnce(SessionBuilder) -> ort::Result<SessionBuilder> + Send + 'static,
 ) -> Result<Session, LoadError> {
@@ -175,7 +176,7 @@ pub(super) fn create(
             let _ = canceler.cancel();
         }
     };
-    let file = path.to_owned();
+    let content = input.content(options.interrupt)?;
     let work = move || -> ort::Result<Session> {
         let builder = Session::builder(environment)?
             .with_intra_threads(options.threads.max(1))?
@@ -184,9 +185,9 @@ pub(super) fn create(
             .with_intra_op_spinning(false)?
             .with_inter_op_spinning(false)?
             .with_log_level(LogLevel::Fatal)?;
-        let mut builder = adjust(builder)?;
+        let builder = adjust(builder)?;
         let _ = publish.set(builder.canceler());
-        builder.commit_from_file(file)
+        content.commit(builder)
     };
     let result = threads::run("imgvec load", options.interrupt, cancel, work)?;
     match result {
@@ -196,7 +197,7 @@ pub(super) fn create(
         }
         Ok(session) => Ok(session),
         Err(_) if (options.interrupt)() => Err(LoadError::Interrupted),
-        Err(error) => Err(LoadError::Graph { path: path.to_owned(), reason: reason(&error) }),
+        Err(error) => Err(LoadError::Graph { path: input.path().to_owned(), reason: reason(&error) }),
     }
 }
 

@@ -7,14 +7,14 @@
 
 mod error;
 
-use std::fs;
+use std::io::Read;
 
 use tokenizers::{Tokenizer, TruncationParams};
 
 pub use error::TextError;
 
 use crate::interrupt::InterruptCheck;
-use crate::package::{FileRole, MalformedFile, PackageError, Padding, TextTower};
+use crate::package::{FileRole, MalformedFile, PackageError, Padding, TextTower, open_regular};
 
 /// Characters per token that are tokenized at first. English has about five; a text that yields too
 /// few tokens, for instance since it is mostly blanks, is tried again with four times as much.
@@ -54,11 +54,13 @@ impl TextEncoder {
         let path = &tower.tokenizer;
         let unreadable = |source| PackageError::from_io(path.clone(), FileRole::Tokenizer, source);
         let malformed = |source| PackageError::Malformed { path: path.clone(), source };
-        let size = path.metadata().map_err(unreadable)?.len();
+        let (file, metadata) = open_regular(&tower.tokenizer_file).map_err(unreadable)?;
+        let size = metadata.len();
         if size > MAX_TOKENIZER_BYTES {
             return Err(malformed(MalformedFile::TooLarge { found: size, limit: MAX_TOKENIZER_BYTES }));
         }
-        let bytes = fs::read(path).map_err(unreadable)?;
+        let mut bytes = Vec::new();
+        file.take(MAX_TOKENIZER_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
         let mut tokenizer =
             Tokenizer::from_bytes(&bytes).map_err(|error| malformed(MalformedFile::Tokenizer(error)))?;
         drop(bytes);

@@ -124,6 +124,12 @@ impl GraphBuilder {
         GraphBuilder { body: self.body.bytes(5, &tensor.0) }
     }
 
+    /// Fields of a `GraphProto`, as they are.
+    pub fn raw(mut self, fields: &[u8]) -> Self {
+        self.body.0.extend(fields);
+        self
+    }
+
     /// The bytes of the file.
     pub fn finish(self) -> Vec<u8> {
         let opset = Message::default().number(2, 17);
