@@ -11,13 +11,19 @@ export QUERIES KEEP
 PG_MAJOR = $(shell $(PG_CONFIG) --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
 FEATURES = $(if $(filter-out 15,$(PG_MAJOR)),--no-default-features --features pg$(PG_MAJOR))
 PG_REGRESS = $(dir $(shell $(PG_CONFIG) --pgxs))../test/regress/pg_regress
+# Benches, packages and installations have `release`; tests have `checked`, see Cargo.toml.
+PROFILE = release
+test test-long fuzz: PROFILE = checked
+CARGO_OUTPUT = $(or $(CARGO_TARGET_DIR),$(CARGO_BUILD_TARGET_DIR),target)
+export IMGVEC_PROFILE = $(PROFILE)
 REGRESS_TESTS = $(basename $(notdir $(sort $(wildcard tests/pg_regress/sql/*.sql))))
 
 .PHONY: help
 help:
 	@echo 'make demo [PHOTOS=dir]  embed pictures in a private server, search them, write target/demo/index.html'
 	@echo '                        QUERIES="a, b" searches for other words, KEEP=1 leaves the server running'
-	@echo 'make test               everything: crates, SQL, throw-away clusters'
+	@echo 'make test               everything: crates, SQL, throw-away clusters, with debug assertions and overflow checks'
+	@echo 'make test T=name        only tests whose names contain this; PROFILE=release tests what is shipped'
 	@echo 'make test-long          200 crashes, millions of scans and inserts: about an hour'
 	@echo 'make test-matrix        everything on PostgreSQL 15, 17 and 18, in chroots where needed, and pg_upgrade between two'
 	@echo '                        of them with live indexes; VERSIONS="17 upgrade" is a part'
@@ -41,7 +47,7 @@ setup:
 
 .PHONY: build
 build: setup
-	cargo build --release $(FEATURES)
+	cargo build --profile $(PROFILE) $(FEATURES)
 
 .PHONY: stage
 stage: build
@@ -50,27 +56,27 @@ stage: build
 .PHONY: demo
 demo:
 	@tests/setup.sh demo
-	cargo build --release $(FEATURES) --lib --example demo
+	cargo build --profile $(PROFILE) $(FEATURES) --lib --example demo
 	@set -e; stage=$$(tests/stage.sh); \
-	IMGVEC_STAGE=$$stage target/release/examples/demo $(if $(PHOTOS),"$(PHOTOS)")
+	IMGVEC_STAGE=$$stage $(CARGO_OUTPUT)/$(PROFILE)/examples/demo $(if $(PHOTOS),"$(PHOTOS)")
 
 # Tests find the extension in a private copy of the server, see tests/stage.sh.
 .PHONY: test
 test: build
 	@tests/setup.sh test
-	cargo test --release --workspace --no-run $(FEATURES)
-	@set -e; stage=$$(tests/stage.sh); \
-	IMGVEC_STAGE=$$stage IMGVEC_ONNXRUNTIME=$(CURDIR)/target/onnxruntime/libonnxruntime.so \
-	IMGVEC_REQUIRE_PGBOUNCER=1 cargo test --release --workspace --no-fail-fast $(FEATURES)
+	cargo test --profile $(PROFILE) --workspace --no-run $(FEATURES)
+	@set -e; stage=$$(tests/stage.sh); export IMGVEC_STAGE=$$stage IMGVEC_REQUIRE_PGBOUNCER=1; \
+	export IMGVEC_ONNXRUNTIME=$(CURDIR)/target/onnxruntime/libonnxruntime.so; \
+	tests/run.sh "$(T)" cargo test --profile $(PROFILE) --workspace --no-fail-fast $(FEATURES)
 
 # The tests that gain from time: 200 kills at random moments, a million scans and a million inserts in one statement.
 .PHONY: test-long
 test-long: build
-	cargo test --release --test server --no-run $(FEATURES)
+	cargo test --profile $(PROFILE) --test server --no-run $(FEATURES)
 	@set -e; stage=$$(tests/stage.sh); \
 	IMGVEC_CRASH_CYCLES=200 IMGVEC_RESCANS=1000000 IMGVEC_COPY_ROWS=1000000 IMGVEC_CONCURRENCY_SECONDS=300 \
 	IMGVEC_STAGE=$$stage IMGVEC_ONNXRUNTIME=$(CURDIR)/target/onnxruntime/libonnxruntime.so \
-		cargo test --release --test server $(FEATURES) -- ann::crash ann::memory ann::concurrency
+		cargo test --profile $(PROFILE) --test server $(FEATURES) -- ann::crash ann::memory ann::concurrency
 
 # The same on other servers: this machine's, and those of other Debian releases in chroots; then pg_upgrade from this
 # machine's to a newer one. Needs root.
@@ -139,7 +145,7 @@ fuzz:
 .PHONY: lint
 lint: setup
 	cargo fmt --all --check
-	cargo clippy --release --workspace --all-targets $(FEATURES) -- -D warnings
+	cargo clippy --profile checked --workspace --all-targets $(FEATURES) -- -D warnings
 	@if command -v cargo-deny >/dev/null; then cargo deny --workspace check bans licenses sources; \
 	else echo 'lint: cargo-deny is not installed; skipped: cargo deny check (cargo install cargo-deny)'; fi
 

@@ -121,9 +121,12 @@ if [ ! -d "$target" ]; then
     mkdir -p "$target.new"
     # Compiled dependencies are not compiled again, where they come from a Debian that is older than the chroot's;
     # cargo sees by itself what depends on the server. Its lock keeps a build here from changing them meanwhile.
-    if [ -e target/release/.cargo-lock ] && grep -qx 'VERSION_CODENAME=bookworm' /etc/os-release; then
-        flock target/release/.cargo-lock cp -a target/release "$target.new/"
-    fi
+    for profile in release checked; do
+        built=${CARGO_TARGET_DIR:-target}/$profile
+        if [ -e "$built/.cargo-lock" ] && grep -qx 'VERSION_CODENAME=bookworm' /etc/os-release; then
+            flock "$built/.cargo-lock" cp -a "$built" "$target.new/"
+        fi
+    done
     mv "$target.new" "$target"
 fi
 echo "$checkout" >"$target/checkout"
@@ -133,7 +136,7 @@ mount --bind "$target" "$chroot$checkout/target"
 
 [ "$#" -gt 0 ] || set -- bash
 # Settings and certificates of this session pass; what names programs of this machine does not.
-exec env -u PG_CONFIG -u PGRX_PG_CONFIG_PATH -u MAKEFLAGS -u MAKELEVEL -u CARGO_TARGET_DIR -u IMGVEC_CHROOT_NAMESPACE \
+exec env -u PG_CONFIG -u PGRX_PG_CONFIG_PATH -u MAKEFLAGS -u MAKELEVEL -u CARGO_TARGET_DIR -u CARGO_BUILD_TARGET_DIR -u IMGVEC_CHROOT_NAMESPACE \
     HOME="$HOME" CARGO_HOME="$cargo_home" RUSTUP_HOME="$rustup_home" LC_ALL=C.UTF-8 IMGVEC_REQUIRE_PGVECTOR=1 IMGVEC_REQUIRE_JAVA=1 \
     PATH="$cargo_home/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
     chroot "$chroot" sh -c 'cd "$1" && shift && exec "$@"' sh "$checkout" "$@"

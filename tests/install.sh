@@ -26,7 +26,8 @@ place() { # source, target, mode
     mv -f "$2.new" "$2"
 }
 
-extension=target/release/libimgvec.so
+# Where cargo puts it, in the profile that is asked for: release, or checked for tests.
+extension=${CARGO_TARGET_DIR:-${CARGO_BUILD_TARGET_DIR:-target}}/${IMGVEC_PROFILE:-release}/libimgvec.so
 [ -f "$extension" ] || { echo "install: $extension is missing; run make build" >&2; exit 1; }
 place "$extension" "$libraries/imgvec.so" 755
 

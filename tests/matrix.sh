@@ -3,6 +3,7 @@
 #
 #   tests/matrix.sh 15 17 18 14 16        this machine's server, those of Debian 13 and testing; 14 and 16 are compiled
 #   tests/matrix.sh upgrade               pg_upgrade with live indexes, from this machine's server to Debian 13's
+#   tests/matrix.sh cassert               PostgreSQL 15 with its own assertions, built from Debian's sources
 #   tests/matrix.sh --minutes 40 15 17    the first always; the others while 40 minutes from the start are not over
 #
 # What no archive provides, or what the minutes do not suffice for, is skipped and says so. Without --minutes that
@@ -28,8 +29,12 @@ run() { # version
         17) tests/chroot.sh trixie make test ;;
         18) tests/chroot.sh testing make test ;;
         14 | 16) make check-versions COMPILED="$1" ;;
+        cassert)
+            pg_config=$(tests/server-with-assertions.sh) || return
+            make test PG_CONFIG="$pg_config"
+            ;;
         upgrade)
-            make build
+            make build PROFILE=checked
             # To a newer one, wherever this machine's is not the newest.
             if [ "$own" -lt 17 ]; then tests/upgrade.sh trixie; else tests/upgrade.sh testing; fi
             ;;
@@ -44,6 +49,7 @@ export -f run
 title() { # version
     case $1 in
         upgrade) echo "pg_upgrade" ;;
+        cassert) echo "PostgreSQL 15 with assertions" ;;
         *) echo "PostgreSQL $1" ;;
     esac
 }

@@ -7,7 +7,8 @@
 # STAGE/<pkglibdir> and STAGE/<sharedir>, and tests/install.sh does the rest.
 #
 # The stage is below /tmp because a checkout below /root is closed to the unprivileged user that
-# runs the servers. There is one for each checkout, server and user; `make clean` removes them.
+# runs the servers. There is one for each checkout, server, user and build profile (IMGVEC_PROFILE: release, or
+# checked); `make clean` removes them.
 #
 #   tests/stage.sh            make or refresh the stage
 #   tests/stage.sh --remove   remove every stage of this checkout
@@ -24,7 +25,8 @@ fi
 bindir=$("$pg_config" --bindir)
 sharedir=$("$pg_config" --sharedir)
 pkglibdir=$("$pg_config" --pkglibdir)
-stage=$prefix-$("$pg_config" --version | cksum | cut -d ' ' -f 1)
+# Two installations of one version differ in their directories.
+stage=$prefix-$({ "$pg_config" --version && "$pg_config" --bindir; } | cksum | cut -d ' ' -f 1)-${IMGVEC_PROFILE:-release}
 
 # Two runs at the same time take turns. Nobody else may have prepared our directory for us.
 mkdir -p "$stage"

@@ -23,7 +23,9 @@ fn named_by_sql() -> BTreeSet<String> {
 
 /// Functions that the library registers with the server: each has a `pg_finfo_` companion.
 fn exported() -> BTreeSet<String> {
-    let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/release/libimgvec.so");
+    // Cargo puts this program into `deps` beside the library, wherever and in whichever profile it builds.
+    let program = std::env::current_exe().expect("this program has a path");
+    let library = program.ancestors().nth(2).expect("cargo's folders").join("libimgvec.so");
     let nm = Command::new("nm")
         .args(["--dynamic", "--defined-only", "--format=posix"])
         .arg(&library)

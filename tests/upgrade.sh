@@ -5,7 +5,7 @@
 #   tests/upgrade.sh trixie      from this machine's version to PostgreSQL 17
 #   tests/upgrade.sh testing     to PostgreSQL 18
 #
-# Needs `make build` done here. The server of the older Debian runs in the newer one with the few libraries that
+# Needs `make build PROFILE=checked` done here. The server of the older Debian runs in the newer one with the few libraries that
 # the newer one lacks; its C library runs older programs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,6 +20,7 @@ chroot=${CHROOT:-/var/tmp/imgvec-$suite}
 tests/chroot.sh "$suite" --prepare
 
 # The stage lies at the same path inside; links to this machine's files are followed. One for each checkout.
+export IMGVEC_PROFILE=checked
 stage=$(env -u PG_CONFIG tests/stage.sh)
 old=/opt/imgvec-old-$(pwd -P | cksum | cut -d ' ' -f 1)
 rm -rf "${chroot:?}$old"
@@ -45,7 +46,7 @@ runner="target.'cfg(unix)'.runner = ['env', 'LD_LIBRARY_PATH=$old/missing']"
 feature="--no-default-features --features pg$major"
 tests/chroot.sh "$suite" bash -c "
     set -euo pipefail
-    cargo build --release $feature
-    cargo test --release --test server --no-run $feature
+    cargo build --profile checked $feature
+    cargo test --profile checked --test server --no-run $feature
     export IMGVEC_STAGE=\$(tests/stage.sh) IMGVEC_OLD_STAGE=$old IMGVEC_REQUIRE_OLD_STAGE=1
-    cargo test --release --test server $feature --config \"$runner\" -- operations::upgrade"
+    cargo test --profile checked --test server $feature --config \"$runner\" -- operations::upgrade"
