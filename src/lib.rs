@@ -12,6 +12,7 @@ pgrx::pg_module_magic!();
 mod am;
 mod embed;
 mod error;
+mod fault;
 mod guc;
 mod storage;
 mod types;
@@ -22,5 +23,6 @@ mod types;
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     guc::define();
+    fault::define();
     am::options::define();
 }

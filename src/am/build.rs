@@ -8,6 +8,7 @@ use crate::error::index::{
     added, geometry as bad_geometry, no_dimensions, temporary_file, too_many_rows, vector as bad_vector,
 };
 use crate::error::{Code, OrRaise, Report, interrupted};
+use crate::fault;
 use crate::storage::{Fork, NewPages, Relation, TemporaryFiles};
 use imgvec_ann::Metric;
 use imgvec_ann::build::{Added, BuildError, Builder, Parameters, Phase};
@@ -57,6 +58,7 @@ pub unsafe extern "C-unwind" fn ambuildphasename(phase: i64) -> *mut std::ffi::c
 
 fn report(parameter: u32, value: usize) {
     let value = i64::try_from(value).expect("a count");
+    fault::point("report progress");
     // SAFETY: writes this backend's progress.
     unsafe { pg_sys::pgstat_progress_update_param(i32::try_from(parameter).expect("small"), value) }
 }
@@ -91,6 +93,7 @@ pub unsafe extern "C-unwind" fn ambuild(
     unsafe {
         let table = Table::new(Relation::from_raw(heap), Relation::from_raw(index), info);
         let (heap_rows, index_rows) = build(&table);
+        fault::point("return from a build");
         let result =
             pg_sys::palloc0(size_of::<pg_sys::IndexBuildResult>()).cast::<pg_sys::IndexBuildResult>();
         (*result).heap_tuples = heap_rows;

@@ -4,6 +4,7 @@ use super::cache;
 use super::opclass::{self, OpClass};
 use crate::error::OrRaise;
 use crate::error::index::{damage, vector as bad_vector};
+use crate::fault;
 use crate::storage::{Mode, Pages, Relation};
 use imgvec_ann::graph::insert::{self, InsertError};
 use imgvec_ann::layout::HeapTid;
@@ -43,6 +44,7 @@ pub unsafe extern "C-unwind" fn aminsert(
     _index_unchanged: bool,
     _info: *mut pg_sys::IndexInfo,
 ) -> bool {
+    fault::point("insert a row");
     // SAFETY: the server passes an open index, one value and a tid.
     unsafe {
         let index = Relation::from_raw(index);
@@ -50,6 +52,7 @@ pub unsafe extern "C-unwind" fn aminsert(
             insert(index, &vector, tid(heap_tid));
         }
     }
+    fault::point("return from an insert");
     // Uniqueness is not ours to tell.
     false
 }

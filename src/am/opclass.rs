@@ -3,6 +3,7 @@
 
 use super::handler::SUPPORT_KIND;
 use crate::error::{Code, Report};
+use crate::fault;
 use crate::storage::Relation;
 use crate::types::Vector;
 use half::f16;
@@ -70,6 +71,7 @@ pub struct OpClass {
 
 impl OpClass {
     pub fn of(index: Relation) -> Self {
+        fault::point("read the operator class");
         let code = index.support_code(SUPPORT_KIND);
         let elements = if code >= HALF { Elements::Half } else { Elements::Single };
         let metric = match code % HALF {
@@ -110,6 +112,7 @@ impl Deref for Singles<'_> {
 /// # Safety
 /// `value` and `is_null` belong to the first column of an index whose operator class says `elements`.
 pub unsafe fn vector<'a>(value: pg_sys::Datum, is_null: bool, elements: Elements) -> Option<Singles<'a>> {
+    fault::point("read a vector");
     // SAFETY: by contract.
     unsafe {
         match elements {

@@ -9,8 +9,8 @@ use super::opclass::{self, OpClass};
 use super::{cache, options, stats};
 use crate::error::index::{damage, vector as bad_vector};
 use crate::error::{Code, OrRaise, Report};
-use crate::guc;
 use crate::storage::{Mode, Pages, Relation};
+use crate::{fault, guc};
 use imgvec_ann::Index;
 use imgvec_ann::graph::search::{Hit, Options, Search};
 use pgrx::datum::IntoDatum;
@@ -105,6 +105,7 @@ pub unsafe extern "C-unwind" fn ambeginscan(
     order_bys: std::ffi::c_int,
 ) -> pg_sys::IndexScanDesc {
     let count = usize::try_from(order_bys).expect("a count");
+    fault::point("begin a scan");
     // SAFETY: the server's constructor; arrays and state live in the current context, as the scan does.
     unsafe {
         let scan = pg_sys::RelationGetIndexScan(index, keys, order_bys);
@@ -126,6 +127,7 @@ pub unsafe extern "C-unwind" fn amrescan(
     order_bys: pg_sys::ScanKey,
     order_by_count: std::ffi::c_int,
 ) {
+    fault::point("start a scan again");
     // SAFETY: a scan that ambeginscan made; the server passes as many ORDER BY keys as it announced.
     unsafe {
         let desc = &mut *scan;
@@ -144,6 +146,7 @@ pub unsafe extern "C-unwind" fn amgettuple(
     direction: pg_sys::ScanDirection::Type,
 ) -> bool {
     assert!(direction == pg_sys::ScanDirection::ForwardScanDirection, "ann cannot scan backward");
+    fault::point("fetch the next row");
     // SAFETY: a scan that ambeginscan made and amrescan gave its keys.
     unsafe {
         let desc = &mut *scan;
@@ -180,6 +183,7 @@ pub unsafe extern "C-unwind" fn amgettuple(
 
 #[pg_guard]
 pub unsafe extern "C-unwind" fn amendscan(scan: pg_sys::IndexScanDesc) {
+    fault::point("end a scan");
     // SAFETY: a scan that ambeginscan made. The rest of its state goes with the memory context.
     unsafe {
         let relation = Relation::from_raw((*scan).indexRelation);

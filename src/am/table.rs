@@ -3,6 +3,7 @@
 use super::handler::ORDER_STRATEGY;
 use super::insert::{seed, tid};
 use super::opclass::{self, Elements, OpClass};
+use crate::fault;
 use crate::storage::Relation;
 use crate::types::datum::NewVector;
 use half::f16;
@@ -59,6 +60,7 @@ impl<'a> Table<'a> {
     }
 
     fn scan_pages(&self, start: u32, count: u32, whole: bool, call: &mut dyn FnMut(&[f32], HeapTid)) -> f64 {
+        fault::point("scan the table");
         let mut each = EachRow { elements: self.elements, call };
         // SAFETY: open relations; the state outlives the scan.
         unsafe {
@@ -91,6 +93,7 @@ impl<'a> Table<'a> {
         // by the server after an error.
         unsafe {
             let state = pg_sys::CreateExecutorState();
+            fault::point("make a slot");
             let slot = pg_sys::table_slot_create(self.heap.as_raw(), std::ptr::null_mut());
             let context = pg_sys::MakePerTupleExprContext(state);
             (*context).ecxt_scantuple = slot;
@@ -106,9 +109,11 @@ impl<'a> Table<'a> {
                 0,
                 1,
             );
+            fault::point("begin a scan of the index");
             pg_sys::index_rescan(scan, std::ptr::null_mut(), 0, &raw mut key, 1);
             let forward = pg_sys::ScanDirection::ForwardScanDirection;
             while pg_sys::index_getnext_slot(scan, forward, slot) {
+                fault::point("evaluate the index's expressions");
                 let (mut value, mut is_null) = (pg_sys::Datum::null(), true);
                 pg_sys::FormIndexDatum(self.info, slot, state, &raw mut value, &raw mut is_null);
                 let lower_bound = f64::from_bits((*(*scan).xs_orderbyvals).value() as u64);
@@ -120,6 +125,7 @@ impl<'a> Table<'a> {
                     break;
                 }
             }
+            fault::point("end a scan of the index");
             pg_sys::index_endscan(scan);
             pg_sys::ExecDropSingleTupleTableSlot(slot);
             pg_sys::FreeExecutorState(state);
@@ -194,6 +200,7 @@ unsafe extern "C-unwind" fn row(
     is_alive: bool,
     state: *mut c_void,
 ) {
+    fault::point("take a row of the table");
     // SAFETY: the server passes what Table::scan_pages gave it, one value and a tid.
     unsafe {
         let each = &mut *state.cast::<EachRow>();

@@ -3,6 +3,7 @@
 use super::{cache, insert};
 use crate::error::OrRaise;
 use crate::error::index::{damage, no_pages};
+use crate::fault;
 use crate::storage::{Mode, Pages, Relation};
 use imgvec_ann::graph::vacuum;
 use imgvec_ann::store::PageStore;
@@ -28,12 +29,14 @@ pub unsafe extern "C-unwind" fn ambulkdelete(
         }
         let index = cache::open(&pages);
         let done = vacuum::delete(&pages, &index, |tid| {
+            fault::point("ask whether a row is dead");
             let mut pointer = pg_sys::ItemPointerData::default();
             pgrx::itemptr::item_pointer_set_all(&mut pointer, tid.block, tid.offset);
             callback(&raw mut pointer, state)
         })
         .map_err(|error| damage(relation, error))
         .or_raise();
+        fault::point("return what was removed");
         let stats = &mut *or_new(stats);
         #[allow(clippy::cast_precision_loss, reason = "statistics are floats")]
         {
@@ -65,6 +68,7 @@ pub unsafe extern "C-unwind" fn amvacuumcleanup(
         let mut random = insert::random();
         let done = cache::with_mut(&pages, |index| vacuum::cleanup(&pages, index, &mut random));
         done.map_err(|error| damage(relation, error)).or_raise();
+        fault::point("vacuum the free-space map");
         pg_sys::IndexFreeSpaceMapVacuum(relation.as_raw());
         (*stats).num_pages = pages.block_count().unwrap_or_else(|never| match never {});
         stats

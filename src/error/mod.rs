@@ -87,6 +87,12 @@ impl Report {
         self.report(PgLogLevel::WARNING);
     }
 
+    /// Writes it to the server's log and goes on.
+    #[cfg(debug_assertions)]
+    pub fn log(self) {
+        self.report(PgLogLevel::LOG);
+    }
+
     /// Sends it as an INFO message and goes on.
     pub fn info(self) {
         self.report(PgLogLevel::INFO);

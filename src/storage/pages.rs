@@ -1,6 +1,7 @@
 //! Reading and changing pages of an index.
 
 use super::Relation;
+use crate::fault;
 use imgvec_ann::layout::{BlockNumber, OPAQUE_BYTES, PAGE_BYTES, Page};
 use imgvec_ann::store::{Change, MAX_CHANGE_PAGES, PageStore};
 use pgrx::pg_sys;
@@ -55,6 +56,7 @@ impl<'a> Pages<'a> {
     fn pin(&self, block: BlockNumber) -> pg_sys::Buffer {
         // A damaged link must not read as the number that asks for a new page.
         assert!(block.0 != pg_sys::InvalidBlockNumber, "no index has this block");
+        fault::point("read a page");
         // SAFETY: an open relation; a block beyond its end is an error of the server.
         unsafe {
             let misses = pg_sys::pgBufferUsage.shared_blks_read;
@@ -76,6 +78,7 @@ struct Locked(pg_sys::Buffer);
 
 impl Locked {
     fn new(buffer: pg_sys::Buffer, mode: u32) -> Self {
+        fault::point("lock a page");
         // SAFETY: the buffer is pinned and this process holds no lock on it.
         unsafe { pg_sys::LockBuffer(buffer, mode as _) };
         Self(buffer)
@@ -154,6 +157,7 @@ impl PageStore for Pages<'_> {
         Self: 'b;
 
     fn block_count(&self) -> Result<u32, Infallible> {
+        fault::point("count pages");
         Ok(self.relation.block_count(MAIN))
     }
 
@@ -174,12 +178,14 @@ impl PageStore for Pages<'_> {
     }
 
     fn change(&self) -> Result<PageChange<'_>, Infallible> {
+        fault::point("start a change");
         // SAFETY: an open relation; the state is finished or aborted by the change.
         let state = unsafe { pg_sys::GenericXLogStart(self.relation.as_raw()) };
         Ok(PageChange { pages: self, state, held: [const { None }; MAX_CHANGE_PAGES], count: 0 })
     }
 
     fn check_interrupts(&self) -> Result<(), Infallible> {
+        fault::point("look for interrupts");
         match self.mode {
             Mode::Normal => {
                 pgrx::check_for_interrupts!();
@@ -195,6 +201,7 @@ impl PageStore for Pages<'_> {
     }
 
     fn free_block(&self) -> Option<BlockNumber> {
+        fault::point("look for free space");
         // SAFETY: an open relation.
         let block = unsafe { pg_sys::GetPageWithFreeSpace(self.relation.as_raw(), BLOCK_BYTES / 2) };
         // The map may be older than a truncated or restored file.
@@ -208,11 +215,13 @@ impl PageStore for Pages<'_> {
         if free && self.known_free.get() == Some(block) {
             return;
         }
+        fault::point("record free space");
         // SAFETY: an open relation; the block exists.
         unsafe {
             let relation = self.relation.as_raw();
             pg_sys::RecordPageWithFreeSpace(relation, block.0, if free { BLOCK_BYTES - 1 } else { 0 });
             if free && self.mode == Mode::Normal {
+                fault::point("propagate free space");
                 pg_sys::FreeSpaceMapVacuumRange(relation, block.0, block.0 + 1);
             }
         }
@@ -240,6 +249,7 @@ impl PageChange<'_> {
     fn hold(&mut self, block: BlockNumber, locked: Locked, flags: u32) -> &mut Page {
         assert!(self.count < MAX_CHANGE_PAGES, "a change touches four pages at most");
         debug_assert!(self.held[..self.count].iter().flatten().all(|held| held.block < block));
+        fault::point("take a page into a change");
         // SAFETY: the state is open, the buffer locked exclusively; the copy is a whole block of ours.
         unsafe {
             let copy = pg_sys::GenericXLogRegisterBuffer(self.state, locked.0, flags as _);
@@ -267,6 +277,7 @@ impl Change for PageChange<'_> {
     }
 
     fn extend(&mut self) -> Result<BlockNumber, Infallible> {
+        fault::point("extend the index");
         let relation = self.pages.relation;
         let exclusive = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
         // SAFETY: an open relation. The lock is released at once; an error in between leaves it to the server.
@@ -274,6 +285,7 @@ impl Change for PageChange<'_> {
             if !relation.is_local() {
                 pg_sys::LockRelationForExtension(relation.as_raw(), exclusive);
             }
+            fault::point("add a page");
             let buffer = pg_sys::ReadBufferExtended(
                 relation.as_raw(),
                 MAIN,
@@ -282,6 +294,7 @@ impl Change for PageChange<'_> {
                 self.pages.strategy(),
             );
             let locked = Locked::new(buffer, pg_sys::BUFFER_LOCK_EXCLUSIVE);
+            fault::point("end the extension");
             if !relation.is_local() {
                 pg_sys::UnlockRelationForExtension(relation.as_raw(), exclusive);
             }
@@ -292,6 +305,7 @@ impl Change for PageChange<'_> {
     }
 
     fn commit(mut self) -> Result<(), Infallible> {
+        fault::point("commit a change");
         let state = std::mem::replace(&mut self.state, std::ptr::null_mut());
         if self.count == 0 {
             // SAFETY: an open state.
@@ -299,6 +313,7 @@ impl Change for PageChange<'_> {
         } else {
             // SAFETY: an open state; all registered buffers are still locked.
             unsafe { pg_sys::GenericXLogFinish(state) };
+            fault::point("go on behind a change");
         }
         Ok(())
     }

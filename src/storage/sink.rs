@@ -2,6 +2,7 @@
 
 use super::Relation;
 use super::pages::{body_mut, init_header};
+use crate::fault;
 use imgvec_ann::layout::Page;
 use imgvec_ann::store::PageSink;
 use pgrx::pg_sys;
@@ -40,6 +41,7 @@ impl<'a> NewPages<'a> {
     /// Logs what was written; to be called once, at the end.
     pub fn finish(self) {
         if self.fork == Fork::Init || self.relation.needs_wal() {
+            fault::point("log the pages");
             // SAFETY: the pages exist and have standard headers.
             unsafe {
                 pg_sys::log_newpage_range(self.relation.as_raw(), self.fork.number(), 0, self.count, true);
@@ -52,6 +54,7 @@ impl PageSink for NewPages<'_> {
     type Error = Infallible;
 
     fn append(&mut self, page: &Page) -> Result<(), Infallible> {
+        fault::point("append a page");
         pgrx::check_for_interrupts!();
         // SAFETY: an open relation that only this process extends; the new buffer is pinned, locked, written
         // and released here. An error in between leaves it to the server.
@@ -63,7 +66,9 @@ impl PageSink for NewPages<'_> {
                 pg_sys::ReadBufferMode::RBM_NORMAL,
                 std::ptr::null_mut(),
             );
+            fault::point("lock a new page");
             pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_EXCLUSIVE as _);
+            fault::point("fill a new page");
             let target = pg_sys::BufferGetPage(buffer);
             init_header(target);
             *body_mut(target) = *page;

@@ -1,6 +1,7 @@
 //! Temporary files of a build: the server's own, so that `temp_file_limit` and `temp_tablespaces` hold, and that
 //! nothing stays when a statement fails.
 
+use crate::fault;
 use imgvec_ann::build::spill::{Spill, SpillFile};
 use pgrx::pg_sys;
 use std::io;
@@ -25,6 +26,7 @@ impl TemporaryFiles {
 
 impl Spill for TemporaryFiles {
     fn create(&mut self) -> io::Result<Box<dyn SpillFile>> {
+        fault::point("create a temporary file");
         // SAFETY: the context is alive by the contract of `new`. The current one may be that of a single row,
         // which would take the file's buffer with it.
         let file = unsafe {
@@ -50,6 +52,7 @@ impl TemporaryFile {
         }
         let segment = i32::try_from(at / SEGMENT_BYTES).map_err(|_| io::ErrorKind::FileTooLarge)?;
         let offset = (at % SEGMENT_BYTES).cast_signed();
+        fault::point("seek in a temporary file");
         // SAFETY: an open file.
         if unsafe { pg_sys::BufFileSeek(self.file, segment, offset, 0) } != 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -61,6 +64,7 @@ impl TemporaryFile {
 
 impl SpillFile for TemporaryFile {
     fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        fault::point("write a temporary file");
         pgrx::check_for_interrupts!();
         self.seek(at)?;
         // SAFETY: an open file; the server only reads the bytes.
@@ -70,6 +74,7 @@ impl SpillFile for TemporaryFile {
     }
 
     fn read_at(&mut self, at: u64, bytes: &mut [u8]) -> io::Result<()> {
+        fault::point("read a temporary file");
         pgrx::check_for_interrupts!();
         self.seek(at)?;
         // SAFETY: an open file; the slice takes as many bytes.

@@ -4,8 +4,10 @@
 mod cancel;
 mod concurrency;
 mod crash;
+mod damage;
 mod errors;
 mod extremes;
+mod faults;
 mod filters;
 mod leftovers;
 mod manners;

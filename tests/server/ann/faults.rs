@@ -1,0 +1,190 @@
+//! Every call of the server fails in turn: with an error, a panic, a request to cancel, or for want of memory. After
+//! each failure the session goes on, the table is as it was, and the index is whole and has every row.
+//!
+//! `make test` lets some calls of each place fail; `IMGVEC_FAULTS=all`, as in `make test-long`, every call.
+//! A server without the settings, which is one that was built as a release, skips the test and says so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::{env, fs};
+
+use postgres::Client;
+
+use super::{CREATE_INDEX, VECTORS, quiet};
+use crate::cluster::Cluster;
+use crate::{skip, value};
+
+/// Ways to fail, by the numbers of `imgvec.fault_kind`, and the SQLSTATE of each.
+const KINDS: [(&str, &str); 4] =
+    [("error", "XX000"), ("panic", "XX000"), ("cancel", "57014"), ("no memory", "53200")];
+const ROWS: i64 = 160;
+
+/// What is done while a call fails.
+struct Work {
+    name: &'static str,
+    /// Makes something to do; runs without faults before each turn.
+    before: &'static str,
+    statement: &'static str,
+}
+
+const WORKS: [Work; 7] = [
+    Work { name: "build", before: "SELECT 1", statement: "REINDEX INDEX items_embedding" },
+    Work {
+        name: "build with files",
+        before: "SET maintenance_work_mem = '1MB'",
+        statement: "REINDEX INDEX wide_embedding",
+    },
+    Work {
+        name: "insert",
+        before: "SELECT 1",
+        statement: "INSERT INTO items SELECT i, vec(i, 192) FROM generate_series(1001, 1003) AS i",
+    },
+    Work {
+        // The transaction goes on behind the failure.
+        name: "insert in a subtransaction",
+        before: "SELECT 1",
+        statement: "DO $$ BEGIN
+            BEGIN
+                INSERT INTO items SELECT i, vec(i, 192) FROM generate_series(1001, 1002) AS i;
+            EXCEPTION WHEN OTHERS THEN NULL;
+            END;
+            INSERT INTO items SELECT i, vec(i, 192) FROM generate_series(1003, 1004) AS i;
+        END $$",
+    },
+    Work {
+        name: "vacuum",
+        before: "INSERT INTO items SELECT i, vec(i, 192) FROM generate_series(1001, 1012) AS i;
+                 DELETE FROM items WHERE id > 1000",
+        statement: "VACUUM (INDEX_CLEANUP on) items",
+    },
+    Work {
+        name: "scan",
+        before: "SET enable_seqscan = off; SET enable_sort = off",
+        statement: "SELECT count(*) FROM (SELECT id FROM items ORDER BY embedding <-> vec(-1, 192) LIMIT 60) AS nearest",
+    },
+    Work {
+        name: "check and recall",
+        before: "SELECT 1",
+        statement: "SELECT ann_index_recall('items_embedding', 3, 3), (ann_index_check('items_embedding', true)).rows",
+    },
+];
+
+/// What the log has told since the last look, of lines that begin like this: the place in each.
+fn told(cluster: &Cluster, seen: &mut usize, begin: &str) -> Vec<String> {
+    let log = cluster.log();
+    let new = log[*seen..].lines().filter_map(|line| line.split_once(begin)?.1.split_once(": "));
+    let places = new.map(|(_, place)| place.to_owned()).collect();
+    *seen = log.len();
+    places
+}
+
+/// Which points, counted from 1, are to fail: all, or of each place the first two, some and the last two.
+fn chosen(points: &[String], all: bool) -> Vec<usize> {
+    if all {
+        return (1..=points.len()).collect();
+    }
+    let mut by_place: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (i, place) in points.iter().enumerate() {
+        by_place.entry(place).or_default().push(i + 1);
+    }
+    let mut chosen = BTreeSet::new();
+    for of_place in by_place.values() {
+        let last = of_place.len() - 1;
+        chosen.extend([0, 1, last / 2, last.saturating_sub(1), last].map(|i| of_place[i.min(last)]));
+    }
+    chosen.into_iter().collect()
+}
+
+/// What must hold after each failure, in the same session.
+#[track_caller]
+fn assert_whole(client: &mut Client, turn: &str) {
+    client
+        .batch_execute("SET imgvec.fault_at = 0; DELETE FROM items WHERE id > 1000")
+        .unwrap_or_else(|error| panic!("{turn}: the session does not go on: {error:?}"));
+    assert_eq!(value::<i64>(client, "SELECT count(*) FROM items"), ROWS, "{turn}");
+    for index in ["items_embedding", "wide_embedding"] {
+        let checked =
+            client.query_one("SELECT rows FROM ann_index_check($1::text::regclass, true)", &[&index]);
+        checked.unwrap_or_else(|error| panic!("{turn}: {index}: {error:?}"));
+    }
+    let nearest = "SELECT id FROM items ORDER BY embedding <-> vec(77, 192) LIMIT 1";
+    assert_eq!(value::<i32>(client, nearest), 77, "{turn}");
+}
+
+/// Places in the source that can be told to fail.
+fn places_in_source() -> BTreeSet<String> {
+    let mut places = BTreeSet::new();
+    for directory in ["src/am", "src/storage"] {
+        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)).unwrap() {
+            let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+            places.extend(
+                text.split("fault::point(\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()),
+            );
+        }
+    }
+    places
+}
+
+#[test]
+fn every_call_of_the_server_may_fail() {
+    let cluster = quiet("ann-faults").start();
+    let mut client = cluster.client();
+    client
+        .batch_execute(&format!(
+            "{VECTORS}; CREATE TABLE items (id integer, embedding imgvec(192));
+             INSERT INTO items SELECT i, vec(i, 192) FROM generate_series(1, {ROWS}) AS i;
+             CREATE TABLE wide (id integer, embedding imgvec(1000));
+             INSERT INTO wide SELECT i, vec(i, 1000) FROM generate_series(1, 400) AS i;
+             {CREATE_INDEX}; CREATE INDEX wide_embedding ON wide USING ann (embedding imgvec_l2_ops)"
+        ))
+        .unwrap();
+    if value::<Option<String>>(&mut client, "SELECT current_setting('imgvec.fault_at', true)").is_none() {
+        skip(
+            "every_call_of_the_server_may_fail",
+            "the extension was built as a release",
+            "IMGVEC_REQUIRE_FAULTS",
+        );
+        return;
+    }
+    let all = env::var("IMGVEC_FAULTS").is_ok_and(|value| value == "all");
+    let (mut seen, mut turns) = (0, 0);
+    let mut failed = BTreeSet::new();
+    for work in &WORKS {
+        client.batch_execute(work.before).unwrap();
+        told(&cluster, &mut seen, "LOG:  point ");
+        client.batch_execute(&format!("SET imgvec.fault_at = {}", i32::MAX)).unwrap();
+        client.batch_execute(work.statement).unwrap();
+        let points = told(&cluster, &mut seen, "LOG:  point ");
+        assert_whole(&mut client, work.name);
+        assert!(points.len() > 10, "{}: {points:?}", work.name);
+        let chosen = chosen(&points, all);
+        eprintln!("{}: {} of {} calls fail, in four ways", work.name, chosen.len(), points.len());
+        for (kind, (kind_name, code)) in KINDS.iter().enumerate() {
+            for &at in &chosen {
+                let turn = format!("{}, {kind_name} at call {at} ({})", work.name, points[at - 1]);
+                client.batch_execute(work.before).unwrap_or_else(|error| panic!("{turn}: {error:?}"));
+                let order = format!("SET imgvec.fault_kind = {kind}; SET imgvec.fault_at = {at}");
+                client.batch_execute(&order).unwrap();
+                let result = client.batch_execute(work.statement);
+                if let Err(error) = result {
+                    let given =
+                        error.code().unwrap_or_else(|| panic!("{turn}: the session ended: {error:?}"));
+                    assert_eq!(given.code(), *code, "{turn}: {error:?}");
+                }
+                assert_whole(&mut client, &turn);
+                // Seeds differ from run to run, and so does the number of calls a little.
+                let fault = told(&cluster, &mut seen, "LOG:  fault ");
+                turns += fault.len();
+                failed.extend(fault);
+            }
+        }
+    }
+    eprintln!("{turns} failures at {} places, all survived", failed.len());
+    let never: Vec<_> = places_in_source().difference(&failed).cloned().collect();
+    assert!(never.is_empty(), "never failed: {never:?}");
+    let log = cluster.log();
+    for sign in ["leak", "PANIC", "still referenced", "WARNING:"] {
+        let line = log.lines().find(|line| line.contains(sign));
+        assert!(line.is_none(), "the log has {line:?}");
+    }
+}
