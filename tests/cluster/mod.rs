@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use postgres::{Client, Config, NoTls};
 
-pub use process::{Memory, signal};
+pub use process::{Memory, processor_time, signal};
 use stage::ServerUser;
 pub use stage::Stage;
 

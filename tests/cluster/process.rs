@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 /// Sends a signal, named as for `kill`. A process that is gone already is no error.
 pub fn signal(pid: u32, name: &str) {
@@ -20,6 +21,17 @@ pub(super) fn is_alive(pid: u32) -> bool {
     // A zombie that nobody has waited for yet holds no memory and no lock.
     let state = fs::read_to_string(format!("/proc/{pid}/stat")).ok();
     state.is_some_and(|stat| !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'))
+}
+
+/// Processor time that a process has used, all its threads together; `None` once it is gone. Unlike the clock it does
+/// not go on while other programs have the processor.
+pub fn processor_time(pid: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold spaces.
+    let mut fields = stat.rsplit(')').next()?.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    // Linux counts in hundredths of a second for all its programs.
+    Some(Duration::from_millis(10 * (ticks()? + ticks()?)))
 }
 
 /// Memory of one process in bytes, from the kernel's `smaps_rollup`.

@@ -2,19 +2,17 @@
 //! help, and with temporary files that are gone whatever happens.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use postgres::error::SqlState;
 use postgres::{Client, NoTls};
 
+use super::cancel::is_ended_promptly;
 use super::{CREATE_INDEX, DIM, assert_sound, check, create_items, quiet, recall};
 use crate::cluster::Cluster;
 use crate::{failure, value};
 
 const ROWS: i32 = 30_000;
-
-/// What a session may take to notice; the machine is shared with other tests.
-const PROMPT: Duration = Duration::from_millis(1000);
 
 /// A table of many times the memory for builds.
 fn cluster_with_items(name: &str) -> (Cluster, Client) {
@@ -91,14 +89,9 @@ fn canceled_builds_leave_no_temporary_files() {
     let mut limit = Duration::from_millis(30);
     let mut ended = 0;
     loop {
-        client.batch_execute(&format!("SET statement_timeout = {}", limit.as_millis())).unwrap();
-        let begin = Instant::now();
-        let result = client.batch_execute(CREATE_INDEX);
-        let late = begin.elapsed().saturating_sub(limit);
-        client.batch_execute("RESET statement_timeout").unwrap();
-        let Err(error) = result else { break };
-        assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED), "{error:?}");
-        assert!(late < PROMPT, "ended {late:?} after its {limit:?}");
+        if !is_ended_promptly(&mut client, CREATE_INDEX, limit) {
+            break;
+        }
         assert_eq!(temporary_files(&mut client), 0, "after {limit:?}");
         ended += 1;
         limit = limit * 5 / 4;
