@@ -13,7 +13,7 @@ FEATURES = $(if $(filter-out 15,$(PG_MAJOR)),--no-default-features --features pg
 PG_REGRESS = $(dir $(shell $(PG_CONFIG) --pgxs))../test/regress/pg_regress
 # Benches, packages and installations have `release`; tests have `checked`, see Cargo.toml.
 PROFILE = release
-test test-long fuzz: PROFILE = checked
+test test-long test-pgvector fuzz: PROFILE = checked
 CARGO_OUTPUT = $(or $(CARGO_TARGET_DIR),$(CARGO_BUILD_TARGET_DIR),target)
 export IMGVEC_PROFILE = $(PROFILE)
 REGRESS_TESTS = $(basename $(notdir $(sort $(wildcard tests/pg_regress/sql/*.sql))))
@@ -25,6 +25,7 @@ help:
 	@echo 'make test               everything: crates, SQL, throw-away clusters, with debug assertions and overflow checks'
 	@echo 'make test T=name        only tests whose names contain this; PROFILE=release tests what is shipped'
 	@echo 'make test-long          200 crashes, millions of scans and inserts: about an hour'
+	@echo 'make test-pgvector      the tests of pgvector, ported to imgvec and ann'
 	@echo 'make test-matrix        everything on PostgreSQL 15, 17 and 18, in chroots where needed, and pg_upgrade between two'
 	@echo '                        of them with live indexes; VERSIONS="17 upgrade" is a part'
 	@echo 'make check-versions     compile for the versions that no test runs on, 14 and 16'
@@ -35,7 +36,7 @@ help:
 	@echo 'make installcheck       SQL tests against the running server that PGHOST, PGPORT, PGUSER name'
 	@echo 'make bench              speed and memory of the encoder, recall and speed of the index, scores of the starter model'
 	@echo 'make bench-index        the index alone, beside pgvector where the server has it (tests/chroot.sh)'
-	@echo 'make fuzz [CASES=n]     property tests with many random cases'
+	@echo 'make fuzz [CASES=n]     property tests with many random cases; pages, packages and pictures with damage'
 	@echo 'make lint               format, clippy, licences'
 	@echo 'make setup              install what is missing (the others do that by themselves)'
 	@echo 'make clean              remove everything built'
@@ -74,9 +75,19 @@ test: build
 test-long: build
 	cargo test --profile $(PROFILE) --test server --no-run $(FEATURES)
 	@set -e; stage=$$(tests/stage.sh); \
-	IMGVEC_CRASH_CYCLES=200 IMGVEC_RESCANS=1000000 IMGVEC_COPY_ROWS=1000000 IMGVEC_CONCURRENCY_SECONDS=300 \
+	IMGVEC_FAULTS=all IMGVEC_CRASH_CYCLES=200 IMGVEC_RESCANS=1000000 IMGVEC_COPY_ROWS=1000000 IMGVEC_CONCURRENCY_SECONDS=300 \
 	IMGVEC_STAGE=$$stage IMGVEC_ONNXRUNTIME=$(CURDIR)/target/onnxruntime/libonnxruntime.so \
-		cargo test --profile $(PROFILE) --test server $(FEATURES) -- ann::crash ann::memory ann::concurrency
+		cargo test --profile $(PROFILE) --test server $(FEATURES) -- ann::crash ann::faults ann::memory ann::concurrency
+
+# pgvector's own tests, ported; their files are fetched from Debian's sources. Wants Perl's IPC::Run for half of them.
+.PHONY: test-pgvector
+test-pgvector: build
+	@[ -d target/pgvector/test ] || tests/debian-source.sh pgvector target/pgvector testing trixie
+	@perl -MIPC::Run -e 1 2>/dev/null || tests/setup.sh pgvector
+	cargo test --profile $(PROFILE) --test server --no-run $(FEATURES)
+	@set -e; stage=$$(tests/stage.sh); mkdir -p $$stage/pgvector; cp -r target/pgvector/test $$stage/pgvector; \
+	IMGVEC_STAGE=$$stage IMGVEC_PGVECTOR_SOURCE=$$stage/pgvector IMGVEC_REQUIRE_PGVECTOR_SOURCE=1 \
+		cargo test --profile $(PROFILE) --test server $(FEATURES) -- --nocapture ported
 
 # The same on other servers: this machine's, and those of other Debian releases in chroots; then pg_upgrade from this
 # machine's to a newer one. Needs root.
@@ -138,9 +149,12 @@ target/bench/venv/complete: Makefile
 	touch $@
 
 CASES ?= 100000
+SEED ?= $(shell date +%s)
 .PHONY: fuzz
 fuzz:
-	PROPTEST_CASES=$(CASES) cargo test --release -p imgvec-vector -p imgvec-encoder
+	PROPTEST_CASES=$(CASES) IMGVEC_FUZZ_CASES=$(CASES) IMGVEC_FUZZ_SECONDS=600 IMGVEC_FUZZ_SEED=$(SEED) \
+		cargo test --profile $(PROFILE) -p imgvec-vector -p imgvec-ann -p imgvec-encoder --lib \
+		--test damaged --test image_hostile --test package_hostile
 
 .PHONY: lint
 lint: setup

@@ -3,6 +3,7 @@
 #
 #   tests/matrix.sh 15 17 18 14 16        this machine's server, those of Debian 13 and testing; 14 and 16 are compiled
 #   tests/matrix.sh upgrade               pg_upgrade with live indexes, from this machine's server to Debian 13's
+#   tests/matrix.sh neon                  the kernels of ARM64, in an emulator
 #   tests/matrix.sh cassert               PostgreSQL 15 with its own assertions, built from Debian's sources
 #   tests/matrix.sh --minutes 40 15 17    the first always; the others while 40 minutes from the start are not over
 #
@@ -29,6 +30,7 @@ run() { # version
         17) tests/chroot.sh trixie make test ;;
         18) tests/chroot.sh testing make test ;;
         14 | 16) make check-versions COMPILED="$1" ;;
+        neon) tests/check-neon.sh ;;
         cassert)
             pg_config=$(tests/server-with-assertions.sh) || return
             make test PG_CONFIG="$pg_config"
@@ -49,6 +51,7 @@ export -f run
 title() { # version
     case $1 in
         upgrade) echo "pg_upgrade" ;;
+        neon) echo "kernels of ARM64" ;;
         cassert) echo "PostgreSQL 15 with assertions" ;;
         *) echo "PostgreSQL $1" ;;
     esac

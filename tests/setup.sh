@@ -5,6 +5,7 @@
 #   tests/setup.sh test       the same, the pooler that tests put before a server, and the client libraries of
 #                             tests/clients; those that cannot be had are named and left out, unless
 #                             IMGVEC_REQUIRE_CLIENTS is set
+#   tests/setup.sh pgvector   the same, and what the tests of pgvector need
 #   tests/setup.sh demo       the same, and the pictures of `make demo`
 #   tests/setup.sh deb        the same, and what builds a Debian package and tries it in a chroot
 #   tests/setup.sh bench      the same, and what makes a Python environment for `make bench`
@@ -78,6 +79,9 @@ need python3 have python3
 need python3-pip python3 -m pip --version
 if [ "${1:-}" = test ]; then
     need pgbouncer have_pooler
+fi
+if [ "${1:-}" = pgvector ]; then
+    need libipc-run-perl perl -MIPC::Run -e 1
 fi
 if [ "${1:-}" = demo ]; then
     need fonts-noto-color-emoji test -f /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf

@@ -12,6 +12,7 @@ mod hostile;
 mod models;
 mod operations;
 mod plans;
+mod ported;
 mod release;
 mod standby;
 
