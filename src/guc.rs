@@ -86,7 +86,7 @@ pub fn define() {
     GucRegistry::define_int_guc(
         c"imgvec.max_image_pixels",
         c"Sets the largest number of pixels of an image.",
-        c"Decoding takes about 3 to 8 bytes of memory for each pixel.",
+        c"Decoding may take 8 bytes of memory for each of them, and 256 MB at any setting; most images take 3 or 4.",
         &MAX_IMAGE_PIXELS,
         1,
         1_000_000_000,
@@ -243,11 +243,8 @@ pub fn strict_order() -> bool {
 
 /// What a decoder may use.
 pub fn image_limits() -> ImageLimits {
-    ImageLimits {
-        max_pixels: u64::from(MAX_IMAGE_PIXELS.get().unsigned_abs()),
-        max_input_bytes: max_image_bytes(),
-        ..ImageLimits::default()
-    }
+    let max_pixels = u64::from(MAX_IMAGE_PIXELS.get().unsigned_abs());
+    ImageLimits { max_input_bytes: max_image_bytes(), ..ImageLimits::of_pixels(max_pixels) }
 }
 
 fn share_directory() -> Vec<u8> {

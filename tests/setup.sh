@@ -4,7 +4,8 @@
 #   tests/setup.sh            server, headers, compilers, ONNX Runtime
 #   tests/setup.sh test       the same, the pooler that tests put before a server, and the client libraries of
 #                             tests/clients; those that cannot be had are named and left out, unless
-#                             IMGVEC_REQUIRE_CLIENTS is set
+#                             IMGVEC_REQUIRE_CLIENTS is set; and the programs and Pillow that the pictures of
+#                             crates/encoder/tests/sweep are made with, required by IMGVEC_REQUIRE_PICTURES
 #   tests/setup.sh pgvector   the same, and what the tests of pgvector need
 #   tests/setup.sh demo       the same, and the pictures of `make demo`
 #   tests/setup.sh deb        the same, and what builds a Debian package and tries it in a chroot
@@ -236,5 +237,39 @@ if [ "${1:-}" = test ]; then
     cmp -s "$clients_node" target/clients/node/complete || {
         say "downloading client libraries of Node.js"
         client 'client libraries of Node.js' clients_in_node
+    }
+fi
+
+# Programs that write pictures, and Pillow, which says what they look like.
+pictures_python=crates/encoder/tests/sweep/requirements.txt
+
+picture_packages() {
+    missing=()
+    need libjpeg-turbo-progs have cjpeg
+    need libtiff-tools have tiffcp
+    need webp have gif2webp
+    (
+        trap clean_up EXIT
+        install_missing
+    )
+}
+pictures_in_python() {
+    rm -rf target/pictures
+    python3 -m venv --without-pip target/pictures
+    python3 -m pip --python target/pictures/bin/python3 install --quiet --disable-pip-version-check --no-compile \
+        --no-deps --only-binary=:all: --retries 2 --requirement "$pictures_python" &&
+        cp "$pictures_python" target/pictures/complete
+}
+picture() { # what, command: as for clients
+    "$2" || {
+        [ -z "${IMGVEC_REQUIRE_PICTURES:-}" ] || die "$1 could not be installed, and IMGVEC_REQUIRE_PICTURES is set"
+        say "SKIPPED $1, which could not be installed: the sweep over their pictures will be skipped"
+    }
+}
+if [ "${1:-}" = test ]; then
+    picture 'programs that write pictures' picture_packages
+    cmp -s "$pictures_python" target/pictures/complete || {
+        say "downloading Pillow"
+        picture 'Pillow' pictures_in_python
     }
 fi

@@ -1,9 +1,25 @@
 //! Words for images that were refused.
 
 use super::{Code, Report};
-use imgvec_encoder::image::ImageError;
+use imgvec_encoder::image::{ImageError, ImageFormat};
 
-const FORMATS: &str = "Supply JPEG, PNG, GIF, WebP, BMP or TIFF data in a bytea value.";
+/// Formats that are decoded, most common first.
+const FORMATS: [ImageFormat; 6] = [
+    ImageFormat::Jpeg,
+    ImageFormat::Png,
+    ImageFormat::Gif,
+    ImageFormat::WebP,
+    ImageFormat::Bmp,
+    ImageFormat::Tiff,
+];
+
+/// What to supply instead of data of format `but`, which is not among it.
+fn formats(but: Option<ImageFormat>) -> String {
+    let names: Vec<&str> =
+        FORMATS.into_iter().filter(|&format| Some(format) != but).map(ImageFormat::name).collect();
+    let (last, others) = names.split_last().expect("at least five formats");
+    format!("Supply {} or {last} data in a bytea value.", others.join(", "))
+}
 
 impl From<ImageError> for Report {
     fn from(error: ImageError) -> Self {
@@ -12,25 +28,25 @@ impl From<ImageError> for Report {
             ImageError::Empty | ImageError::UnknownFormat { .. } => {
                 Self::new(Code::ERRCODE_INVALID_BINARY_REPRESENTATION, "could not decode image")
                     .detail(detail)
-                    .hint(FORMATS)
+                    .hint(formats(None))
             }
             ImageError::Corrupt { .. } => {
                 Self::new(Code::ERRCODE_INVALID_BINARY_REPRESENTATION, "could not decode image")
                     .detail(detail)
                     .hint("Check that the file was stored whole, or save it again with an image editor.")
             }
-            ImageError::Unsupported { .. } => {
+            ImageError::Unsupported { format, .. } => {
                 Self::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, "image is of a kind that is not supported")
                     .detail(detail)
-                    .hint(FORMATS)
+                    .hint(formats(Some(format)))
             }
             ImageError::InputTooLarge { len, limit } => too_large(len, limit),
-            ImageError::TooManyPixels { .. } => {
+            ImageError::TooManyPixels { .. } | ImageError::DecoderMemory { .. } => {
                 Self::new(Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "image is too large")
                     .detail(detail)
                     .hint("Scale the image down, or have a superuser raise imgvec.max_image_pixels.")
             }
-            ImageError::SideTooLong { .. } | ImageError::DecoderMemory { .. } => {
+            ImageError::SideTooLong { .. } => {
                 Self::new(Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "image is too large")
                     .detail(detail)
                     .hint("Scale the image down before it is stored.")

@@ -63,7 +63,6 @@ fn formats_that_are_not_decoded_are_named() {
     let cases = [
         (file("refused/picture.avif"), ImageFormat::Avif),
         (file("refused/picture.jp2"), ImageFormat::Jpeg2000),
-        (file("refused/jpeg_inside.tif"), ImageFormat::Tiff),
         (file("refused/float.tif"), ImageFormat::Tiff),
         (heic.to_vec(), ImageFormat::Heic),
     ];
@@ -140,6 +139,8 @@ fn giant_sides_are_refused_by_the_header_alone() {
     let cases = [
         gif((65_535, 65_535), (1, 1)),
         gif((19_000, 19_000), (19_000, 19_000)),
+        // The screen is small, the frame on it is not.
+        gif((10, 10), (65_535, 65_535)),
         png(50_000, 50_000, 1, 0, &[]),
         png(u32::MAX, u32::MAX, 16, 6, &[]),
         forged_jpeg("files/baseline_420.jpg", 65_500, 65_500),
@@ -156,12 +157,17 @@ fn giant_sides_are_refused_by_the_header_alone() {
 
 #[test]
 fn what_a_decoder_would_allocate_beside_the_pixels_is_limited() {
-    // The screen is small, the frame on it is not.
-    let frame = gif((10, 10), (65_535, 65_535));
     // Progressive coefficients: 7000 x 7000 pixels at 4:4:4 take 294 MB beside 147 MB of RGB.
     let mut coefficients = forged_jpeg("files/progressive_444.jpg", 7_000, 7_000);
     coefficients.resize(1 << 20, 0);
-    for data in [frame, coefficients] {
+    // A small picture in one tile of four billion pixels.
+    let mut tile = file("cases/tiff_tiled_lzw.tif");
+    for tag in [322_u16, 323] {
+        let entry = tile.windows(2).position(|bytes| bytes == tag.to_le_bytes()).unwrap();
+        tile[entry + 2..entry + 4].copy_from_slice(&4_u16.to_le_bytes());
+        tile[entry + 8..entry + 12].copy_from_slice(&65_536_u32.to_le_bytes());
+    }
+    for data in [coefficients, tile] {
         let error = try_decode(&data).unwrap_err();
         assert!(matches!(error, ImageError::DecoderMemory { .. }), "{error}");
     }

@@ -33,10 +33,7 @@ impl ImageFormat {
         let at = |offset: usize, magic: &[u8]| data.get(offset..).is_some_and(|d| d.starts_with(magic));
         // Two bytes of text ("BM...") are weak evidence of a bitmap, so the four reserved bytes
         // of its file header and the size of the next header must fit as well.
-        let bitmap = || {
-            at(0, b"BM")
-                && matches!(data.get(14..18), Some([12 | 16 | 40 | 52 | 56 | 64 | 108 | 124, 0, 0, 0]))
-        };
+        let bitmap = || at(0, b"BM") && matches!(data.get(14..18), Some([12 | 16..=64 | 108 | 124, 0, 0, 0]));
         Some(match () {
             () if at(0, b"\xff\xd8\xff") => Self::Jpeg,
             () if at(0, b"\x89PNG\r\n\x1a\n") => Self::Png,

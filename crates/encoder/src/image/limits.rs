@@ -18,10 +18,21 @@ impl ImageLimits {
     /// Resampling keeps coefficients in proportion to the longest side; this bounds them to
     /// some 100 MiB. JPEG, GIF and WebP cannot express more than 65,535 anyway.
     pub const MAX_SIDE: u32 = 1_000_000;
+
+    /// Memory of a decoder for each pixel of [`max_pixels`](Self::max_pixels): enough for everything but
+    /// pictures of that size whose format keeps all coefficients (progressive JPEG without
+    /// chroma subsampling, 9 bytes) or samples beside the result (TIFF of 16 bits, up to 12).
+    const DECODER_BYTES_PER_PIXEL: u64 = 8;
+
+    /// Limits for pictures of `max_pixels` at most, with the memory that they take, at least 256 MiB.
+    pub fn of_pixels(max_pixels: u64) -> Self {
+        let max_decoder_bytes = max_pixels.saturating_mul(Self::DECODER_BYTES_PER_PIXEL).max(256 << 20);
+        Self { max_pixels, max_input_bytes: 64 << 20, max_decoder_bytes }
+    }
 }
 
 impl Default for ImageLimits {
     fn default() -> Self {
-        Self { max_pixels: 50_000_000, max_input_bytes: 64 << 20, max_decoder_bytes: 256 << 20 }
+        Self::of_pixels(50_000_000)
     }
 }

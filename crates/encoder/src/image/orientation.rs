@@ -5,13 +5,15 @@
 //! through a [`Turn`]; only its small result is turned.
 
 use super::error::ImageError;
+use super::header;
 use super::memory::try_zeroed;
 
 /// EXIF tag 0x0112 of a TIFF-shaped EXIF block, 1 when it is absent or senseless.
 ///
-/// Reads the first directory only, at most 65,535 entries of twelve bytes.
+/// Reads the first directory only, at most 65,535 entries of twelve bytes. The standard wants a SHORT;
+/// phones and editors also write other integers, which are as good.
 pub(super) fn of_exif(exif: &[u8]) -> u8 {
-    image::metadata::Orientation::from_exif_chunk(exif).map_or(1, image::metadata::Orientation::to_exif)
+    header::tiff::orientation(exif).unwrap_or(1)
 }
 
 /// How the upright picture comes from the stored one.

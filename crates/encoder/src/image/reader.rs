@@ -8,6 +8,7 @@
 use std::cell::Cell;
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
 
+use super::error::ImageError;
 use crate::interrupt::InterruptCheck;
 
 /// Bytes, or seeks, between two checks. A check is a load and a call, a few nanoseconds.
@@ -30,6 +31,20 @@ impl<'a> Reader<'a> {
     /// `interrupted` tells afterwards why the decoder failed.
     pub(super) fn new(data: &'a [u8], interrupt: InterruptCheck, interrupted: &'a Cell<bool>) -> Self {
         Self { data, position: 0, until_check: 0, interrupt, interrupted }
+    }
+
+    /// A reader of other data that the same caller waits for.
+    pub(super) fn over<'b>(&self, data: &'b [u8]) -> Reader<'b>
+    where
+        'a: 'b,
+    {
+        Reader::new(data, self.interrupt, self.interrupted)
+    }
+
+    /// For decoders that read no bytes through this: counts `amount` of them.
+    #[inline]
+    pub(super) fn checkpoint(&mut self, amount: usize) -> Result<(), ImageError> {
+        self.spend(amount.max(1)).map_err(|_| ImageError::Interrupted)
     }
 
     #[inline]

@@ -6,9 +6,12 @@
 //! 3. Samples become RGB, translucent ones on white ([`super::alpha`]).
 //! 4. The EXIF orientation is noted; the resizer applies it ([`super::orientation`]).
 
+mod bmp;
+mod gif;
 mod jpeg;
 mod png;
-mod wrapped;
+mod tiff;
+mod webp;
 
 use std::any::Any;
 use std::cell::Cell;
@@ -41,15 +44,17 @@ struct Samples {
 ///
 /// Damaged data never panics here: a panic inside a decoder is caught and reported as damage.
 pub fn decode(data: &[u8], limits: &ImageLimits, interrupt: InterruptCheck) -> Result<RgbImage, ImageError> {
-    let info = header::read(data, limits)?.info;
+    let header = header::read(data, limits)?;
+    let info = header.info;
     let interrupted = Cell::new(false);
-    let reader = Reader::new(data, interrupt, &interrupted);
+    let mut reader = Reader::new(data, interrupt, &interrupted);
     let result = catch_unwind(AssertUnwindSafe(|| match info.format {
-        ImageFormat::Jpeg => jpeg::decode(reader, &info),
+        ImageFormat::Jpeg => jpeg::decode(data, &reader, &info, header.peak_bytes),
         ImageFormat::Png => png::decode(reader, &info, limits),
-        ImageFormat::Gif | ImageFormat::WebP | ImageFormat::Bmp | ImageFormat::Tiff => {
-            wrapped::decode(reader, &info, limits)
-        }
+        ImageFormat::Gif => gif::decode(reader, &info, limits),
+        ImageFormat::WebP => webp::decode(data, &reader, &info, limits),
+        ImageFormat::Bmp => bmp::decode(data, &mut reader, &info),
+        ImageFormat::Tiff => tiff::decode(data, &mut reader, &info),
         ImageFormat::Avif | ImageFormat::Heic | ImageFormat::JpegXl | ImageFormat::Jpeg2000 => {
             Err(ImageError::unsupported(info.format, "data"))
         }

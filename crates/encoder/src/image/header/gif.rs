@@ -15,22 +15,21 @@ pub(super) fn read(data: &[u8]) -> Result<Header, ImageError> {
     let (width, height, flags) = screen.ok_or_else(|| cut_off(Gif))?;
     let walk = Walk::new(bytes, 13 + color_table_len(flags));
     let first = walk.clone().next().ok_or_else(|| ImageError::corrupt(Gif, "it has no frame"))?;
+    // A screen that is smaller than the first frame, or 0 x 0, grows, as in Pillow and browsers.
+    let width = u32::from(width).max(u32::from(first.left) + u32::from(first.width));
+    let height = u32::from(height).max(first.top + u32::from(first.height));
     let info = ImageInfo {
         format: Gif,
-        width: u32::from(width),
-        height: u32::from(height),
+        width,
+        height,
         frames: walk.count_frames(),
         orientation: 1,
         channels: 3,
         bits_per_channel: 8,
     };
-    // Color tables are expanded to RGBA; a frame that does not span the screen is decoded into a
-    // buffer of its own, which is a good deal larger than the screen in a hostile file.
     let screen = u64::from(width) * u64::from(height);
     let frame = u64::from(first.width) * u64::from(first.height);
-    let spans =
-        first.left == 0 && first.width == width && first.top + u32::from(first.height) <= u32::from(height);
-    Ok(Header { info, least_bytes: 0, peak_bytes: 4 * screen + if spans { 0 } else { 4 * frame } })
+    Ok(Header { info, least_bytes: 0, peak_bytes: 3 * screen + frame })
 }
 
 fn color_table_len(flags: u8) -> usize {

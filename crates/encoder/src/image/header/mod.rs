@@ -5,18 +5,18 @@
 //! a limit is only worth something when it is checked before the decoder first runs. [`decode`]
 //! checks that the decoder then agrees about the size.
 //!
-//! Every function here borrows the input, allocates nothing and takes at most time in
-//! proportion to the length of the input.
+//! Every function here borrows the input, allocates a few hundred kilobytes at most and takes at most
+//! time in proportion to the length of the input.
 //!
 //! [`decode`]: super::decode()
 
-mod bmp;
+pub(super) mod bmp;
 mod bytes;
 mod gif;
-mod jpeg;
+pub(super) mod jpeg;
 mod png;
-mod tiff;
-mod webp;
+pub(super) mod tiff;
+pub(super) mod webp;
 
 use super::error::{Head, ImageError};
 use super::format::ImageFormat;

@@ -25,7 +25,8 @@ pub(super) fn read(data: &[u8]) -> Result<Header, ImageError> {
     };
 
     let mut frames = Some(1);
-    let mut orientation = 1;
+    let mut exif = None;
+    let mut profile = None;
     let mut transparent = false;
     // Chunks: length, tag, body, checksum. EXIF may stand behind the pixels.
     let mut offset = 8;
@@ -40,12 +41,15 @@ pub(super) fn read(data: &[u8]) -> Result<Header, ImageError> {
                 let reason = format!("its palette has {} bytes", palette.len());
                 return Err(ImageError::corrupt(Png, reason));
             }
-            (b"eXIf", Some(exif)) => orientation = orientation::of_exif(exif),
+            (b"eXIf", Some(body)) => exif = Some(orientation::of_exif(body)),
+            (b"tEXt" | b"zTXt" | b"iTXt", Some(body)) => profile = raw_profile(tag, body).or(profile),
             (_, None) => break,
             _ => {}
         }
         offset += 12 + len as usize;
     }
+    // ImageMagick and old programs write EXIF as text, which counts where the chunk of today is absent.
+    let orientation = exif.or_else(|| Some(orientation::of_exif(&profile?.exif()?))).unwrap_or(1);
     let channels = channels + u8::from(transparent && matches!(color, 0 | 2 | PALETTE));
     let layout = match channels {
         1 => Layout::Gray,
@@ -71,4 +75,56 @@ pub(super) fn read(data: &[u8]) -> Result<Header, ImageError> {
         least_bytes: 0,
         peak_bytes: pixels.saturating_mul(layout.peak_bytes_per_pixel()) + rows,
     })
+}
+
+/// Bytes of text that are looked at: those of the largest EXIF block that JPEG can hold, in hexadecimal.
+const MAX_PROFILE: usize = 160 << 10;
+
+/// EXIF as text.
+#[derive(Clone, Copy)]
+struct RawProfile<'a> {
+    text: &'a [u8],
+    compressed: bool,
+}
+
+/// The text of a chunk, if its keyword says that it is EXIF.
+fn raw_profile(tag: [u8; 4], body: &[u8]) -> Option<RawProfile<'_>> {
+    let rest = body.strip_prefix(b"Raw profile type exif\0")?;
+    match &tag {
+        b"tEXt" => Some(RawProfile { text: rest, compressed: false }),
+        // The method, of which there is one.
+        b"zTXt" => Some(RawProfile { text: rest.get(1..)?, compressed: true }),
+        _ => {
+            let compressed = rest.first()? == &1;
+            // Language and translated keyword.
+            let mut parts = rest.get(2..)?.splitn(3, |&byte| byte == 0);
+            Some(RawProfile { text: parts.nth(2)?, compressed })
+        }
+    }
+}
+
+impl RawProfile<'_> {
+    /// The bytes behind "\nexif\n    LENGTH\n", which are written in hexadecimal, in lines.
+    fn exif(self) -> Option<Vec<u8>> {
+        let mut inflated = Vec::new();
+        let text = if self.compressed {
+            inflated.resize(MAX_PROFILE, 0);
+            let mut inflate = flate2::Decompress::new(true);
+            // What was inflated before an error, or before the room ran out, is good.
+            let _ = inflate.decompress(self.text, &mut inflated, flate2::FlushDecompress::Finish);
+            inflated.truncate(usize::try_from(inflate.total_out()).ok()?);
+            &inflated[..]
+        } else {
+            self.text.get(..MAX_PROFILE).unwrap_or(self.text)
+        };
+        let digits = text.splitn(4, |&byte| byte == b'\n').nth(3)?;
+        let mut digits = digits.iter().filter_map(|&byte| char::from(byte).to_digit(16));
+        let mut exif = Vec::new();
+        while let (Some(high), Some(low)) = (digits.next(), digits.next()) {
+            exif.push((high << 4 | low) as u8);
+        }
+        let start = if exif.starts_with(b"Exif\0\0") { 6 } else { 0 };
+        exif.drain(..start);
+        Some(exif)
+    }
 }
