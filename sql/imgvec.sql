@@ -384,12 +384,14 @@ COMMENT ON FUNCTION ann_index_recall(regclass, integer, integer) IS
     'share of the k nearest rows that the index finds, measured against the exact answers for queries like some rows of the table';
 
 CREATE FUNCTION ann_scan_counters(OUT index regclass, OUT scans bigint, OUT rows_fetched bigint, OUT pages_read bigint,
-    OUT exact_distances bigint, OUT estimates bigint, OUT extra_hops bigint, OUT stale_links bigint,
+    OUT exact_distances bigint, OUT estimates bigint, OUT late_rows bigint, OUT stale_links bigint,
     OUT limited_scans bigint)
     RETURNS SETOF record AS 'MODULE_PATHNAME', 'ann_scan_counters_wrapper'
     LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;
 COMMENT ON FUNCTION ann_scan_counters() IS 'what index scans cost in this session; see the view ann_scan_stats';
-CREATE VIEW ann_scan_stats AS SELECT * FROM ann_scan_counters();
+CREATE VIEW ann_scan_stats AS
+    SELECT index, scans, rows_fetched, pages_read, exact_distances, estimates, late_rows, stale_links, limited_scans
+    FROM ann_scan_counters();
 COMMENT ON VIEW ann_scan_stats IS
     'what index scans cost in this session, for each index: counters are added when a scan ends';
 GRANT SELECT ON ann_scan_stats TO PUBLIC;

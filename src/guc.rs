@@ -21,13 +21,16 @@ static DEFAULT_MODEL: GucSetting<Option<CString>> = GucSetting::<Option<CString>
 static THREADS: GucSetting<i32> = GucSetting::<i32>::new(1);
 static EMBEDDING_CACHE_ENTRIES: GucSetting<i32> = GucSetting::<i32>::new(1_000);
 static EF_SEARCH: GucSetting<i32> = GucSetting::<i32>::new(0);
+static TARGET_RECALL: GucSetting<f64> = GucSetting::<f64>::new(0.0);
 static MAX_SCAN_ROWS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static STRICT_ORDER: GucSetting<bool> = GucSetting::<bool>::new(false);
 static MAX_IMAGE_PIXELS: GucSetting<i32> = GucSetting::<i32>::new(50_000_000);
 static MAX_IMAGE_BYTES: GucSetting<i32> = GucSetting::<i32>::new(64 << 20);
 
-/// Widest beam of an index search.
+/// Farthest lookahead of an index search.
 pub const MAX_EF_SEARCH: i32 = 10_000;
+/// Highest share of the nearest rows that can be asked for.
+pub const MAX_TARGET_RECALL: f64 = 0.9999;
 
 /// Registers the settings and reserves the prefix.
 pub fn define() {
@@ -105,11 +108,21 @@ pub fn define() {
     );
     GucRegistry::define_int_guc(
         c"imgvec.ef_search",
-        c"Sets how many candidates a search of an ann index keeps.",
-        c"More find the nearest rows more surely and take longer. 0 takes the index's own option, or else 100.",
+        c"Sets how far a search of an ann index looks ahead.",
+        c"That many rows more than it gives out are nearer than anything that it did not look at. 0 takes the index's own option, or else what imgvec.target_recall needs.",
         &EF_SEARCH,
         0,
         MAX_EF_SEARCH,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_float_guc(
+        c"imgvec.target_recall",
+        c"Sets the share of the nearest rows that searches of an ann index shall find.",
+        c"Each index measures when it is built how far its searches must look for that. 0 takes the index's own option, or else 0.95. imgvec.ef_search comes before it.",
+        &TARGET_RECALL,
+        0.0,
+        MAX_TARGET_RECALL,
         GucContext::Userset,
         GucFlags::default(),
     );
@@ -226,7 +239,12 @@ pub fn max_image_bytes() -> usize {
     usize::try_from(MAX_IMAGE_BYTES.get()).expect("bounded by the setting")
 }
 
-/// Beam width of index searches, if the session sets it.
+/// Share of the nearest rows to find, if the session sets it.
+pub fn target_recall() -> Option<f64> {
+    Some(TARGET_RECALL.get()).filter(|&target| target > 0.0)
+}
+
+/// Lookahead of index searches, if the session sets it.
 pub fn ef_search() -> Option<usize> {
     usize::try_from(EF_SEARCH.get()).ok().filter(|&ef| ef > 0)
 }

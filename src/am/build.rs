@@ -5,14 +5,18 @@ use super::opclass::OpClass;
 use super::table::Table;
 use super::threads::BuildThreads;
 use crate::error::index::{
-    added, geometry as bad_geometry, no_dimensions, temporary_file, too_many_rows, vector as bad_vector,
+    added, damage, geometry as bad_geometry, no_dimensions, temporary_file, too_many_rows,
+    vector as bad_vector,
 };
 use crate::error::{Code, OrRaise, Report, interrupted};
 use crate::fault;
-use crate::storage::{Fork, NewPages, Relation, TemporaryFiles};
-use imgvec_ann::Metric;
+use crate::storage::{Fork, Mode, NewPages, Pages, Relation, TemporaryFiles};
 use imgvec_ann::build::{Added, BuildError, Builder, Parameters, Phase};
-use imgvec_ann::layout::Geometry;
+use imgvec_ann::graph::calibrate;
+use imgvec_ann::layout::meta::Meta;
+use imgvec_ann::layout::{BlockNumber, Geometry, PAGE_BYTES};
+use imgvec_ann::random::SplitMix64;
+use imgvec_ann::{Index, Metric};
 use pgrx::{pg_guard, pg_sys};
 use std::ffi::CStr;
 
@@ -179,7 +183,12 @@ fn write(builder: Builder, index: Relation, fork: Fork) {
     let mut pages = NewPages::new(index, fork);
     let mut progress = |phase| report_phase(phase_number(phase));
     match builder.finish(&threads, &mut pages, &mut progress) {
-        Ok(_) => pages.finish(),
+        Ok(_) => {
+            if fork == Fork::Main {
+                calibrate(index, &mut pages);
+            }
+            pages.finish();
+        }
         Err(BuildError::Store(never)) => match never {},
         Err(BuildError::Cancelled) => {
             pgrx::check_for_interrupts!();
@@ -188,4 +197,17 @@ fn write(builder: Builder, index: Relation, fork: Fork) {
         Err(BuildError::Spill(error)) => temporary_file(&error).raise(),
         Err(BuildError::TooManyRows) => too_many_rows().raise(),
     }
+}
+
+/// Measures how far searches must look ahead, and keeps it on the metapage.
+fn calibrate(index: Relation, pages: &mut NewPages) {
+    let store = Pages::new(index, Mode::Normal);
+    let measured = Index::open(&store).and_then(|ann| {
+        let calibration = calibrate::calibrate(&store, &ann, &mut SplitMix64::new(seed()))?;
+        Ok(Meta { calibration, ..ann.meta().clone() })
+    });
+    let meta = measured.map_err(|error| damage(index, error)).or_raise();
+    let mut page = [0; PAGE_BYTES];
+    meta.encode(&mut page);
+    pages.replace(BlockNumber(0), &page);
 }

@@ -1,7 +1,7 @@
 //! What a scan costs, in the planner's units.
 //!
-//! A search has a start-up cost, the beam; how many more nodes it expands depends on the number of rows it
-//! gives out, less than in proportion (`patience.rs`). The planner takes a share of the run cost in
+//! A search has a start-up cost, the lookahead; how many more nodes it visits depends on the number of rows it
+//! gives out (`expected_hops`). The planner takes a share of the run cost in
 //! proportion, though. So the number of rows is foreseen from the LIMIT and the selectivity of the filter,
 //! and the cost of all rows chosen such that the share comes out right: under a filter that keeps few rows,
 //! computing their distances is cheaper than a search. Without ORDER BY the index cannot be scanned, and where a
@@ -9,8 +9,9 @@
 //! [`needs_order`].
 
 use super::options;
-use crate::storage::Relation;
-use imgvec_ann::graph::patience::expected_hops;
+use crate::storage::{Mode, Pages, Relation};
+use imgvec_ann::graph::search::{DEFAULT_LOOKAHEAD, expected_hops};
+use imgvec_ann::store::PageStore;
 use pgrx::{pg_guard, pg_sys};
 
 /// A page of the index in units of a random page: it is read from the buffers far more often than not,
@@ -59,15 +60,14 @@ pub unsafe extern "C-unwind" fn amcostestimate(
         );
         let hop = random_page_cost * HOP_PAGES + pg_sys::cpu_operator_cost * HOP_OPERATORS;
         let rows = index.tuples.max(1.0);
-        let ef = ef_search(index.indexoid);
-        #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
-        let ef = ef as f64;
+        let lookahead = lookahead(index.indexoid);
         let matching = (*(*path).path.parent).rows.clamp(1.0, rows);
         let unknown = (*root).limit_tuples <= 0.0 && has_plain_limit(&*(*root).parse);
         let limit = if unknown { UNKNOWN_LIMIT } else { (*root).limit_tuples };
         let wanted = if limit > 0.0 { (limit * rows / matching).min(rows) } else { rows };
         let share = if unknown { UNKNOWN_SHARE } else { wanted / rows };
-        let (first, all) = (ef.min(rows), expected_hops(ef, wanted).min(rows));
+        let (first, all) =
+            (expected_hops(lookahead, 0.0).min(rows), expected_hops(lookahead, wanted).min(rows));
         // What computes the query, such as embed_text('dog'), runs once.
         let query = pg_sys::index_other_operands_eval_cost(root, (*path).indexorderbys);
         *startup_cost = query + first * hop;
@@ -75,18 +75,21 @@ pub unsafe extern "C-unwind" fn amcostestimate(
     }
 }
 
-/// The beam that a scan of an index will have.
+/// How far a scan of an index will look ahead. An index that is empty or damaged must not keep others from planning.
 ///
 /// # Safety
 /// `index` is an index of ours that the planner has locked.
-unsafe fn ef_search(index: pg_sys::Oid) -> usize {
+#[allow(clippy::cast_precision_loss, reason = "a few thousand")]
+unsafe fn lookahead(index: pg_sys::Oid) -> f64 {
     let no_lock = pg_sys::NoLock as pg_sys::LOCKMODE;
     // SAFETY: by contract; closed again, or by the server after an error.
     unsafe {
         let opened = pg_sys::index_open(index, no_lock);
-        let ef = options::ef_search(Relation::from_raw(opened));
+        let pages = Pages::new(Relation::from_raw(opened), Mode::Normal);
+        let known = pages.block_count() != Ok(0);
+        let lookahead = known.then(|| options::lookahead(&pages).ok()).flatten().unwrap_or(DEFAULT_LOOKAHEAD);
         pg_sys::index_close(opened, no_lock);
-        ef
+        lookahead as f64
     }
 }
 

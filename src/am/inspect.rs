@@ -392,7 +392,7 @@ fn ann_scan_counters() -> TableIterator<
         name!(pages_read, i64),
         name!(exact_distances, i64),
         name!(estimates, i64),
-        name!(extra_hops, i64),
+        name!(late_rows, i64),
         name!(stale_links, i64),
         name!(limited_scans, i64),
     ),
@@ -406,7 +406,7 @@ fn ann_scan_counters() -> TableIterator<
             number(s.walk.hops + s.walk.stale_links + s.walk.swept_pages),
             number(s.walk.hops),
             number(s.walk.estimates),
-            number(s.walk.extra_hops),
+            number(s.walk.late),
             number(s.walk.stale_links),
             number(s.limited),
         )

@@ -1,12 +1,17 @@
 //! Storage options of an index: `WITH (ef_search = 120)`. A session's settings come before them.
 
 use crate::guc;
-use crate::storage::Relation;
-use imgvec_ann::graph::search::DEFAULT_EF;
+use crate::storage::{Pages, Relation};
+use imgvec_ann::{AccessError, Index};
+use pgrx::pg_sys::relopt_type::{RELOPT_TYPE_INT, RELOPT_TYPE_REAL};
 use pgrx::{pg_guard, pg_sys};
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::mem::offset_of;
 use std::ptr;
+
+/// Share of the nearest rows that searches shall find, unless told otherwise.
+const DEFAULT_TARGET_RECALL: f64 = 0.95;
 
 /// As the server stores parsed options: a varlena, then each value where the table below says.
 #[derive(Clone, Copy)]
@@ -15,6 +20,7 @@ struct Stored {
     varlena_header: i32,
     ef_search: i32,
     max_scan_rows: i32,
+    target_recall: f64,
 }
 
 thread_local! {
@@ -30,7 +36,7 @@ pub fn define() {
         pg_sys::add_int_reloption(
             kind,
             c"ef_search".as_ptr(),
-            c"Candidates that a search keeps; 0 stands for the default".as_ptr(),
+            c"How far a search looks ahead; 0 takes what target_recall needs".as_ptr(),
             0,
             0,
             guc::MAX_EF_SEARCH,
@@ -45,6 +51,15 @@ pub fn define() {
             i32::MAX,
             lock,
         );
+        pg_sys::add_real_reloption(
+            kind,
+            c"target_recall".as_ptr(),
+            c"Share of the nearest rows that a search shall find; 0 stands for the setting".as_ptr(),
+            0.0,
+            0.0,
+            guc::MAX_TARGET_RECALL,
+            lock,
+        );
         KIND.set(kind);
     }
 }
@@ -53,15 +68,16 @@ pub fn define() {
 #[pg_guard]
 pub unsafe extern "C-unwind" fn amoptions(options: pg_sys::Datum, validate: bool) -> *mut pg_sys::bytea {
     #[allow(clippy::needless_update, reason = "PostgreSQL 18 has one field more")]
-    let entry = |name: &'static std::ffi::CStr, offset: usize| pg_sys::relopt_parse_elt {
+    let entry = |name: &'static std::ffi::CStr, kind, offset: usize| pg_sys::relopt_parse_elt {
         optname: name.as_ptr(),
-        opttype: pg_sys::relopt_type::RELOPT_TYPE_INT,
+        opttype: kind,
         offset: i32::try_from(offset).expect("a small struct"),
         ..Default::default()
     };
     let table = [
-        entry(c"ef_search", offset_of!(Stored, ef_search)),
-        entry(c"max_scan_rows", offset_of!(Stored, max_scan_rows)),
+        entry(c"ef_search", RELOPT_TYPE_INT, offset_of!(Stored, ef_search)),
+        entry(c"max_scan_rows", RELOPT_TYPE_INT, offset_of!(Stored, max_scan_rows)),
+        entry(c"target_recall", RELOPT_TYPE_REAL, offset_of!(Stored, target_recall)),
     ];
     // SAFETY: the table's offsets are those of Stored, whose size is told.
     unsafe {
@@ -71,7 +87,7 @@ pub unsafe extern "C-unwind" fn amoptions(options: pg_sys::Datum, validate: bool
             KIND.get(),
             size_of::<Stored>(),
             table.as_ptr(),
-            i32::try_from(table.len()).expect("two"),
+            i32::try_from(table.len()).expect("a few"),
         );
         if parsed.is_null() { ptr::null_mut() } else { parsed.cast() }
     }
@@ -82,11 +98,19 @@ fn stored(index: Relation) -> Option<Stored> {
     unsafe { index.options::<Stored>() }
 }
 
-/// Beam width of a search: the session's setting, else the index's option, else the default.
-pub fn ef_search(index: Relation) -> usize {
-    guc::ef_search()
-        .or_else(|| stored(index).and_then(|s| usize::try_from(s.ef_search).ok()).filter(|&ef| ef > 0))
-        .unwrap_or(DEFAULT_EF)
+/// How far a search of an index looks ahead: the session's `ef_search`, else the index's, else what its target of recall
+/// needs, which the session, the index or the default tells, in this order.
+///
+/// # Errors
+/// [`AccessError`] if the index is damaged.
+pub fn lookahead(pages: &Pages) -> Result<usize, AccessError<Infallible>> {
+    let options = stored(pages.relation());
+    let fixed = guc::ef_search()
+        .or_else(|| options.and_then(|s| usize::try_from(s.ef_search).ok()).filter(|&ahead| ahead > 0));
+    let target = guc::target_recall()
+        .or_else(|| options.map(|s| s.target_recall).filter(|&target| target > 0.0))
+        .unwrap_or(DEFAULT_TARGET_RECALL);
+    fixed.map_or_else(|| Index::lookahead(pages, target), Ok)
 }
 
 /// Rows after which a scan ends; `None` for no limit.

@@ -38,8 +38,10 @@ struct Running {
 
 impl Running {
     fn start(relation: Relation, query: Option<&[f32]>) -> Self {
-        let index = cache::open(&Pages::new(relation, Mode::Normal));
-        let options = Options { ef: options::ef_search(relation), prefetch: true, ..Options::default() };
+        let pages = Pages::new(relation, Mode::Normal);
+        let index = cache::open(&pages);
+        let lookahead = options::lookahead(&pages).map_err(|error| damage(relation, error)).or_raise();
+        let options = Options { lookahead, prefetch: true };
         let nowhere;
         let vector = match query {
             Some(vector) => vector,
@@ -88,7 +90,7 @@ impl Running {
                 format!("scan of index \"{}\" left out rows after {}", relation.name(), self.given),
             )
             .detail("They are nearer than rows that came before they were found.")
-            .hint("Raise imgvec.ef_search, or set imgvec.strict_order to off to have them behind the others.")
+            .hint("Raise imgvec.target_recall, or set imgvec.strict_order to off to have them behind the others.")
             .notice();
             self.is_over = true;
             return None;

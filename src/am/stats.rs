@@ -66,7 +66,7 @@ pub fn add(index: Relation, walk: &Stats, rows: u64) {
         stats.rows += rows;
         stats.walk.hops += walk.hops;
         stats.walk.estimates += walk.estimates;
-        stats.walk.extra_hops += walk.extra_hops;
+        stats.walk.late += walk.late;
         stats.walk.stale_links += walk.stale_links;
         stats.walk.swept_pages += walk.swept_pages;
     });

@@ -3,7 +3,7 @@
 use super::Relation;
 use super::pages::{body_mut, init_header};
 use crate::fault;
-use imgvec_ann::layout::Page;
+use imgvec_ann::layout::{BlockNumber, Page};
 use imgvec_ann::store::PageSink;
 use pgrx::pg_sys;
 use std::convert::Infallible;
@@ -36,6 +36,26 @@ pub struct NewPages<'a> {
 impl<'a> NewPages<'a> {
     pub fn new(relation: Relation<'a>, fork: Fork) -> Self {
         Self { relation, fork, count: 0 }
+    }
+
+    /// Replaces a page that was written. It is logged with the others.
+    pub fn replace(&mut self, block: BlockNumber, page: &Page) {
+        assert!(block.0 < self.count, "the page was written");
+        // SAFETY: an open relation that nobody else sees; the buffer is pinned, locked, written and released here. An
+        // error in between leaves it to the server.
+        unsafe {
+            let buffer = pg_sys::ReadBufferExtended(
+                self.relation.as_raw(),
+                self.fork.number(),
+                block.0,
+                pg_sys::ReadBufferMode::RBM_NORMAL,
+                std::ptr::null_mut(),
+            );
+            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_EXCLUSIVE as _);
+            *body_mut(pg_sys::BufferGetPage(buffer)) = *page;
+            pg_sys::MarkBufferDirty(buffer);
+            pg_sys::UnlockReleaseBuffer(buffer);
+        }
     }
 
     /// Logs what was written; to be called once, at the end.

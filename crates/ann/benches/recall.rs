@@ -6,7 +6,8 @@
 #[path = "../tests/common/mod.rs"]
 mod common;
 
-use common::{Data, build, clustered, exact, manifold, row, search, tid};
+use common::{Data, build, clustered, exact, latent, manifold, row, search, tid};
+use imgvec_ann::graph::calibrate::{TARGETS, calibrate};
 use imgvec_ann::graph::check::check;
 use imgvec_ann::graph::insert::insert;
 use imgvec_ann::graph::search::{Options, Search};
@@ -25,6 +26,8 @@ fn main() {
     println!("kernels {:?}, recall@10 of 200 queries", imgvec_ann::arch::Level::best());
     run(&clustered(dim, n, 200, n / 50, 1, false), Metric::Cosine);
     run(&clustered(dim, n, 200, n / 50, 1, true), Metric::Cosine);
+    run(&latent(dim, n, 200, dim / 5, 3, false), Metric::Cosine);
+    run(&latent(dim, n, 200, dim / 5, 3, true), Metric::Cosine);
     run(&manifold(dim, n, 200, 28, 2), Metric::L2);
     run(&manifold(dim, n, 200, 28, 2), Metric::InnerProduct);
     change(&manifold(dim, n, 200, 28, 2), Metric::L2);
@@ -76,7 +79,10 @@ fn run(data: &Data, metric: Metric) {
         report.relinked,
         report.pages * 8192 / report.rows.max(1)
     );
-    println!("   ef  recall   us/query    hops   fetched  estimates");
+    let start = thread_seconds();
+    let calibration = calibrate(&store, &index, &mut SplitMix64::new(7)).unwrap();
+    println!("calibrated {TARGETS:?}: {calibration:?} in {:.2} s", thread_seconds() - start);
+    println!("ahead  recall   us/query    hops   fetched  estimates");
     for ef in [20, 40, 60, 100, 200, 400] {
         let (mut hits, mut fetched, mut hops, mut estimates) = (0, 0, 0, 0);
         for (query, truth) in data.queries.iter().zip(&truth) {
@@ -93,7 +99,8 @@ fn run(data: &Data, metric: Metric) {
             let start = thread_seconds();
             // The clock ticks in 20 ms on some kernels: measure a few tenths of a second.
             for query in data.queries.iter().cycle().take(ROUNDS * data.queries.len()) {
-                let mut search = Search::new(&index, query, &Options { ef, ..Options::default() }).unwrap();
+                let mut search =
+                    Search::new(&index, query, &Options { lookahead: ef, ..Options::default() }).unwrap();
                 for _ in 0..per_query {
                     let _ = search.next(&store, &index).unwrap();
                 }

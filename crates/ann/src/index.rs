@@ -1,5 +1,6 @@
 //! An index that was opened: metapage and entry table in memory.
 
+use crate::graph::calibrate;
 use crate::layout::entry;
 use crate::layout::meta::{EntryChanges, Meta, Stamp};
 use crate::layout::{BlockNumber, MAX_DEGREE, NodeId, PageError};
@@ -63,6 +64,11 @@ pub struct Index {
     /// Entries that others took the place of before the metapage was last read, and that are not known here.
     unknown: u32,
 }
+
+/// The lookahead grows by this power of the number of rows: measured are .2 from 250,000 to 1,000,000.
+const GROWTH: f64 = 0.2;
+/// Rows that the usual lookahead is good for.
+const USUAL_ROWS: u32 = 250_000;
 
 impl Index {
     /// Reads the metapage and the entry table: 2 to about 90 pages.
@@ -153,6 +159,28 @@ impl Index {
     #[must_use]
     pub fn meta(&self) -> &Meta {
         &self.meta
+    }
+
+    /// Pages of the entry table.
+    pub(crate) fn entry_pages(&self) -> usize {
+        self.entries.pages.len()
+    }
+
+    /// How far a search shall look ahead to find such a share of the nearest rows, by what was measured when the
+    /// index was built; more rows since want a little more. Reads one page.
+    ///
+    /// # Errors
+    /// [`AccessError`] if it is no metapage.
+    pub fn lookahead<S: PageStore>(store: &S, target_recall: f64) -> Result<usize, AccessError<S::Error>> {
+        let meta = read_meta(store)?;
+        let measured = calibrate::lookahead(&meta.calibration, target_recall);
+        let was_measured = !meta.calibration.contains(&0);
+        let built = f64::from(if was_measured { meta.built_rows.max(1) } else { USUAL_ROWS });
+        let pages = store.block_count().map_err(AccessError::Store)?;
+        let now = f64::from(pages) * meta.geometry.slots() as f64;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded")]
+        let grown = (measured as f64 * (now / built).max(1.0).powf(GROWTH)).min(1e6) as usize;
+        Ok(grown)
     }
 
     /// The nodes that searches may start from.

@@ -213,6 +213,21 @@ impl Query {
         Self::relative(space, Metric::L2, centered)
     }
 
+    /// Prepares a search by the metric of the index for a vector that is rotated and centered as stored ones are; under
+    /// cosine it is made a unit vector. `None` if it has no direction, or is too long.
+    pub(crate) fn of_stored(space: &Space, vector: &[f32]) -> Option<Self> {
+        let mut rotated: Vec<f32> = vector.iter().zip(&space.center).map(|(x, c)| x + c).collect();
+        let length = norm(&rotated);
+        if length == 0.0 || length.is_nan() || length > MAX_NORM {
+            return None;
+        }
+        if space.metric == Metric::Cosine {
+            #[allow(clippy::cast_possible_truncation, reason = "elements of a unit vector")]
+            rotated.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
+        }
+        Some(Self::centered(space, space.metric, rotated))
+    }
+
     /// A query that is rotated and centered already; what depends on its norm before is left out.
     fn relative(space: &Space, metric: Metric, rotated: Vec<f32>) -> Self {
         let mut table = Table::new(space.geometry.code_dim());

@@ -22,7 +22,7 @@ fn rows(count: usize, seed: u64) -> Vec<Vec<f32>> {
 /// All hits, whose order is asserted, and how many nodes the search says were late.
 fn all(store: &MemStore, query: &[f32], ef: usize) -> (Vec<Hit>, u64) {
     let index = Index::open(store).unwrap();
-    let mut search = Search::new(&index, query, &Options { ef, ..Options::default() }).unwrap();
+    let mut search = Search::new(&index, query, &Options { lookahead: ef, ..Options::default() }).unwrap();
     let hits: Vec<Hit> = std::iter::from_fn(|| search.next(store, &index).unwrap()).collect();
     let first_late = hits.iter().position(|hit| hit.late).unwrap_or(hits.len());
     let (in_order, late) = hits.split_at(first_late);
@@ -127,19 +127,4 @@ fn a_query_without_direction_gets_all_rows_and_none_late() {
     };
     assert_eq!((numbers(&hits), late), ((0..900).collect(), 0));
     assert!(hits.iter().all(|hit| hit.lower_bound.is_nan() && !hit.late));
-}
-
-#[test]
-fn a_limited_search_gives_late_rows_last_too() {
-    let (store, _) = build(Metric::L2, &rows(3000, 1), DIM, 1);
-    let index = Index::open(&store).unwrap();
-    for seed in 0..20 {
-        let options = Options { ef: 10, max_hops: Some(400), ..Options::default() };
-        let mut search = Search::new(&index, &rows(1, 100 + seed)[0], &options).unwrap();
-        let hits: Vec<Hit> = std::iter::from_fn(|| search.next(&store, &index).unwrap()).collect();
-        let in_order = hits.iter().take_while(|hit| !hit.late).count();
-        assert!(hits[..in_order].is_sorted_by_key(|hit| hit.lower_bound));
-        assert!(search.limited());
-        assert_eq!((hits.len(), (hits.len() - in_order) as u64), (400, search.stats().late));
-    }
 }

@@ -1,6 +1,6 @@
 //! Bounded candidate lists: for each row the nearest few rows that any leaf proposed.
 
-use crate::graph::beam::Key;
+use crate::graph::key::Key;
 use crate::layout::NodeId;
 use std::sync::Mutex;
 

@@ -6,7 +6,7 @@ use super::leaf::{self, Scratch};
 use super::partition::partition;
 use super::rows::{RowSet, inverse};
 use super::{Parameters, Phase};
-use crate::graph::beam::Key;
+use crate::graph::key::Key;
 use crate::graph::prune::Pruner;
 use crate::layout::{MAX_DEGREE, NodeId};
 use crate::random::SplitMix64;

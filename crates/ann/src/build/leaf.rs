@@ -4,7 +4,7 @@ use super::Parameters;
 use super::partition::gather_into;
 use super::rows::RowSet;
 use crate::arch::Kernels;
-use crate::graph::beam::Key;
+use crate::graph::key::Key;
 use crate::graph::prune::Pruner;
 use crate::layout::NodeId;
 

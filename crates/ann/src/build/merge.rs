@@ -13,7 +13,7 @@ use super::spill::Log;
 use super::write::{CellWriter, Described, Plan, write_entries, write_meta, write_nodes};
 use super::{BuildError, Phase, Report};
 use crate::bits::Bits;
-use crate::graph::beam::Key;
+use crate::graph::key::Key;
 use crate::layout::bytes::{get_u32, put_u32};
 use crate::layout::meta::Meta;
 use crate::layout::{MAX_DEGREE, NodeId};

@@ -4,7 +4,7 @@ use super::Parameters;
 use super::executor::{Cancelled, Executor, map};
 use super::rows::RowSet;
 use crate::arch::Kernels;
-use crate::graph::beam::Key;
+use crate::graph::key::Key;
 use crate::layout::NodeId;
 use crate::random::SplitMix64;
 

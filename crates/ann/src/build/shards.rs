@@ -12,7 +12,7 @@ use super::partition::{LeaderScratch, nearest_leaders};
 use super::rows::{Batch, Folded, Records, RowSet, TID_BYTES, inverse, reordered, tid_bytes, tid_from};
 use super::spill::{Log, Spill};
 use super::{FURTHER_PER_ROW, Parameters, Phase, capacity, write};
-use crate::graph::beam::Key;
+use crate::graph::key::Key;
 use crate::layout::bytes::{get_f32, get_u16, get_u32, put_f32, put_u16, put_u32};
 use crate::layout::{HeapTid, NodeId};
 use crate::random::SplitMix64;

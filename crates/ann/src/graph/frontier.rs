@@ -1,6 +1,6 @@
-//! Candidates beyond the beam, best first, for as long as somebody asks.
+//! Candidates of a walk, best first, for as long as somebody asks.
 
-use super::beam::{IdSet, Key};
+use super::key::{IdSet, Key};
 use crate::layout::NodeId;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,7 +11,7 @@ const COMPACT_AT: usize = 1 << 16;
 const NEAR_SHARE: usize = 8;
 const FEWEST_NEAR: usize = 64;
 
-/// What fell off the beam or never got in. A node may be in it several times, with different estimates.
+/// Nodes that were estimated and not visited. A node may be in it several times, with different estimates.
 ///
 /// Most of it is never asked for, so only what lies below a border is kept in order.
 #[derive(Debug)]

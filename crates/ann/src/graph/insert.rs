@@ -24,7 +24,7 @@ use crate::random::SplitMix64;
 use crate::space::{Quantized, Query, VectorError};
 use crate::store::{Change, PageStore};
 
-/// Beam width of the search for neighbors.
+/// Nodes nearer than any candidate that the search for neighbors wants to know.
 pub const EF_INSERT: usize = 64;
 /// Nearest neighbors that take the new node even if it seems occluded.
 const SURE_EDGES: usize = 4;
@@ -144,7 +144,7 @@ pub(super) fn neighborhood<S: PageStore>(
     let (mut nearest, mut width) = (f32::INFINITY, f32::INFINITY);
     let mut walk = Walk::nearest(index, query.clone(), EF_INSERT);
     let space = &index.space;
-    while walk.step(store, index, |_, id, node: &Node, score| {
+    while walk.step(store, index, EF_INSERT, |_, id, node: &Node, score| {
         if node.header().state == State::Live {
             let distance = score.max(0.0);
             if distance < nearest {

@@ -1,16 +1,18 @@
 //! The graph on its pages: search, insert, vacuum, verification.
 
-pub mod beam;
+pub mod calibrate;
 pub mod check;
 pub mod edges;
 pub mod frontier;
 pub mod insert;
+pub mod key;
+pub mod nearest;
 pub mod order;
-pub mod patience;
 pub mod prune;
 pub mod reach;
 pub mod rows;
 pub mod search;
 pub mod share;
+mod sweep;
 pub mod vacuum;
 pub mod walk;

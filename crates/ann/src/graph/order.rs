@@ -93,6 +93,18 @@ impl Order {
         !late
     }
 
+    /// Adds many nodes; answers how many are too late for their place.
+    pub fn extend(&mut self, found: Vec<Found>) -> u64 {
+        let given = self.given;
+        let is_late = |found: &Found| found.lower_bound.total_cmp(&given).is_lt();
+        let (late, due): (Vec<_>, Vec<_>) =
+            found.into_iter().map(Reverse).partition(|Reverse(found)| self.ascending && is_late(found));
+        let count = late.len() as u64;
+        self.due.append(&mut due.into());
+        self.late.append(&mut late.into());
+        count
+    }
+
     /// The next node in ascending order, or, once they were released, of the late ones.
     pub fn pop(&mut self) -> Option<Found> {
         let Reverse(found) = self.due.pop()?;
@@ -118,12 +130,6 @@ impl Order {
     #[must_use]
     pub fn len(&self) -> usize {
         self.due.len() + self.late.len()
-    }
-
-    /// Nodes that were too late for their place.
-    #[must_use]
-    pub fn late(&self) -> usize {
-        self.late.len()
     }
 
     /// Gives up on the order: whatever waits or comes from now on is due.

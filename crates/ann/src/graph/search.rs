@@ -1,38 +1,50 @@
 //! Search by distance: rows come out one by one, for as long as somebody asks.
+//!
+//! The walk visits nodes by ascending estimate. The `r`-th row is given out when `r + lookahead` visited nodes score
+//! better than the best candidate that was not visited: scores are exact (to eight bits a dimension), so nodes that
+//! were estimated too near do not count, and where estimates are noisy the walk looks further by itself.
 
 use super::order::{Found, Order};
-use super::patience;
 use super::rows::Rows;
+use super::sweep::Sweep;
 use super::walk::{Stats, Walk};
-use crate::index::{AccessError, Index, damaged};
+use crate::index::{AccessError, Index};
 use crate::layout::node::{Node, State};
-use crate::layout::{BlockNumber, HeapTid, Kind, NodeId, kind};
+use crate::layout::{HeapTid, NodeId};
 use crate::space::{Query, VectorError};
 use crate::store::PageStore;
 
-/// Narrowest beam.
-pub const MIN_EF: usize = 10;
-/// Beam width unless told otherwise: recall@10 of .95 and more on the benchmark's sets.
-pub const DEFAULT_EF: usize = 100;
-/// Most nodes that wait during the last pass over the pages, 64 MB of them; with more, order is given up.
-const MAX_WAITING: usize = (64 << 20) / size_of::<Found>();
+/// Least lookahead.
+pub const MIN_LOOKAHEAD: usize = 10;
+/// Lookahead unless told otherwise: recall@10 of .95 and more on the benchmark's sets.
+pub const DEFAULT_LOOKAHEAD: usize = 60;
+/// An index of so many places for nodes is read through: that is exact, and costs no more than to walk.
+const READ_THROUGH: usize = 1024;
+/// A walk that has visited so many nodes for each page of the index, in fractions, costs more than to read the rest.
+const MOST_HOPS: u64 = 4;
+/// Fewest hops before that, where pages are few.
+const FEWEST_HOPS: u64 = 200;
 
 /// How to search.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Beam width: how many candidates are looked at before the first row. How far a search goes on before the
-    /// rows behind it is in proportion.
-    pub ef: usize,
-    /// Stop after this many nodes; `None` goes on to the last row.
-    pub max_hops: Option<u64>,
+    /// How many visited nodes more than rows must score better than any candidate before a row is given out.
+    pub lookahead: usize,
     /// Name the next pages to the store ahead of time.
     pub prefetch: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ef: DEFAULT_EF, max_hops: None, prefetch: false }
+        Self { lookahead: DEFAULT_LOOKAHEAD, prefetch: false }
     }
+}
+
+/// Nodes that a search visits for so many rows, as the planner should expect it: measured are 1.8 for each node that it
+/// wants to know for queries like rows, and twice as many for text queries.
+#[must_use]
+pub fn expected_hops(lookahead: f64, rows: f64) -> f64 {
+    2.0 * (lookahead + rows.max(0.0))
 }
 
 /// A row, nearest first as far as known.
@@ -53,22 +65,28 @@ pub struct Hit {
     pub late: bool,
 }
 
+/// What a search does to find more.
+#[derive(Debug)]
+enum Phase {
+    /// Walks the graph.
+    Walking,
+    /// Reads all pages.
+    Sweeping(Sweep),
+}
+
 /// A search under way. It holds no lock between calls.
 pub struct Search {
     walk: Walk,
     order: Order,
     rows: Option<(Rows, Hit)>,
-    ef: usize,
+    lookahead: usize,
+    /// Nodes given out.
     given: usize,
     /// The largest upper bound given out.
     passed: f64,
-    /// Whether the beam has more to expand.
-    beaming: bool,
-    max_hops: Option<u64>,
-    /// The next page of the last pass, once the graph has nothing more.
-    sweep: Option<u32>,
-    max_waiting: usize,
-    limited: bool,
+    phase: Phase,
+    /// Hops after which to sweep; known once something was read.
+    most_hops: Option<u64>,
 }
 
 impl Search {
@@ -77,21 +95,22 @@ impl Search {
     /// # Errors
     /// [`VectorError`] if the vector does not fit the index.
     pub fn new(index: &Index, vector: &[f32], options: &Options) -> Result<Self, VectorError> {
-        let query = Query::new(&index.space, vector)?;
-        let ef = options.ef.max(MIN_EF);
-        Ok(Self {
-            walk: Walk::new(index, query, ef, options.prefetch),
+        Ok(Self::with_query(index, Query::new(&index.space, vector)?, options))
+    }
+
+    /// As [`Search::new`], for a query that is prepared already.
+    pub(super) fn with_query(index: &Index, query: Query, options: &Options) -> Self {
+        let lookahead = options.lookahead.max(MIN_LOOKAHEAD);
+        Self {
+            walk: Walk::new(index, query, lookahead, options.prefetch),
             order: Order::default(),
             rows: None,
-            ef,
+            lookahead,
             given: 0,
             passed: f64::NEG_INFINITY,
-            beaming: true,
-            max_hops: options.max_hops,
-            sweep: None,
-            max_waiting: MAX_WAITING,
-            limited: false,
-        })
+            phase: Phase::Walking,
+            most_hops: None,
+        }
     }
 
     /// What it cost so far.
@@ -100,14 +119,8 @@ impl Search {
         self.walk.stats
     }
 
-    /// Whether it stopped at [`Options::max_hops`] although there may be more rows.
-    #[must_use]
-    pub fn limited(&self) -> bool {
-        self.limited
-    }
-
     /// The next row, `None` after the last. Every row that the index held when the search began comes
-    /// out exactly once, unless the search was limited. Bounds never descend, until [`Hit::late`] says so.
+    /// out exactly once. Bounds never descend, until [`Hit::late`] says so.
     ///
     /// # Errors
     /// [`AccessError`].
@@ -145,32 +158,33 @@ impl Search {
 
     /// Goes on until the next row can be given out, or there is nothing more.
     fn settle<S: PageStore>(&mut self, store: &S, index: &Index) -> Result<(), AccessError<S::Error>> {
-        while self.sweep.is_none() && !self.limited {
+        while matches!(self.phase, Phase::Walking) {
+            if self.walk.stats.hops >= self.most_hops(store, index)? {
+                self.phase = Phase::Sweeping(Sweep::default());
+                break;
+            }
             let (order, mut late) = (&mut self.order, 0);
-            let Stats { hops, extra_hops, .. } = self.walk.stats;
-            let deviation = self.walk.deviation();
-            let due = order
-                .peek()
-                .map(|due| patience::limit(self.given + 1, due.score, self.ef, hops, extra_hops, deviation));
-            let keep = |query: &Query, id, node: &Node, score| {
-                late += u64::from(!keep(order, query, id, node, score));
-            };
-            let stepped = if self.beaming {
-                self.walk.step(store, index, keep)?
-            } else {
-                self.walk.step_beyond(store, index, due.unwrap_or(f32::INFINITY), keep)?
-            };
+            // Without a row that could be given out, any candidate is wanted.
+            let due = order.peek().is_some();
+            let enough = if due { self.given + 1 + self.lookahead } else { usize::MAX };
+            let stepped = self.walk.step(store, index, enough, |query, id, node, score| {
+                if let Some(found) = found(query, id, node, score) {
+                    late += u64::from(!order.push(found));
+                }
+            })?;
             self.walk.stats.late += late;
-            self.limited = self.max_hops.is_some_and(|max| self.walk.stats.hops >= max);
-            match (stepped, self.beaming) {
-                (true, _) => {}
-                (false, true) => self.beaming = false,
-                (false, false) if due.is_some() => return Ok(()),
-                (false, false) => self.sweep = Some(1),
+            match stepped {
+                true => {}
+                false if due => return Ok(()),
+                false => self.phase = Phase::Sweeping(Sweep::default()),
             }
         }
-        if self.order.is_empty() && !self.limited {
-            self.sweep(store, index)?;
+        // What the first pass finds may come before what waits already.
+        if let Phase::Sweeping(sweep) = &mut self.phase
+            && (self.order.is_empty() || !sweep.begun())
+        {
+            let late = sweep.pass(store, index, &mut self.walk, &mut self.order)?;
+            self.walk.stats.late += late;
         }
         if self.order.is_empty() {
             self.order.release_late();
@@ -178,76 +192,22 @@ impl Search {
         Ok(())
     }
 
-    /// Reads pages in order for live nodes that no link led to, to the end or until too many wait.
-    fn sweep<S: PageStore>(&mut self, store: &S, index: &Index) -> Result<(), AccessError<S::Error>> {
-        let g = &index.space.geometry;
-        let end = store.block_count().map_err(AccessError::Store)?;
-        while let Some(block) = self.sweep.filter(|&b| b < end).map(BlockNumber) {
-            if self.order.len() >= self.max_waiting {
-                self.order.release_late();
-                break;
-            }
-            self.sweep = Some(block.0 + 1);
-            store.check_interrupts().map_err(AccessError::Store)?;
-            let page = store.read(block).map_err(AccessError::Store)?;
-            self.walk.stats.swept_pages += 1;
-            if kind(&page).map_err(damaged(block))? != Kind::Node {
-                continue;
-            }
-            for slot in 0..g.slots() {
-                let node = Node::read(&page, g, slot).map_err(damaged(block))?;
-                let Some(id) = g.node_id(block, slot) else { continue };
-                if node.header().state == State::Live && self.walk.mark(id) {
-                    let query = self.walk.query();
-                    let score = query.score(node.header().scale, node.header().bias, node.vector());
-                    let in_time = keep(&mut self.order, query, id, &node, score);
-                    self.walk.stats.late += u64::from(!in_time);
-                }
-            }
+    /// Hops after which reading all pages costs less than to go on.
+    fn most_hops<S: PageStore>(&mut self, store: &S, index: &Index) -> Result<u64, AccessError<S::Error>> {
+        if let Some(most) = self.most_hops {
+            return Ok(most);
         }
-        Ok(())
+        let pages = u64::from(store.block_count().map_err(AccessError::Store)?);
+        let nodes = (pages as usize).saturating_sub(1 + index.entry_pages()) * index.space.geometry.slots();
+        let most = if nodes <= READ_THROUGH { 0 } else { FEWEST_HOPS.max(pages / MOST_HOPS) };
+        self.most_hops = Some(most);
+        Ok(most)
     }
 }
 
-/// Lets a node wait if it has rows; false if it is too late for its place.
-fn keep(order: &mut Order, query: &Query, id: NodeId, node: &Node, score: f32) -> bool {
+/// A node as it waits for its turn; `None` if it has no rows.
+pub(super) fn found(query: &Query, id: NodeId, node: &Node, score: f32) -> Option<Found> {
     let header = node.header();
     let bounds = || query.bounds(score, header.scale, header.error);
-    header.state != State::Live || order.push(Found::new(bounds(), score, id, header))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::build::executor::Threads;
-    use crate::build::{Builder, Parameters};
-    use crate::layout::Geometry;
-    use crate::random::SplitMix64;
-    use crate::store::mem::MemStore;
-    use std::sync::atomic::AtomicBool;
-
-    #[test]
-    fn with_too_many_waiting_the_order_is_given_up_and_no_row_lost() {
-        const ROWS: u32 = 500;
-        let geometry = Geometry::new(8).unwrap();
-        let mut random = SplitMix64::new(1);
-        let mut vector = || -> Vec<f32> { (0..8).map(|_| (random.next_u64() >> 40) as f32).collect() };
-        let parameters = Parameters::default();
-        let mut builder = Builder::new(crate::Metric::L2, geometry, 1, &[], usize::MAX, parameters).unwrap();
-        for block in 0..ROWS {
-            builder.add(&vector(), HeapTid { block, offset: 1 }).unwrap();
-        }
-        let (cancel, mut store) = (AtomicBool::new(false), MemStore::new());
-        builder.finish(&Threads::new(1, &cancel), &mut store, &mut |_| ()).unwrap();
-        let index = Index::open(&store).unwrap();
-        let mut search = Search::new(&index, &vector(), &Options::default()).unwrap();
-        // Straight to the last pass, as if no link led anywhere.
-        (search.sweep, search.max_waiting) = (Some(1), 50);
-        let hits: Vec<Hit> = std::iter::from_fn(|| search.next(&store, &index).unwrap()).collect();
-        let mut rows: Vec<u32> = hits.iter().map(|hit| hit.tid.block).collect();
-        rows.sort_unstable();
-        assert_eq!(rows, (0..ROWS).collect::<Vec<_>>());
-        assert!(hits.iter().all(|hit| hit.late), "nothing was promised");
-        assert!(hits[..50].is_sorted_by_key(|hit| hit.lower_bound), "as far as memory goes");
-    }
+    (header.state == State::Live).then(|| Found::new(bounds(), score, id, header))
 }

@@ -1,8 +1,8 @@
-//! Walking the graph: expand the best candidate, estimate its neighbors, repeat.
+//! Walking the graph: visit the best candidate, estimate its neighbors, repeat.
 
-use super::beam::{Beam, IdSet, Key};
 use super::frontier::Frontier;
-use super::patience::Deviation;
+use super::key::{IdSet, Key};
+use super::nearest::Nearest;
 use crate::index::{AccessError, Index, damaged};
 use crate::layout::node::{Node, State};
 use crate::layout::{BlockNumber, MAX_DEGREE, NodeId};
@@ -13,12 +13,10 @@ use crate::store::PageStore;
 /// What a walk has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Nodes expanded: pages read, and exact distances to quantized vectors.
+    /// Nodes visited: pages read, and exact distances to quantized vectors.
     pub hops: u64,
     /// Neighbors estimated from codes.
     pub estimates: u64,
-    /// Of the hops, those beyond the beam.
-    pub extra_hops: u64,
     /// Links that led to an empty slot.
     pub stale_links: u64,
     /// Pages read in block order, once the graph had nothing more.
@@ -27,30 +25,27 @@ pub struct Stats {
     pub late: u64,
 }
 
-/// Entries that a walk knows at least, if there are as many. The best fill the beam, and nearer rows soon displace
-/// them; the others may join later, for another region may hold what far ranks need.
+/// Entries that a walk knows at least, if there are as many. Nearer rows soon displace most of them; the others may be
+/// visited later, for another region may hold what far ranks need.
 const KNOWN_ENTRIES: usize = 256;
 /// Entries that are collected before the best are chosen from them, in multiples of those.
 const COLLECTED: usize = 8;
 /// Pages named to the store ahead of their use.
 const PREFETCH: usize = 4;
 
-/// The state of a walk: first through the beam, then on among what the beam left, for as long as there are nodes.
+/// The state of a walk. Candidates are visited by ascending estimate for as long as the caller asks.
 pub struct Walk {
     query: Query,
     by_l2_in_ip_graph: bool,
-    beam: Beam,
-    /// Whether the beam is done: what is found joins the frontier.
-    beyond: bool,
     frontier: Frontier,
-    expanded: IdSet,
-    deviation: Deviation,
+    visited: IdSet,
+    nearest: Nearest,
     prefetch: bool,
     pub(super) stats: Stats,
 }
 
 impl Walk {
-    /// Starts at the best entries.
+    /// Starts at the entries. `width` is about the number of nodes that the caller wants to see.
     pub fn new(index: &Index, query: Query, width: usize, prefetch: bool) -> Self {
         Self::start(index, query, width, prefetch, false)
     }
@@ -62,15 +57,12 @@ impl Walk {
     }
 
     fn start(index: &Index, query: Query, width: usize, prefetch: bool, by_l2_in_ip_graph: bool) -> Self {
-        let width = width.max(1);
         let mut walk = Self {
             query,
             by_l2_in_ip_graph,
-            beam: Beam::new(width),
-            beyond: false,
             frontier: Frontier::default(),
-            expanded: IdSet::default(),
-            deviation: Deviation::default(),
+            visited: IdSet::default(),
+            nearest: Nearest::default(),
             prefetch,
             stats: Stats::default(),
         };
@@ -92,17 +84,7 @@ impl Walk {
                 entries.truncate(known);
             }
         });
-        let best = entries.len().min(width);
-        if best < entries.len() {
-            entries.select_nth_unstable(best);
-        }
-        for (i, entry) in entries.into_iter().enumerate() {
-            if i < best {
-                walk.offer(entry);
-            } else {
-                walk.frontier.push(entry);
-            }
-        }
+        entries.into_iter().for_each(|entry| walk.frontier.push(entry));
         walk
     }
 
@@ -112,36 +94,15 @@ impl Walk {
         &self.query
     }
 
-    /// Nodes that were expanded.
+    /// Nodes that were visited, and slots that turned out to be empty.
     #[must_use]
-    pub fn expanded(&self) -> &IdSet {
-        &self.expanded
+    pub fn visited(&self) -> &IdSet {
+        &self.visited
     }
 
-    /// How far its estimates were off.
-    #[must_use]
-    pub fn deviation(&self) -> Deviation {
-        self.deviation
-    }
-
-    /// Marks a node that was met by other means; false if it was expanded before.
-    pub fn mark(&mut self, id: NodeId) -> bool {
-        self.expanded.insert(id)
-    }
-
-    #[inline]
-    fn offer(&mut self, key: Key) {
-        if self.beyond || key >= self.beam.threshold() {
-            self.frontier.push(key);
-        } else if !self.expanded.contains(key.id())
-            && let Some(out) = self.beam.insert(key)
-        {
-            self.frontier.push(out);
-        }
-    }
-
-    /// Expands the beam's best candidate and shows it to `visit` with its score; false if the beam has none.
-    /// A visited node may be dead.
+    /// Visits the candidate with the best estimate and shows it to `visit` with its score. False if `enough` live
+    /// nodes that were visited score better than it is estimated, or if there is none. A visited node may be dead.
+    /// `enough` never falls.
     ///
     /// # Errors
     /// [`AccessError`].
@@ -149,48 +110,28 @@ impl Walk {
         &mut self,
         store: &S,
         index: &Index,
+        enough: usize,
         visit: impl FnMut(&Query, NodeId, &Node, f32),
     ) -> Result<bool, AccessError<S::Error>> {
-        let Some(key) = self.beam.pop() else {
+        let limit = self.nearest.score_of(enough);
+        // Of equal scores none is better; without any, even candidates without a number are wanted.
+        let limit = if limit == f32::INFINITY { Key::LAST } else { Key::new(limit, NodeId(0)) };
+        let Some(key) = self.frontier.pop_below(limit, &self.visited) else {
             return Ok(false);
         };
-        // A node may enter the beam several times, with different estimates.
-        if !self.expanded.insert(key.id()) || !self.expand(store, index, key, visit)? {
-            self.beam.discard_popped();
-        }
+        self.visited.insert(key.id());
+        self.expand(store, index, key, visit)?;
         Ok(true)
     }
 
-    /// As [`Walk::step`], among the candidates that the beam left, once it has nothing more; false if none of
-    /// them is estimated below the limit.
-    ///
-    /// # Errors
-    /// [`AccessError`].
-    pub fn step_beyond<S: PageStore>(
-        &mut self,
-        store: &S,
-        index: &Index,
-        limit: f32,
-        visit: impl FnMut(&Query, NodeId, &Node, f32),
-    ) -> Result<bool, AccessError<S::Error>> {
-        self.beyond = true;
-        let Some(key) = self.frontier.pop_below(Key::new(limit, NodeId::NONE), &self.expanded) else {
-            return Ok(false);
-        };
-        self.expanded.insert(key.id());
-        let useful = self.expand(store, index, key, visit)?;
-        self.stats.extra_hops += u64::from(useful);
-        Ok(true)
-    }
-
-    /// Reads a node and offers its neighbors; false if the slot is free.
+    /// Reads a node and takes its neighbors for candidates.
     fn expand<S: PageStore>(
         &mut self,
         store: &S,
         index: &Index,
         key: Key,
         mut visit: impl FnMut(&Query, NodeId, &Node, f32),
-    ) -> Result<bool, AccessError<S::Error>> {
+    ) -> Result<(), AccessError<S::Error>> {
         store.check_interrupts().map_err(AccessError::Store)?;
         let g = &index.space.geometry;
         if self.prefetch {
@@ -203,13 +144,15 @@ impl Walk {
         let header = node.header();
         if header.state == State::Free {
             self.stats.stale_links += 1;
-            return Ok(false);
+            return Ok(());
         }
         self.stats.hops += 1;
         self.stats.estimates += header.degree as u64;
         let bias = if self.by_l2_in_ip_graph { index.space.norm_squared(&node) } else { header.bias };
         let score = self.query.score(header.scale, bias, node.vector());
-        self.deviation.add(key.score(), score);
+        if header.state == State::Live {
+            self.nearest.offer(Key::new(score, id));
+        }
         visit(&self.query, id, &node, score);
         let estimates = if self.by_l2_in_ip_graph {
             l2_estimates(index, &self.query, &node, score)
@@ -218,24 +161,18 @@ impl Walk {
             self.query.estimates(score, &adds, &scales, node.codes())
         };
         for (id, estimate) in node.ids().zip(estimates) {
-            self.offer(Key::new(estimate, id));
+            self.frontier.push(Key::new(estimate, id));
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Names the pages of the next candidates to the store.
     fn name_upcoming<S: PageStore>(&self, store: &S, index: &Index) {
         let mut blocks = [BlockNumber(0); PREFETCH];
         let mut count = 0;
-        let block = |key: Key| index.space.geometry.block_of(key.id());
-        let mut name = |key| {
-            blocks[count] = block(key);
+        for key in self.frontier.upcoming().take(PREFETCH) {
+            blocks[count] = index.space.geometry.block_of(key.id());
             count += 1;
-        };
-        if self.beyond {
-            self.frontier.upcoming().take(PREFETCH).for_each(&mut name);
-        } else {
-            self.beam.upcoming().take(PREFETCH).for_each(&mut name);
         }
         store.prefetch(&blocks[..count]);
     }

@@ -17,16 +17,20 @@
 //! | 36 | 4 | u32 | generation of the entry table; a cached copy of another generation is stale |
 //! | 40 | 4 | u32 | first tid page with a free cell, 0 if none |
 //! | 44 | 4 | u32 | rows when the index was built |
-//! | 48 | 16 | - | 0 |
+//! | 48 | 4 * 2 | u16 | lookahead for each of `calibrate::TARGETS`; 0 if not measured |
+//! | 56 | 8 | - | 0 |
 //! | 64 | 2 each | bf16 | center in rotated space, padded dim elements |
 
 use super::bytes::{get_u16, get_u32, get_u64, put_u16, put_u32, put_u64};
 use super::{FORMAT_VERSION, Geometry, Kind, MAX_DEGREE, Page, PageError, bf16, check, expect, init};
+use crate::graph::calibrate::Calibration;
 use crate::metric::Metric;
 
 /// "ann1" in a little-endian dump.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"ann1");
+const CALIBRATION: usize = 48;
 const CENTER: usize = 64;
+const _: () = assert!(CALIBRATION + size_of::<Calibration>() <= CENTER);
 const _: () = assert!(CENTER + 2 * super::MAX_DIM.next_multiple_of(64) <= super::BODY_BYTES);
 
 /// The metapage, decoded.
@@ -50,6 +54,8 @@ pub struct Meta {
     pub tids_free: u32,
     /// Rows when the index was built.
     pub built_rows: u32,
+    /// Lookahead of searches; zeros if it was not measured.
+    pub calibration: Calibration,
     /// Subtracted from every rotated vector before it is quantized; `[padded_dim]`, bf16 values.
     pub center: Vec<f32>,
 }
@@ -69,6 +75,7 @@ impl Meta {
             entry_generation: 0,
             tids_free: 0,
             built_rows: 0,
+            calibration: Calibration::default(),
             center: center.iter().map(|&x| bf16::to_f32(bf16::nearest(x))).collect(),
         }
     }
@@ -104,6 +111,9 @@ impl Meta {
             (44, self.built_rows),
         ] {
             put_u32(page, at, value);
+        }
+        for (i, &lookahead) in self.calibration.iter().enumerate() {
+            put_u16(page, CALIBRATION + 2 * i, lookahead);
         }
     }
 
@@ -141,6 +151,7 @@ impl Meta {
             entry_generation: get_u32(page, 36),
             tids_free: get_u32(page, 40),
             built_rows: get_u32(page, 44),
+            calibration: std::array::from_fn(|i| get_u16(page, CALIBRATION + 2 * i)),
             center,
         })
     }
@@ -214,6 +225,7 @@ mod tests {
         let mut meta = Meta::new(Metric::InnerProduct, geometry, 0x1234_5678_9ABC_DEF0, &center);
         (meta.entry_first, meta.entry_last, meta.entry_count) = (1, 9, 1024);
         (meta.entry_generation, meta.tids_free, meta.built_rows) = (3, 77, 50_000);
+        meta.calibration = [20, 40, 100, 65_535];
         meta
     }
 
@@ -233,8 +245,11 @@ mod tests {
             let mut page = [0; super::super::PAGE_BYTES];
             example(512).encode(&mut page);
             page[at] = value;
+            // Other widths than this release would choose are read, if they fit a page.
             if let Ok(meta) = Meta::decode(&page) {
-                prop_assert_eq!(meta.geometry, Geometry::new(512).unwrap());
+                let g = meta.geometry;
+                prop_assert_eq!(g.padded_dim(), 512);
+                prop_assert!(g.slots() * g.node_bytes() <= super::super::BODY_BYTES);
             }
         }
     }

@@ -192,6 +192,32 @@ impl ClipLike {
     }
 }
 
+/// Embeddings of one shared latent space: clusters that overlap in `latent` of `dim` dimensions with variances that fall
+/// slowly, a little noise everywhere, and an offset common to all. Queries like texts have another offset and twice
+/// the noise: what they are off by lies mostly at right angles to all rows.
+pub fn latent(dim: usize, n: usize, queries: usize, latent: usize, seed: u64, like_texts: bool) -> Data {
+    let mut r = Normal::new(seed);
+    let unit = 1.0 / (dim as f32).sqrt();
+    let (offset, other) = (r.vector(dim, 1.2 * unit), r.vector(dim, 1.2 * unit));
+    let axes: Vec<Vec<f32>> = (0..latent).map(|_| r.vector(dim, unit)).collect();
+    let widths: Vec<f32> = (0..latent).map(|i| (1.0 + 6.0 * i as f32 / latent as f32).powf(-0.5)).collect();
+    let clusters: Vec<Vec<f32>> = (0..(n / 100).clamp(20, 4000)).map(|_| r.vector(latent, 0.8)).collect();
+    let mut one = |offset: &[f32], noise: f32| {
+        let center = &clusters[(r.uniform().powf(1.5) * clusters.len() as f32) as usize % clusters.len()];
+        let mut x = r.vector(dim, noise * unit);
+        add(&mut x, offset, 1.0);
+        for ((axis, width), c) in axes.iter().zip(&widths).zip(center) {
+            add(&mut x, axis, width * (c + 0.6 * r.next()) * 1.4 / (latent as f32).sqrt());
+        }
+        x
+    };
+    let rows = (0..n).map(|_| one(&offset, 0.2)).collect();
+    let from = if like_texts { (&other, 0.4) } else { (&offset, 0.2) };
+    let queries = (0..queries).map(|_| one(from.0, from.1)).collect();
+    let kind = if like_texts { "texts" } else { "images" };
+    Data { name: format!("latent {latent} of {dim}, {n} rows, {kind}"), dim, rows, queries }
+}
+
 /// Turns a fraction of the rows into copies of others, in groups: one of 1,000 copies for each 10,000
 /// copied rows at least, the rest of 2 to 10. The order is random.
 pub fn duplicate(rows: &mut [Vec<f32>], fraction: f32, seed: u64) {

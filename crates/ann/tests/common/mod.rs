@@ -9,7 +9,7 @@ use imgvec_ann::{Index, Metric};
 use std::sync::atomic::AtomicBool;
 
 pub mod generate;
-pub use generate::{Data, Normal, clustered, manifold};
+pub use generate::{Data, Normal, clustered, latent, manifold};
 
 /// Exact distance, smaller is nearer.
 pub fn distance(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
@@ -97,7 +97,7 @@ pub fn search(
     ef: usize,
 ) -> (Vec<usize>, usize, imgvec_ann::graph::walk::Stats) {
     use imgvec_ann::graph::search::{Options, Search};
-    let mut search = Search::new(index, query, &Options { ef, ..Options::default() }).unwrap();
+    let mut search = Search::new(index, query, &Options { lookahead: ef, ..Options::default() }).unwrap();
     let mut found: Vec<(f64, usize)> = Vec::new();
     let mut fetched = 0;
     while let Some(hit) = search.next(store, index).unwrap() {

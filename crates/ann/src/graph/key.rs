@@ -1,4 +1,4 @@
-//! The beam of a search: the best candidates so far in order, and a set of the nodes already expanded.
+//! A score and a node as one number, and a set of nodes.
 
 use crate::layout::NodeId;
 
@@ -7,6 +7,9 @@ use crate::layout::NodeId;
 pub struct Key(u64);
 
 impl Key {
+    /// Behind every key of a node.
+    pub const LAST: Key = Key(u64::MAX);
+
     /// Packs.
     #[inline]
     #[must_use]
@@ -33,71 +36,6 @@ impl Key {
     pub fn score(self) -> f32 {
         let ordered = (self.0 >> 32) as u32;
         f32::from_bits(if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered })
-    }
-}
-
-/// The best `width` candidates, in order.
-#[derive(Clone, Debug)]
-pub struct Beam {
-    keys: Vec<Key>,
-    expanded: Vec<bool>,
-    width: usize,
-    /// Everything before is expanded.
-    cursor: usize,
-}
-
-impl Beam {
-    /// An empty beam.
-    #[must_use]
-    pub fn new(width: usize) -> Self {
-        Self {
-            keys: Vec::with_capacity(width + 1),
-            expanded: Vec::with_capacity(width + 1),
-            width,
-            cursor: 0,
-        }
-    }
-
-    /// A candidate at this key or behind would fall off.
-    #[inline]
-    #[must_use]
-    pub fn threshold(&self) -> Key {
-        if self.keys.len() < self.width { Key(u64::MAX) } else { self.keys[self.width - 1] }
-    }
-
-    /// Adds a candidate below the threshold; answers one that fell off without having been expanded.
-    pub fn insert(&mut self, key: Key) -> Option<Key> {
-        let at = self.keys.partition_point(|&k| k < key);
-        self.keys.insert(at, key);
-        self.expanded.insert(at, false);
-        self.cursor = self.cursor.min(at);
-        if self.keys.len() <= self.width {
-            return None;
-        }
-        let (key, expanded) = (self.keys.pop()?, self.expanded.pop()?);
-        self.cursor = self.cursor.min(self.keys.len());
-        (!expanded).then_some(key)
-    }
-
-    /// The best candidate that was not expanded, marked as expanded from now on.
-    pub fn pop(&mut self) -> Option<Key> {
-        let at = self.cursor + self.expanded[self.cursor..].iter().position(|&e| !e)?;
-        self.expanded[at] = true;
-        self.cursor = at + 1;
-        Some(self.keys[at])
-    }
-
-    /// Takes out the candidate that [`Beam::pop`] gave last: it was no use and shall free its place.
-    pub fn discard_popped(&mut self) {
-        self.cursor -= 1;
-        self.keys.remove(self.cursor);
-        self.expanded.remove(self.cursor);
-    }
-
-    /// The next candidates that [`Beam::pop`] would give.
-    pub fn upcoming(&self) -> impl Iterator<Item = Key> + '_ {
-        let rest = self.keys[self.cursor..].iter().zip(&self.expanded[self.cursor..]);
-        rest.filter(|&(_, &expanded)| !expanded).map(|(&key, _)| key)
     }
 }
 
@@ -184,27 +122,6 @@ mod tests {
         }
 
         #[test]
-        fn the_beam_keeps_and_expands_the_best(scores in proptest::collection::vec(0u32..1000, 1..200)) {
-            let keys: Vec<Key> =
-                scores.iter().enumerate().map(|(i, &s)| Key::new(s as f32, NodeId(i as u32))).collect();
-            let (mut beam, mut dropped) = (Beam::new(10), Vec::new());
-            for &key in &keys {
-                if key < beam.threshold() {
-                    dropped.extend(beam.insert(key));
-                } else {
-                    dropped.push(key);
-                }
-            }
-            let mut sorted = keys;
-            sorted.sort_unstable();
-            prop_assert_eq!(beam.upcoming().collect::<Vec<_>>(), &sorted[..sorted.len().min(10)]);
-            let popped: Vec<Key> = std::iter::from_fn(|| beam.pop()).collect();
-            prop_assert_eq!(&popped[..], &sorted[..sorted.len().min(10)]);
-            dropped.sort_unstable();
-            prop_assert_eq!(&dropped[..], &sorted[sorted.len().min(10)..]);
-        }
-
-        #[test]
         fn sets_hold_what_was_put_in(ids in proptest::collection::vec(0u32..2000, 0..3000)) {
             let (mut set, mut twin) = (IdSet::default(), std::collections::HashSet::new());
             for &id in &ids {
@@ -218,15 +135,8 @@ mod tests {
     }
 
     #[test]
-    fn nan_comes_last_and_a_discarded_candidate_frees_its_place() {
+    fn nan_comes_last() {
         assert!(Key::new(f32::NAN, NodeId(0)) > Key::new(f32::INFINITY, NodeId(9)));
         assert!(Key::new(-f32::NAN, NodeId(0)) > Key::new(f32::INFINITY, NodeId(9)));
-        let key = |s: f32| Key::new(s, NodeId(1));
-        let mut beam = Beam::new(2);
-        assert!(beam.insert(key(1.0)).is_none() && beam.insert(key(2.0)).is_none());
-        assert_eq!(beam.pop(), Some(key(1.0)));
-        beam.discard_popped();
-        assert_eq!(beam.insert(key(3.0)), None);
-        assert_eq!((beam.pop(), beam.pop(), beam.pop()), (Some(key(2.0)), Some(key(3.0)), None));
     }
 }

@@ -1,0 +1,229 @@
+//! How far searches of an index must look ahead to find a wanted share of the nearest rows.
+//!
+//! Queries are made from rows of the index, their exact nearest rows are found by reading all pages once, and searches of
+//! growing lookahead are compared with them. Data with structure needs little, data without much; queries unlike rows,
+//! such as texts for pictures, look further at the same lookahead by themselves (`search.rs`).
+
+use super::search::{MIN_LOOKAHEAD, Options, Search};
+use crate::index::{AccessError, Index, damaged};
+use crate::layout::node::{Node, State};
+use crate::layout::{BlockNumber, Kind, NodeId, kind};
+use crate::random::SplitMix64;
+use crate::space::Query;
+use crate::store::PageStore;
+
+/// Shares of the ten nearest rows, for which the lookahead is measured.
+pub const TARGETS: [f64; 4] = [0.90, 0.95, 0.98, 0.99];
+/// Queries: with ten rows each, a recall of .95 is known to about .01.
+const QUERIES: usize = 200;
+/// Rows that a query asks for.
+const NEAREST: usize = 10;
+/// Rows of a search that are looked at: as many as the executor would fetch for ten.
+const FETCHED: usize = 14;
+/// Of what a target allows to be missed, the part that measured queries may miss: the rest is left to queries that
+/// are unlike them, and to chance.
+const SHARE_OF_MISSES: f64 = 0.7;
+/// What a search is tried with, each a step of about two fifths from the one before.
+const LADDER: [usize; 11] = [MIN_LOOKAHEAD, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320];
+
+/// Lookahead for each of [`TARGETS`]; 0 where it was not measured.
+pub type Calibration = [u16; TARGETS.len()];
+
+/// Lookahead of an index that was not calibrated.
+pub const USUAL: Calibration = [30, 60, 120, 200];
+
+/// A lookahead for a share of the nearest rows between 0 and 1, from those of the targets: the odds of missing a row
+/// fall with a power of it.
+#[must_use]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive and bounded")]
+pub fn lookahead(calibration: &Calibration, target: f64) -> usize {
+    let measured = if calibration.contains(&0) { &USUAL } else { calibration };
+    let odds = |share: f64| (share / (1.0 - share)).ln();
+    let target = odds(target.clamp(0.5, 0.9999));
+    let i = (1..TARGETS.len() - 1).find(|&i| target <= odds(TARGETS[i])).unwrap_or(TARGETS.len() - 1);
+    let (low, high) = (f64::from(measured[i - 1]).ln(), f64::from(measured[i]).ln());
+    let part = (target - odds(TARGETS[i - 1])) / (odds(TARGETS[i]) - odds(TARGETS[i - 1]));
+    // Beyond the last target two equal steps say little: every further halving of misses costs half as much again.
+    let slope = if part > 1.0 { (high - low).max(0.4) } else { high - low };
+    let beyond = (part - 1.0).max(0.0);
+    (low + (high - low) * part.min(1.0) + slope * beyond).exp().round().clamp(MIN_LOOKAHEAD as f64, 10_000.0)
+        as usize
+}
+
+/// A query, and the nodes that are nearest to it.
+struct Probe {
+    query: Query,
+    /// Best scores so far, ascending.
+    nearest: Vec<(f32, NodeId)>,
+}
+
+/// Measures an index. Reads all its pages once, and some of them many times. Zeros if it has too few rows to tell.
+///
+/// # Errors
+/// [`AccessError`].
+pub fn calibrate<S: PageStore>(
+    store: &S,
+    index: &Index,
+    random: &mut SplitMix64,
+) -> Result<Calibration, AccessError<S::Error>> {
+    let mut probes = probes(store, index, random)?;
+    if probes.len() < QUERIES / 4 {
+        return Ok(Calibration::default());
+    }
+    find_nearest(store, index, &mut probes)?;
+    let wanted: usize = probes.iter().map(|probe| probe.nearest.len()).sum();
+    let (mut calibration, mut reached) = (Calibration::default(), 0);
+    for lookahead in LADDER {
+        let mut found = 0;
+        for probe in &probes {
+            found += found_of(store, index, probe, lookahead)?;
+        }
+        #[allow(clippy::cast_precision_loss, reason = "a ratio of small counts")]
+        let missed = 1.0 - found as f64 / wanted as f64;
+        while reached < TARGETS.len() && missed <= (1.0 - TARGETS[reached]) * SHARE_OF_MISSES {
+            calibration[reached] = u16::try_from(lookahead).expect("of the ladder");
+            reached += 1;
+        }
+        if reached == TARGETS.len() {
+            break;
+        }
+    }
+    // What the ladder did not reach is further up by as much as usual.
+    for i in reached..TARGETS.len() {
+        let last = LADDER[LADDER.len() - 1];
+        let before = if i == 0 { last } else { calibration[i - 1].into() };
+        calibration[i] = u16::try_from((before * 3 / 2).max(last)).expect("a few steps");
+    }
+    Ok(calibration)
+}
+
+/// Queries like rows: a row, moved by the difference of its two nearest neighbors, which lie in about orthogonal
+/// directions from it. The row itself would be too easy a query, for the graph was built around it.
+fn probes<S: PageStore>(
+    store: &S,
+    index: &Index,
+    random: &mut SplitMix64,
+) -> Result<Vec<Probe>, AccessError<S::Error>> {
+    let g = &index.space.geometry;
+    let pages = store.block_count().map_err(AccessError::Store)?;
+    let first = pages.min(1 + u32::try_from(index.entry_pages()).expect("pages"));
+    let mut probes = Vec::with_capacity(QUERIES);
+    for _ in 0..4 * QUERIES {
+        if probes.len() == QUERIES || first == pages {
+            break;
+        }
+        store.check_interrupts().map_err(AccessError::Store)?;
+        let block =
+            BlockNumber(first + u32::try_from(random.below((pages - first) as usize)).expect("a page"));
+        let Some(id) = g.node_id(block, random.below(g.slots())) else { continue };
+        let Some((row, near)) = live(store, index, id)? else { continue };
+        let (Some(&one), Some(&other)) = (near.first(), near.get(1)) else { continue };
+        let (Some((one, _)), Some((other, _))) = (live(store, index, one)?, live(store, index, other)?)
+        else {
+            continue;
+        };
+        let moved = row.iter().zip(&one).zip(&other);
+        let vector: Vec<f32> =
+            moved.map(|((x, a), b)| x + (a - b) * std::f32::consts::FRAC_1_SQRT_2).collect();
+        if let Some(query) = Query::of_stored(&index.space, &vector) {
+            probes.push(Probe { query, nearest: Vec::new() });
+        }
+    }
+    Ok(probes)
+}
+
+/// The vector of a live node as it is stored, less the center, and its neighbors, nearest first.
+#[allow(clippy::type_complexity, reason = "a vector and its neighbors")]
+fn live<S: PageStore>(
+    store: &S,
+    index: &Index,
+    id: NodeId,
+) -> Result<Option<(Vec<f32>, Vec<NodeId>)>, AccessError<S::Error>> {
+    let g = &index.space.geometry;
+    let block = g.block_of(id);
+    let page = store.read(block).map_err(AccessError::Store)?;
+    if kind(&page).map_err(damaged(block))? != Kind::Node {
+        return Ok(None);
+    }
+    let node = Node::read(&page, g, g.slot_of(id)).map_err(damaged(block))?;
+    if node.header().state != State::Live {
+        return Ok(None);
+    }
+    let mut edges: Vec<_> = (0..node.header().degree).map(|i| node.edge(i)).collect();
+    edges.sort_by(|a, b| a.distance_squared.total_cmp(&b.distance_squared));
+    let scale = node.header().scale;
+    let vector = node.vector().iter().map(|&code| f32::from(code) * scale).collect();
+    Ok(Some((vector, edges.into_iter().map(|edge| edge.id).collect())))
+}
+
+/// The exact answers, from one pass over all pages.
+fn find_nearest<S: PageStore>(
+    store: &S,
+    index: &Index,
+    probes: &mut [Probe],
+) -> Result<(), AccessError<S::Error>> {
+    let g = &index.space.geometry;
+    for block in (1..store.block_count().map_err(AccessError::Store)?).map(BlockNumber) {
+        store.check_interrupts().map_err(AccessError::Store)?;
+        let page = store.read(block).map_err(AccessError::Store)?;
+        if kind(&page).map_err(damaged(block))? != Kind::Node {
+            continue;
+        }
+        for slot in 0..g.slots() {
+            let node = Node::read(&page, g, slot).map_err(damaged(block))?;
+            let header = node.header();
+            let Some(id) = g.node_id(block, slot).filter(|_| header.state == State::Live) else { continue };
+            for probe in &mut *probes {
+                let score = probe.query.score(header.scale, header.bias, node.vector());
+                let nearest = &mut probe.nearest;
+                if nearest.len() == NEAREST && nearest[NEAREST - 1].0 <= score {
+                    continue;
+                }
+                nearest.insert(nearest.partition_point(|&(other, _)| other <= score), (score, id));
+                nearest.truncate(NEAREST);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How many of the nearest nodes a search finds.
+fn found_of<S: PageStore>(
+    store: &S,
+    index: &Index,
+    probe: &Probe,
+    lookahead: usize,
+) -> Result<usize, AccessError<S::Error>> {
+    let options = Options { lookahead, prefetch: false };
+    let mut search = Search::with_query(index, probe.query.clone(), &options);
+    let mut seen: Vec<NodeId> = Vec::with_capacity(FETCHED);
+    while seen.len() < FETCHED
+        && let Some(hit) = search.next(store, index)?
+    {
+        // Rows of one node come one after another.
+        if seen.last() != Some(&hit.node) {
+            seen.push(hit.node);
+        }
+    }
+    Ok(probe.nearest.iter().filter(|(_, id)| seen.contains(id)).count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lookahead_grows_with_the_target() {
+        let calibration = [20, 40, 100, 180];
+        for (&target, &measured) in TARGETS.iter().zip(&calibration) {
+            assert_eq!(lookahead(&calibration, target), usize::from(measured));
+        }
+        let all: Vec<usize> =
+            (500..1000).map(|share| lookahead(&calibration, f64::from(share) / 1000.0)).collect();
+        assert!(all.is_sorted(), "{all:?}");
+        assert!(lookahead(&calibration, 0.97) > 40 && lookahead(&calibration, 0.97) < 100);
+        assert!(lookahead(&calibration, 0.999) > 180 && lookahead(&calibration, 1.0) <= 10_000);
+        assert_eq!(lookahead(&[0; 4], 0.95), 60, "an index that was never measured");
+        assert!(lookahead(&[10; 4], 0.999) > 10, "more is asked than was measured");
+    }
+}
