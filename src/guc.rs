@@ -5,6 +5,7 @@
 //! given before the library is loaded is checked when it is.
 
 use crate::error::{Code, Report};
+use crate::server::version;
 use imgvec_encoder::image::ImageLimits;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
@@ -144,18 +145,7 @@ pub fn define() {
         GucContext::Userset,
         GucFlags::default(),
     );
-    reserve_prefix();
-}
-
-/// After this, an unknown setting with our prefix is an error rather than a placeholder.
-fn reserve_prefix() {
-    // SAFETY: a NUL-terminated static string.
-    unsafe {
-        #[cfg(feature = "pg14")]
-        pg_sys::EmitWarningsOnPlaceholders(c"imgvec".as_ptr());
-        #[cfg(not(feature = "pg14"))]
-        pg_sys::MarkGUCPrefixReserved(c"imgvec".as_ptr());
-    }
+    version::reserve_prefix(c"imgvec");
 }
 
 fn string(setting: &'static GucSetting<Option<CString>>) -> Vec<u8> {

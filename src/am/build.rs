@@ -10,6 +10,7 @@ use crate::error::index::{
 };
 use crate::error::{Code, OrRaise, Report, interrupted};
 use crate::fault;
+use crate::server::security;
 use crate::storage::{Fork, Mode, NewPages, Pages, Relation, TemporaryFiles};
 use imgvec_ann::build::{Added, BuildError, Builder, Parameters, Phase};
 use imgvec_ann::graph::calibrate;
@@ -96,7 +97,9 @@ pub unsafe extern "C-unwind" fn ambuild(
     // SAFETY: the server passes open relations and their description.
     unsafe {
         let table = Table::new(Relation::from_raw(heap), Relation::from_raw(index), info);
-        let (heap_rows, index_rows) = build(&table);
+        // The server has set the user already; the search path it leaves alone before 17.
+        let owner = Relation::from_raw(heap).owner();
+        let (heap_rows, index_rows) = security::restricted(owner, || build(&table));
         fault::point("return from a build");
         let result =
             pg_sys::palloc0(size_of::<pg_sys::IndexBuildResult>()).cast::<pg_sys::IndexBuildResult>();

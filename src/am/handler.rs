@@ -1,12 +1,8 @@
 //! What `ann` can do and which functions do it.
 
+use super::opclass::{ORDER_STRATEGY, SUPPORT_KIND};
 use super::{build, cost, insert, options, scan, vacuum, validate};
 use pgrx::{Internal, pg_sys};
-
-/// Strategy number of the ordering operator of an operator class.
-pub const ORDER_STRATEGY: u16 = 1;
-/// Support function number 1: tells metric and element type, see `opclass`.
-pub const SUPPORT_KIND: u16 = 1;
 
 /// Handler function of the access method.
 #[pgrx::pg_extern(sql = false)]

@@ -5,7 +5,6 @@ mod build;
 mod cache;
 mod cost;
 mod handler;
-mod index_rows;
 mod insert;
 mod inspect;
 mod opclass;

@@ -1,7 +1,6 @@
 //! What an operator class says: the metric, and what vectors are made of. Its support function 1 answers with
 //! a code.
 
-use super::handler::SUPPORT_KIND;
 use crate::error::{Code, Report};
 use crate::fault;
 use crate::storage::Relation;
@@ -12,6 +11,11 @@ use imgvec_ann::Metric;
 use pgrx::datum::FromDatum;
 use pgrx::{Internal, pg_sys};
 use std::ops::Deref;
+
+/// Strategy number of the ordering operator of an operator class.
+pub const ORDER_STRATEGY: u16 = 1;
+/// Number of the support function, which tells metric and element type.
+pub const SUPPORT_KIND: u16 = 1;
 
 const COSINE: i32 = 1;
 const L2: i32 = 2;

@@ -1,5 +1,6 @@
 //! What scans cost in this session, index by index: the view `ann_scan_stats`.
 
+use crate::server::version;
 use crate::storage::Relation;
 use imgvec_ann::graph::walk::Stats;
 use lru::LruCache;
@@ -34,25 +35,8 @@ fn update(index: Relation, change: impl FnOnce(&mut ScanStats)) {
 /// A scan begins: counted here and in the server's own statistics.
 pub fn count_scan(index: Relation) {
     update(index, |stats| stats.scans += 1);
-    // SAFETY: an open index; the counters are this backend's.
-    unsafe {
-        let relation = index.as_raw();
-        // PostgreSQL 14 made the counters when it opened the relation; later ones wait until they are wanted.
-        #[cfg(not(feature = "pg14"))]
-        if (*relation).pgstat_info.is_null() && (*relation).pgstat_enabled {
-            pg_sys::pgstat_assoc_relation(relation);
-        }
-        if let Some(info) = (*relation).pgstat_info.as_mut() {
-            #[cfg(any(feature = "pg14", feature = "pg15"))]
-            {
-                info.t_counts.t_numscans += 1;
-            }
-            #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-            {
-                info.counts.numscans += 1;
-            }
-        }
-    }
+    // SAFETY: an open index.
+    unsafe { version::count_index_scan(index.as_raw()) }
 }
 
 /// A scan reached its limit.

@@ -1,9 +1,9 @@
 //! Reading a table's vectors as its index would see them.
 
-use super::handler::ORDER_STRATEGY;
 use super::insert::{seed, tid};
-use super::opclass::{self, Elements, OpClass};
+use super::opclass::{self, Elements, ORDER_STRATEGY, OpClass};
 use crate::fault;
+use crate::server::{subtransaction, version};
 use crate::storage::Relation;
 use crate::types::datum::NewVector;
 use half::f16;
@@ -98,17 +98,7 @@ impl<'a> Table<'a> {
             let context = pg_sys::MakePerTupleExprContext(state);
             (*context).ecxt_scantuple = slot;
             let snapshot = pg_sys::GetActiveSnapshot();
-            #[cfg(not(feature = "pg18"))]
-            let scan = pg_sys::index_beginscan(self.heap.as_raw(), self.index.as_raw(), snapshot, 0, 1);
-            #[cfg(feature = "pg18")]
-            let scan = pg_sys::index_beginscan(
-                self.heap.as_raw(),
-                self.index.as_raw(),
-                snapshot,
-                std::ptr::null_mut(),
-                0,
-                1,
-            );
+            let scan = version::begin_ordered_scan(self.heap.as_raw(), self.index.as_raw(), snapshot);
             fault::point("begin a scan of the index");
             pg_sys::index_rescan(scan, std::ptr::null_mut(), 0, &raw mut key, 1);
             let forward = pg_sys::ScanDirection::ForwardScanDirection;
@@ -223,23 +213,10 @@ unsafe extern "C-unwind" fn row(
 /// # Safety
 /// `value` is a vector of such elements and not NULL.
 unsafe fn fetch_dead(value: pg_sys::Datum, elements: Elements) -> Option<Vec<f32>> {
-    // SAFETY: a subtransaction gives back what a failed fetch holds; context and owner are put back as the
-    // server's own languages do.
-    unsafe {
-        let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
-        pg_sys::BeginInternalSubTransaction(std::ptr::null());
-        pg_sys::MemoryContextSwitchTo(context);
-        let vector =
-            PgTryBuilder::new(|| opclass::vector(value, false, elements).map(|vector| vector.to_vec()))
-                .catch_when(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, |_| None)
-                .execute();
-        if vector.is_some() {
-            pg_sys::ReleaseCurrentSubTransaction();
-        } else {
-            pg_sys::RollbackAndReleaseCurrentSubTransaction();
-        }
-        pg_sys::MemoryContextSwitchTo(context);
-        pg_sys::CurrentResourceOwner = owner;
-        vector
-    }
+    subtransaction::attempt(|| {
+        // SAFETY: by contract.
+        PgTryBuilder::new(|| unsafe { opclass::vector(value, false, elements) }.map(|vector| vector.to_vec()))
+            .catch_when(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, |_| None)
+            .execute()
+    })
 }

@@ -4,6 +4,7 @@ use super::{cache, insert};
 use crate::error::OrRaise;
 use crate::error::index::{damage, no_pages};
 use crate::fault;
+use crate::server::raw::DeadRows;
 use crate::storage::{Mode, Pages, Relation};
 use imgvec_ann::graph::vacuum;
 use imgvec_ann::store::PageStore;
@@ -20,7 +21,7 @@ pub unsafe extern "C-unwind" fn ambulkdelete(
     // SAFETY: the server passes an open index, its own statistics or NULL, and a callback for tids.
     unsafe {
         let relation = Relation::from_raw((*info).index);
-        let callback = callback.expect("the server passes a callback");
+        let dead = DeadRows::new(callback, state);
         let pages = Pages::new(relation, Mode::Vacuum((*info).strategy));
         if pages.block_count() == Ok(0) {
             // There is nothing to remove, and the table's vacuum must not fail for it.
@@ -30,9 +31,7 @@ pub unsafe extern "C-unwind" fn ambulkdelete(
         let index = cache::open(&pages);
         let done = vacuum::delete(&pages, &index, |tid| {
             fault::point("ask whether a row is dead");
-            let mut pointer = pg_sys::ItemPointerData::default();
-            pgrx::itemptr::item_pointer_set_all(&mut pointer, tid.block, tid.offset);
-            callback(&raw mut pointer, state)
+            dead.contains(tid.block, tid.offset)
         })
         .map_err(|error| damage(relation, error))
         .or_raise();

@@ -1,13 +1,10 @@
 //! Checks an operator class: one ordering operator that gives float8, one support function.
 
-use super::handler::{ORDER_STRATEGY, SUPPORT_KIND};
+use super::opclass::{ORDER_STRATEGY, SUPPORT_KIND};
 use crate::error::{Code, Report};
+use crate::server::catalog::each_family_member;
+use crate::server::raw::opfamily_can_sort_type;
 use pgrx::{pg_guard, pg_sys};
-
-unsafe extern "C" {
-    // The server's access/amvalidate.h, which pgrx does not bind. Looks into catalog caches.
-    fn opfamily_can_sort_type(family: pg_sys::Oid, data_type: pg_sys::Oid) -> bool;
-}
 
 /// Whether an operator class is one of ours, whole and well-formed; says in INFO messages what is wrong.
 #[pg_guard]
@@ -45,7 +42,7 @@ unsafe fn operators(family: pg_sys::Oid, input: pg_sys::Oid) -> Vec<String> {
     let mut found = false;
     // SAFETY: a catalog list is valid until released.
     unsafe {
-        each_member(pg_sys::SysCacheIdentifier::AMOPSTRATEGY as i32, family, |tuple| {
+        each_family_member(pg_sys::SysCacheIdentifier::AMOPSTRATEGY as i32, family, |tuple| {
             let operator = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_amop>();
             let number = operator.amopopr.to_u32();
             if u16::try_from(operator.amopstrategy) != Ok(ORDER_STRATEGY) {
@@ -79,7 +76,7 @@ unsafe fn functions(family: pg_sys::Oid, input: pg_sys::Oid) -> Vec<String> {
     let mut found = false;
     // SAFETY: a catalog list is valid until released.
     unsafe {
-        each_member(pg_sys::SysCacheIdentifier::AMPROCNUM as i32, family, |tuple| {
+        each_family_member(pg_sys::SysCacheIdentifier::AMPROCNUM as i32, family, |tuple| {
             let function = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_amproc>();
             let number = function.amproc.to_u32();
             if u16::try_from(function.amprocnum) != Ok(SUPPORT_KIND) {
@@ -98,22 +95,4 @@ unsafe fn functions(family: pg_sys::Oid, input: pg_sys::Oid) -> Vec<String> {
         findings.push("lacks support function 1".into());
     }
     findings
-}
-
-/// Calls `each` with the members of an operator family.
-///
-/// # Safety
-/// `cache` is a catalog cache whose first key is an operator family.
-unsafe fn each_member(cache: i32, family: pg_sys::Oid, mut each: impl FnMut(pg_sys::HeapTuple)) {
-    // SAFETY: the list is pinned until it is released.
-    unsafe {
-        let null = pg_sys::Datum::null();
-        let list = pg_sys::SearchSysCacheList(cache, 1, pg_sys::Datum::from(family), null, null);
-        let count = usize::try_from((*list).n_members).expect("a count");
-        for i in 0..count {
-            let member = (*list).members.as_slice(count)[i];
-            each(&raw mut (*member).tuple);
-        }
-        pg_sys::ReleaseCatCacheList(list);
-    }
 }

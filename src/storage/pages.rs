@@ -2,6 +2,7 @@
 
 use super::Relation;
 use crate::fault;
+use crate::server::version;
 use imgvec_ann::layout::{BlockNumber, OPAQUE_BYTES, PAGE_BYTES, Page};
 use imgvec_ann::store::{Change, MAX_CHANGE_PAGES, PageStore};
 use pgrx::pg_sys;
@@ -190,12 +191,7 @@ impl PageStore for Pages<'_> {
             Mode::Normal => {
                 pgrx::check_for_interrupts!();
             }
-            // SAFETY: sleeps or raises an error; no lock is held.
-            #[cfg(not(feature = "pg18"))]
-            Mode::Vacuum(_) => unsafe { pg_sys::vacuum_delay_point() },
-            // SAFETY: as above.
-            #[cfg(feature = "pg18")]
-            Mode::Vacuum(_) => unsafe { pg_sys::vacuum_delay_point(false) },
+            Mode::Vacuum(_) => version::vacuum_delay(),
         }
         Ok(())
     }
@@ -246,14 +242,18 @@ pub struct PageChange<'a> {
 }
 
 impl PageChange<'_> {
-    fn hold(&mut self, block: BlockNumber, locked: Locked, flags: u32) -> &mut Page {
+    /// Takes a page into the change. A page of zeros, new or left by a writer that died after it extended the file, is
+    /// logged whole: a standby may not have it, and a difference to it would end the standby's replay.
+    fn hold(&mut self, block: BlockNumber, locked: Locked) -> &mut Page {
         assert!(self.count < MAX_CHANGE_PAGES, "a change touches four pages at most");
         debug_assert!(self.held[..self.count].iter().flatten().all(|held| held.block < block));
         fault::point("take a page into a change");
         // SAFETY: the state is open, the buffer locked exclusively; the copy is a whole block of ours.
         unsafe {
+            let is_new = (*locked.page().cast::<pg_sys::PageHeaderData>()).pd_upper == 0;
+            let flags = if is_new { pg_sys::GENERIC_XLOG_FULL_IMAGE } else { 0 };
             let copy = pg_sys::GenericXLogRegisterBuffer(self.state, locked.0, flags as _);
-            if (*copy.cast::<pg_sys::PageHeaderData>()).pd_upper == 0 {
+            if is_new {
                 init_header(copy);
             }
             self.held[self.count] = Some(Held { block, _locked: locked, copy });
@@ -273,7 +273,7 @@ impl Change for PageChange<'_> {
             return Ok(unsafe { body_mut(copy) });
         }
         let locked = Locked::new(self.pages.pin(block), pg_sys::BUFFER_LOCK_EXCLUSIVE);
-        Ok(self.hold(block, locked, 0))
+        Ok(self.hold(block, locked))
     }
 
     fn extend(&mut self) -> Result<BlockNumber, Infallible> {
@@ -300,7 +300,7 @@ impl Change for PageChange<'_> {
             }
             (BlockNumber(pg_sys::BufferGetBlockNumber(buffer)), locked)
         };
-        self.hold(block, locked, pg_sys::GENERIC_XLOG_FULL_IMAGE);
+        self.hold(block, locked);
         Ok(block)
     }
 

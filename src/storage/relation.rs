@@ -1,5 +1,6 @@
 //! A relation that somebody keeps open, and what the server knows about it.
 
+use crate::server::version;
 use pgrx::datum::FromDatum;
 use pgrx::pg_sys;
 use std::ffi::CStr;
@@ -56,17 +57,8 @@ impl Relation<'_> {
     }
 
     pub fn identity(self) -> Identity {
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
-        let identity = {
-            let node = self.data().rd_node;
-            Identity { tablespace: node.spcNode, database: node.dbNode, file: node.relNode.to_u32() }
-        };
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-        let identity = {
-            let locator = self.data().rd_locator;
-            Identity { tablespace: locator.spcOid, database: locator.dbOid, file: locator.relNumber.to_u32() }
-        };
-        identity
+        let (tablespace, database, file) = version::files(self.data());
+        Identity { tablespace, database, file }
     }
 
     /// Whether no other session can see it: its extension needs no lock.
@@ -76,10 +68,7 @@ impl Relation<'_> {
 
     /// Whether changes to it must be logged.
     pub fn needs_wal(self) -> bool {
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
-        let new_files = self.data().rd_firstRelfilenodeSubid;
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-        let new_files = self.data().rd_firstRelfilelocatorSubid;
+        let new_files = version::first_files_subtransaction(self.data());
         // SAFETY: plain read of a server setting.
         let logs_everything = unsafe { pg_sys::wal_level } >= pg_sys::WalLevel::WAL_LEVEL_REPLICA as i32;
         u8::try_from(self.class().relpersistence) == Ok(pg_sys::RELPERSISTENCE_PERMANENT)
@@ -91,6 +80,18 @@ impl Relation<'_> {
     pub fn is_index_of(self, access_method_handler: pg_sys::Oid) -> bool {
         u8::try_from(self.class().relkind) == Ok(pg_sys::RELKIND_INDEX)
             && self.data().rd_amhandler == access_method_handler
+    }
+
+    /// The table that an index belongs to.
+    pub fn table_of_index(self) -> pg_sys::Oid {
+        // SAFETY: an open index has its pg_index row.
+        unsafe { (*self.data().rd_index).indrelid }
+    }
+
+    /// Whether it is a temporary relation of another session, whose pages may be in that session's memory.
+    pub fn is_temporary_of_others(self) -> bool {
+        u8::try_from(self.class().relpersistence) == Ok(pg_sys::RELPERSISTENCE_TEMP)
+            && !self.data().rd_islocaltemp
     }
 
     /// Whether an index is complete. A CREATE INDEX CONCURRENTLY that failed leaves one that is not.
@@ -116,12 +117,8 @@ impl Relation<'_> {
         unsafe {
             let descriptor = self.data().rd_att;
             assert!(column < usize::try_from((*descriptor).natts).expect("a count"));
-            #[cfg(not(feature = "pg18"))]
-            let attribute = &raw const (*descriptor).attrs.as_slice(column + 1)[column];
-            #[cfg(feature = "pg18")]
-            let attribute = pg_sys::TupleDescAttr(descriptor, i32::try_from(column).expect("a column"));
-            let mut modifier = (*attribute).atttypmod;
-            pg_sys::getBaseTypeAndTypmod((*attribute).atttypid, &raw mut modifier);
+            let (of_type, mut modifier) = version::column_type(descriptor, column);
+            pg_sys::getBaseTypeAndTypmod(of_type, &raw mut modifier);
             modifier
         }
     }

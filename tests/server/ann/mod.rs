@@ -18,6 +18,7 @@ mod pitr;
 mod plain_sql;
 mod recycling;
 mod reuse;
+mod roles;
 mod shapes;
 mod snapshots;
 mod spill;

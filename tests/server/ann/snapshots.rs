@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use postgres::Client;
+use postgres::error::SqlState;
 
 use super::{
     CREATE_INDEX, DIM, assert_each_row_once, assert_sound, by_index, by_table, check, create_items, ids,
     insert_items, quiet, recall, script, search,
 };
-use crate::value;
+use crate::{failure, value};
 
 /// Begins a transaction that keeps seeing what is there now.
 fn hold(client: &mut Client) {
@@ -218,4 +219,45 @@ fn scans_do_not_reach_behind_a_table_that_vacuum_made_shorter() {
     // The scanner's last snapshot may have kept rows from the last vacuum.
     writer.batch_execute("VACUUM items").unwrap();
     assert_eq!(assert_sound(&mut writer).rows, 1000);
+}
+
+#[test]
+fn a_build_that_cannot_fetch_a_dead_vector_ends_its_statement_alone() {
+    const WIDE: i32 = 3000;
+    let cluster = quiet("ann-dead-toast").start();
+    let (mut old, mut writer, mut locker) = (cluster.client(), cluster.client(), cluster.client());
+    writer
+        .batch_execute(&format!(
+            "{}; CREATE TABLE items (id integer PRIMARY KEY, embedding imgvec({WIDE}));
+             ALTER TABLE items ALTER COLUMN embedding SET STORAGE EXTERNAL;
+             INSERT INTO items SELECT i, vec(i, {WIDE}) FROM generate_series(1, 20) AS i",
+            super::VECTORS
+        ))
+        .unwrap();
+    writer.batch_execute(CREATE_INDEX).unwrap();
+    old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").unwrap();
+    writer.batch_execute("DELETE FROM items").unwrap();
+    // All rows are dead, but not to the old snapshot; and nobody gets at their vectors.
+    let index: String = value(
+        &mut writer,
+        "SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class ON indrelid = reltoastrelid
+         WHERE pg_class.oid = 'items'::regclass",
+    );
+    locker.batch_execute(&format!("BEGIN; REINDEX INDEX {index}")).unwrap();
+    for _ in 0..2 {
+        writer.batch_execute("BEGIN; SET LOCAL lock_timeout = '50ms'").unwrap();
+        let error = failure(&mut writer, "REINDEX INDEX items_embedding");
+        assert_eq!(error.code(), &SqlState::LOCK_NOT_AVAILABLE, "{error:?}");
+        writer.batch_execute("ROLLBACK").unwrap();
+        assert_eq!(value::<i32>(&mut writer, "SELECT 1"), 1);
+    }
+    // The same error in a subtransaction of the user's.
+    writer.batch_execute("BEGIN; SET LOCAL lock_timeout = '50ms'; SAVEPOINT before").unwrap();
+    let error = failure(&mut writer, "REINDEX INDEX items_embedding");
+    assert_eq!(error.code(), &SqlState::LOCK_NOT_AVAILABLE, "{error:?}");
+    writer.batch_execute("ROLLBACK TO before; SELECT 1; COMMIT").unwrap();
+    locker.batch_execute("ROLLBACK").unwrap();
+    writer.batch_execute("REINDEX INDEX items_embedding").unwrap();
+    old.batch_execute("COMMIT").unwrap();
+    check(&mut writer, "items_embedding");
 }

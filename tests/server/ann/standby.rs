@@ -1,6 +1,9 @@
 //! A streaming standby has the same index, page by page, after every kind of change; it answers queries,
 //! and goes on as a primary.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
+
 use postgres::Client;
 use postgres::error::SqlState;
 
@@ -8,6 +11,7 @@ use super::{
     CREATE_INDEX, DIM, assert_sound, by_index, check, create_items, ids, insert_items, quiet, search,
 };
 use crate::cluster::Cluster;
+use crate::value;
 
 /// Blocks of the index that hold something, with a digest of all their bytes.
 ///
@@ -115,4 +119,33 @@ fn a_check_on_a_standby_calls_no_replayed_change_damage() {
     reader.batch_execute("SELECT pg_wal_replay_resume()").unwrap();
     primary.wait_for(&standby);
     check(&mut reader, "items_embedding");
+}
+
+#[test]
+fn a_page_of_zeros_that_is_used_again_is_logged_whole() {
+    // Without full-page writes only what is asked for is logged whole.
+    let mut primary = quiet("ann-zeros-primary").conf("full_page_writes = off").start();
+    let mut client = primary.client();
+    client.batch_execute("CREATE EXTENSION pageinspect").unwrap();
+    create_items(&mut client, 1000);
+    client.batch_execute(CREATE_INDEX).unwrap();
+    let standby = primary.standby("ann-zeros-standby");
+    primary.wait_for(&standby);
+    let path: String = value(&mut client, "SELECT pg_relation_filepath('items_embedding')");
+    drop(client);
+    primary.stop();
+    // As a writer leaves it that died after it extended the file, before it logged the page.
+    let mut file = OpenOptions::new().append(true).open(primary.data().join(path)).unwrap();
+    file.write_all(&[0; 8192]).unwrap();
+    drop(file);
+    primary.start();
+    let mut client = primary.client();
+    let blocks: i64 = value(&mut client, "SELECT pg_relation_size('items_embedding') / 8192");
+    client.batch_execute("DELETE FROM items WHERE id = 1").unwrap();
+    client.batch_execute("VACUUM items").unwrap();
+    insert_items(&mut client, 2001, 3000);
+    let zeros =
+        format!("SELECT get_raw_page('items_embedding', {}) = decode(repeat('00', 8192), 'hex')", blocks - 1);
+    assert!(!value::<bool>(&mut client, &zeros), "the page was not used, so nothing is tested");
+    assert_same(&primary, &standby, "a page of zeros");
 }

@@ -60,6 +60,12 @@ pub struct Meta {
     pub center: Vec<f32>,
 }
 
+/// The format version that a metapage tells.
+#[must_use]
+pub fn version(page: &Page) -> u16 {
+    get_u16(page, 4)
+}
+
 impl Meta {
     /// The metapage of an index without rows. The center is rounded to what the page can hold.
     #[must_use]

@@ -1,0 +1,37 @@
+//! `ann_index_info`: what an index is.
+
+use super::Opened;
+use crate::am::cache;
+use crate::types::datum::{NewRecord, NewText};
+use imgvec_ann::Metric;
+use imgvec_ann::layout::{BlockNumber, meta};
+use imgvec_ann::store::PageStore;
+use pgrx::prelude::*;
+
+/// Size and shape of an index, from its first pages.
+#[pg_extern(sql = false)]
+fn ann_index_info(index: pg_sys::Oid) -> NewRecord {
+    // Sizes, as everybody may ask of any relation: nothing of any row.
+    let opened = Opened::new(index, pg_sys::AccessShareLock, |_| ());
+    let pages = opened.pages();
+    let ann = cache::open(&pages);
+    let Ok(format_version) = pages.read(BlockNumber(0)).map(|page| meta::version(&page));
+    let Ok(page_count) = pages.block_count();
+    let (meta, geometry) = (ann.meta(), ann.space().geometry());
+    let metric = match meta.metric {
+        Metric::Cosine => "cosine",
+        Metric::L2 => "l2",
+        Metric::InnerProduct => "inner product",
+    };
+    let number = |n: usize| i32::try_from(n).expect("a page's field");
+    NewRecord::new()
+        .column(Some(NewText::from_utf8(metric)))
+        .column(Some(number(geometry.dim())))
+        .column(Some(number(geometry.code_dim())))
+        .column(Some(number(geometry.slots())))
+        .column(Some(i64::from(page_count)))
+        .column(Some(i64::from(page_count) * i64::from(pg_sys::BLCKSZ)))
+        .column(Some(i64::try_from(ann.entry_points().count()).expect("a count")))
+        .column(Some(i64::from(meta.built_rows)))
+        .column(Some(i32::from(format_version)))
+}

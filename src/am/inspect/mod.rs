@@ -1,0 +1,90 @@
+//! Looking into an index: what it is, whether it is sound, how well it finds.
+
+mod check;
+mod counters;
+mod index_rows;
+mod info;
+mod recall;
+
+use super::table::Table;
+use crate::error::{Code, Report};
+use crate::server::{catalog, security};
+use crate::storage::{Mode, OpenRelation, Pages};
+use pgrx::pg_sys;
+
+/// An index of ours and its table, open and locked.
+struct Opened {
+    heap: OpenRelation,
+    index: OpenRelation,
+}
+
+impl Opened {
+    /// Opens an index and its table. `permit` raises an error if the user may not do with the table, or the index, what
+    /// is to be done; before any lock, so that nobody waits for or holds up what is not theirs.
+    fn new(oid: pg_sys::Oid, lock: u32, permit: impl FnOnce(Subject)) -> Self {
+        let lock = pg_sys::LOCKMODE::try_from(lock).expect("a lock mode");
+        let table = catalog::table_of(oid);
+        if let Some(table) = table {
+            permit(Subject { table, index: oid });
+        }
+        // Table first, as everybody does.
+        let heap = table.and_then(|table| OpenRelation::try_open(table, lock));
+        let Some(index) = OpenRelation::try_open(oid, lock) else { does_not_exist(oid) };
+        let Some(heap) = heap else { is_not_ours(&index) };
+        if !catalog::ann_handler().is_some_and(|handler| index.is_index_of(handler)) {
+            is_not_ours(&index);
+        }
+        // Before it was locked the index may have been dropped, and its number given to that of another table.
+        if index.table_of_index() != heap.oid() {
+            does_not_exist(oid);
+        }
+        if index.is_temporary_of_others() {
+            Report::new(
+                Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+                "cannot access temporary indexes of other sessions",
+            )
+            .detail(format!("Index \"{}\" lies in the memory of another session.", index.name()))
+            .hint("Look into it in the session that created it.")
+            .raise();
+        }
+        Self { heap, index }
+    }
+
+    fn pages(&self) -> Pages<'_> {
+        Pages::new(*self.index, Mode::Normal)
+    }
+
+    /// Runs `work` on the table as its owner, as index expressions are the owner's code.
+    fn as_owner<T>(&self, work: impl FnOnce(&Table) -> T) -> T {
+        security::restricted(self.heap.owner(), || {
+            // SAFETY: open relations, which outlive the description.
+            unsafe {
+                let info = pg_sys::BuildIndexInfo(self.index.as_raw());
+                // Reads by a snapshot, as the build of an index that does not lock writers out.
+                (*info).ii_Concurrent = true;
+                (*info).ii_Unique = false;
+                work(&Table::new(*self.heap, *self.index, info))
+            }
+        })
+    }
+}
+
+/// What a permission is asked for.
+struct Subject {
+    table: pg_sys::Oid,
+    index: pg_sys::Oid,
+}
+
+fn is_not_ours(relation: &OpenRelation) -> ! {
+    Report::new(Code::ERRCODE_WRONG_OBJECT_TYPE, format!("\"{}\" is not an ann index", relation.name()))
+        .detail("It is a table, or an index of another kind.")
+        .hint("Name an index that was created with USING ann; each partition has its own.")
+        .raise()
+}
+
+fn does_not_exist(index: pg_sys::Oid) -> ! {
+    Report::new(Code::ERRCODE_UNDEFINED_OBJECT, format!("index with oid {} does not exist", index.to_u32()))
+        .detail("It may have been dropped meanwhile.")
+        .hint("Name the index, as in 'photos_embedding_idx'::regclass.")
+        .raise()
+}

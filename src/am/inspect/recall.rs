@@ -1,0 +1,145 @@
+//! `ann_index_recall`: how well an index finds.
+
+use super::Opened;
+use crate::am::cache;
+use crate::am::opclass::OpClass;
+use crate::am::table::Table;
+use crate::error::{Code, Report};
+use crate::server::{catalog, security};
+use imgvec_ann::Metric;
+use imgvec_vector::distance;
+use pgrx::prelude::*;
+
+/// Rows that a search for two neighbors of a row looks at; the others may all be copies of it.
+const NEIGHBORS_TRIED: usize = 100;
+
+/// A vector like those of the table, as far from a row as the row's neighbors are: the row, moved by the
+/// difference of two of them. The row itself would be too easy a query, for the graph was built around it.
+fn like(table: &Table, metric: Metric, row: &[f32]) -> Vec<f32> {
+    let mut neighbors: Vec<Vec<f32>> = Vec::new();
+    let mut tried = 0;
+    table.search(row, |_, _, vector| {
+        tried += 1;
+        let differs = vector != row && neighbors.first().is_none_or(|first| first != vector);
+        if differs && vector.len() == row.len() && exact(metric, row, vector).is_finite() {
+            neighbors.push(vector.to_vec());
+        }
+        neighbors.len() < 2 && tried < NEIGHBORS_TRIED
+    });
+    let mut query = row.to_vec();
+    if let [one, other] = neighbors.as_slice() {
+        // The two lie in about orthogonal directions from the row, in many dimensions.
+        for ((x, a), b) in query.iter_mut().zip(one).zip(other) {
+            *x += (a - b) * std::f32::consts::FRAC_1_SQRT_2;
+        }
+    }
+    query
+}
+
+/// Share of the true nearest neighbors that the index finds with the settings of the session, over queries
+/// that are like rows of the table. NULL if no row of the table is in the index.
+#[pg_extern(sql = false)]
+fn ann_index_recall(index: pg_sys::Oid, k: i32, samples: i32) -> Option<f64> {
+    let bounded = |value: i32, high: usize, what: &str| match usize::try_from(value) {
+        Ok(value) if (1..=high).contains(&value) => value,
+        _ => Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, format!("{what} is out of range"))
+            .detail(format!("{what} is {value}, allowed are 1 to {high}."))
+            .hint("Leave the argument out for its default.")
+            .raise(),
+    };
+    let (k, samples) = (bounded(k, 1000, "k"), bounded(samples, 10_000, "samples"));
+    let opened = Opened::new(index, pg_sys::AccessShareLock, |subject| require_rows(subject.table));
+    let metric = OpClass::of(*opened.index).metric;
+    let ann = cache::open(&opened.pages());
+    let queries: Vec<Vec<f32>> = opened.as_owner(|table| {
+        let rows = table.sample(ann.space().geometry().dim(), samples);
+        let indexed = rows.iter().filter(|row| matches!(ann.space().quantize(row), Ok(Some(_))));
+        indexed.map(|row| like(table, metric, row)).collect()
+    });
+    let mut nearest: Vec<Nearest> = queries.iter().map(|_| Nearest::new(k)).collect();
+    opened.as_owner(|table| {
+        table.scan(|vector, _| {
+            pgrx::check_for_interrupts!();
+            for (query, nearest) in queries.iter().zip(&mut nearest) {
+                if vector.len() == query.len() {
+                    nearest.offer(exact(metric, query, vector));
+                }
+            }
+        });
+    });
+    let (mut found, mut wanted) = (0, 0);
+    opened.as_owner(|table| {
+        for (query, nearest) in queries.iter().zip(&nearest) {
+            wanted += nearest.distances.len();
+            let mut given = Nearest::new(k);
+            // As the executor does: fetch on while the bound says that a row may be nearer.
+            table.search(query, |lower_bound, _, vector| {
+                if given.worst().is_some_and(|worst| lower_bound > worst) {
+                    return false;
+                }
+                given.offer(exact(metric, query, vector));
+                true
+            });
+            let limit = nearest.distances.last().copied().unwrap_or(f64::NEG_INFINITY);
+            found += given.distances.iter().filter(|&&distance| distance <= limit).count();
+        }
+    });
+    #[allow(clippy::cast_precision_loss, reason = "a ratio of small counts")]
+    (wanted > 0).then(|| found as f64 / wanted as f64)
+}
+
+/// The k smallest distances, ascending.
+struct Nearest {
+    k: usize,
+    distances: Vec<f64>,
+}
+
+impl Nearest {
+    fn new(k: usize) -> Self {
+        Self { k, distances: Vec::with_capacity(k + 1) }
+    }
+
+    /// The largest of k; nothing yet with fewer.
+    fn worst(&self) -> Option<f64> {
+        (self.distances.len() == self.k).then(|| self.distances[self.k - 1])
+    }
+
+    fn offer(&mut self, distance: f64) {
+        if self.worst().is_none_or(|worst| distance < worst) && !distance.is_nan() {
+            let at = self.distances.partition_point(|&d| d <= distance);
+            self.distances.insert(at, distance);
+            self.distances.truncate(self.k);
+        }
+    }
+}
+
+/// The distance as the operator computes it.
+fn exact(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
+    match metric {
+        Metric::Cosine => distance::cosine(a, b),
+        Metric::L2 => distance::l2(a, b),
+        Metric::InnerProduct => -distance::inner_product(a, b),
+    }
+}
+
+/// Raises an error unless the user may read every row of a table.
+fn require_rows(table: pg_sys::Oid) {
+    if !security::may_select(table) {
+        Report::new(
+            Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("permission denied for table {}", catalog::name_of(table)),
+        )
+        .detail("The index is measured with vectors of the table.")
+        .hint("Have the table's owner grant SELECT.")
+        .raise();
+    }
+    if security::is_bound_by_policies(table) {
+        Report::new(
+            Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("recall cannot be measured under row-level security of table \"{}\"", catalog::name_of(table)),
+        )
+        .detail("It is measured with all rows, also with those that a policy hides.")
+        .hint("Have it measured by a role with BYPASSRLS, or by the table's owner without FORCE ROW LEVEL SECURITY.")
+        .raise();
+    }
+}

@@ -1,0 +1,93 @@
+//! Whose code runs, with whose rights, and by which search path.
+
+use super::version;
+use pgrx::pg_sys;
+
+/// Ends what [`restricted`] began.
+struct Restricted {
+    user: pg_sys::Oid,
+    context: i32,
+    level: i32,
+}
+
+impl Drop for Restricted {
+    fn drop(&mut self) {
+        // After an error the transaction, or subtransaction, restores both.
+        if !std::thread::panicking() {
+            // SAFETY: the values that were in force before.
+            unsafe {
+                pg_sys::AtEOXact_GUC(false, self.level);
+                pg_sys::SetUserIdAndSecContext(self.user, self.context);
+            }
+        }
+    }
+}
+
+/// Runs `work`, which evaluates expressions and predicates of an index, as `owner`, who wrote them: as a
+/// security-restricted operation, and with `search_path = pg_catalog, pg_temp`.
+///
+/// Without that path a function of the owner that calls another one without its schema finds what the *caller's* path
+/// says, and the caller's code runs as the owner. The server has done the same since version 17; this holds on all.
+///
+/// The places that evaluate index expressions, all of them:
+/// - `ann_index_recall` and `ann_index_check` (`am/inspect/`), through here.
+/// - CREATE INDEX and REINDEX, concurrent or not (`ambuild` in `am/build.rs`), through here. Before 17 the server sets
+///   the user but not the path, and a database's owner may reindex what belongs to others.
+/// - The validation of a concurrent build, and ANALYZE: the server evaluates them itself, outside of any index's
+///   code, as it does for every access method; with this path since 17.
+/// - INSERT, UPDATE and COPY: the server evaluates them as the user who writes, who needs no other's rights for it.
+/// - VACUUM (`am/vacuum.rs`), the planner (`am/cost.rs`), scans and statistics evaluate none.
+pub fn restricted<T>(owner: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
+    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+    // SAFETY: plain state of the session, put back by the guard or by the end of the transaction.
+    let _guard = unsafe {
+        pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
+        let level = pg_sys::NewGUCNestLevel();
+        pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_RESTRICTED_OPERATION.cast_signed());
+        restrict_search_path();
+        Restricted { user, context, level }
+    };
+    work()
+}
+
+/// Sets the search path for the current level of settings.
+fn restrict_search_path() {
+    // SAFETY: static NUL-terminated strings. An invalid value would raise an error.
+    unsafe {
+        pg_sys::set_config_option(
+            c"search_path".as_ptr(),
+            c"pg_catalog, pg_temp".as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_SAVE,
+            true,
+            0,
+            false,
+        );
+    }
+}
+
+/// The current user.
+pub fn current_user() -> pg_sys::Oid {
+    // SAFETY: plain state of the session.
+    unsafe { pg_sys::GetUserId() }
+}
+
+/// Whether the current user owns a relation, or is a member of the role that does.
+pub fn owns(relation: pg_sys::Oid) -> bool {
+    version::owns_relation(relation, current_user())
+}
+
+/// Whether the current user may SELECT all columns of a table.
+pub fn may_select(table: pg_sys::Oid) -> bool {
+    let select = pg_sys::ACL_SELECT as pg_sys::AclMode;
+    // SAFETY: looks into the catalogs.
+    unsafe { pg_sys::pg_class_aclcheck(table, current_user(), select) == pg_sys::AclResult::ACLCHECK_OK }
+}
+
+/// Whether policies of a table bind the current user: then there may be rows that must not be told of.
+pub fn is_bound_by_policies(table: pg_sys::Oid) -> bool {
+    // SAFETY: looks into the catalogs. With `true` it answers also where row_security = off would be an error.
+    let result = unsafe { pg_sys::check_enable_rls(table, pg_sys::InvalidOid, true) };
+    result == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
+}

@@ -1,0 +1,120 @@
+//! What differs from version to version of the server.
+
+use pgrx::pg_sys;
+
+/// Whether a user owns a relation, or is a member of the role that does.
+pub fn owns_relation(relation: pg_sys::Oid, user: pg_sys::Oid) -> bool {
+    // SAFETY: looks into the catalogs.
+    unsafe {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        let owns = pg_sys::pg_class_ownercheck(relation, user);
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        let owns = pg_sys::object_ownercheck(pg_sys::RelationRelationId, relation, user);
+        owns
+    }
+}
+
+/// Tablespace, database and number of a relation's files.
+pub fn files(relation: &pg_sys::RelationData) -> (pg_sys::Oid, pg_sys::Oid, u32) {
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    let files = {
+        let node = relation.rd_node;
+        (node.spcNode, node.dbNode, node.relNode.to_u32())
+    };
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    let files = {
+        let locator = relation.rd_locator;
+        (locator.spcOid, locator.dbOid, locator.relNumber.to_u32())
+    };
+    files
+}
+
+/// The subtransaction that gave a relation new files, 0 if none of this transaction did.
+pub fn first_files_subtransaction(relation: &pg_sys::RelationData) -> pg_sys::SubTransactionId {
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    let subtransaction = relation.rd_firstRelfilenodeSubid;
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    let subtransaction = relation.rd_firstRelfilelocatorSubid;
+    subtransaction
+}
+
+/// Type and type modifier of a column, from 0.
+///
+/// # Safety
+/// A descriptor that has the column.
+pub unsafe fn column_type(descriptor: pg_sys::TupleDesc, column: usize) -> (pg_sys::Oid, i32) {
+    // SAFETY: by contract.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        let attribute = &raw const (*descriptor).attrs.as_slice(column + 1)[column];
+        #[cfg(feature = "pg18")]
+        let attribute = pg_sys::TupleDescAttr(descriptor, i32::try_from(column).expect("a column"));
+        ((*attribute).atttypid, (*attribute).atttypmod)
+    }
+}
+
+/// Begins an index scan with one ORDER BY key and no other.
+///
+/// # Safety
+/// Open relations, and a snapshot that stays registered until the scan ends.
+pub unsafe fn begin_ordered_scan(
+    heap: pg_sys::Relation,
+    index: pg_sys::Relation,
+    snapshot: pg_sys::Snapshot,
+) -> pg_sys::IndexScanDesc {
+    // SAFETY: by contract.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        let scan = pg_sys::index_beginscan(heap, index, snapshot, 0, 1);
+        #[cfg(feature = "pg18")]
+        let scan = pg_sys::index_beginscan(heap, index, snapshot, std::ptr::null_mut(), 0, 1);
+        scan
+    }
+}
+
+/// Sleeps if the cost of a vacuum asks for it, and serves interrupts.
+pub fn vacuum_delay() {
+    // SAFETY: sleeps or raises an error; the callers hold no lock.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        pg_sys::vacuum_delay_point();
+        #[cfg(feature = "pg18")]
+        pg_sys::vacuum_delay_point(false);
+    }
+}
+
+/// Counts a scan in the server's statistics of an index.
+///
+/// # Safety
+/// An open index.
+pub unsafe fn count_index_scan(relation: pg_sys::Relation) {
+    // SAFETY: by contract; the counters are this backend's.
+    unsafe {
+        // PostgreSQL 14 made the counters when it opened the relation; later ones wait until they are wanted.
+        #[cfg(not(feature = "pg14"))]
+        if (*relation).pgstat_info.is_null() && (*relation).pgstat_enabled {
+            pg_sys::pgstat_assoc_relation(relation);
+        }
+        if let Some(info) = (*relation).pgstat_info.as_mut() {
+            #[cfg(any(feature = "pg14", feature = "pg15"))]
+            {
+                info.t_counts.t_numscans += 1;
+            }
+            #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+            {
+                info.counts.numscans += 1;
+            }
+        }
+    }
+}
+
+/// After this, an unknown setting with a prefix is an error rather than a placeholder.
+pub fn reserve_prefix(prefix: &std::ffi::CStr) {
+    // SAFETY: a NUL-terminated string.
+    unsafe {
+        #[cfg(feature = "pg14")]
+        pg_sys::EmitWarningsOnPlaceholders(prefix.as_ptr());
+        #[cfg(not(feature = "pg14"))]
+        pg_sys::MarkGUCPrefixReserved(prefix.as_ptr());
+    }
+}
