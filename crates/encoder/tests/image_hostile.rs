@@ -20,14 +20,16 @@ fn file(name: &str) -> Vec<u8> {
     std::fs::read(folder(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// All pictures, by name.
+/// All pictures, by name: those of usual make and those of unusual one.
 fn seeds() -> Vec<(String, Vec<u8>)> {
-    let entries = std::fs::read_dir(folder("files")).unwrap().map(Result::unwrap);
+    let entries = ["files", "cases"].into_iter().flat_map(|name| std::fs::read_dir(folder(name)).unwrap());
     let mut seeds: Vec<_> = entries
+        .map(Result::unwrap)
+        .filter(|entry| !entry.file_name().into_string().unwrap().ends_with(".expected.png"))
         .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap()))
         .collect();
     seeds.sort();
-    assert!(seeds.len() > 80);
+    assert!(seeds.len() > 100);
     seeds
 }
 

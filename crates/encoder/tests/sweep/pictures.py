@@ -166,6 +166,19 @@ def insert_segment(jpeg, marker, body):
     return jpeg[:2] + bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
 
 
+def all_segments(jpeg):
+    """Offsets of all marker segments, those behind the first scan included."""
+    at = 2
+    while jpeg[at + 1] != 0xD9:
+        yield at
+        marker = jpeg[at + 1]
+        at += 2 + struct.unpack(">H", jpeg[at + 2 : at + 4])[0]
+        if marker == 0xDA:
+            while jpeg[at] != 0xFF or jpeg[at + 1] == 0 or 0xD0 <= jpeg[at + 1] <= 0xD7:
+                at += 1
+    yield at
+
+
 def without_jfif(jpeg):
     return jpeg[:2] + jpeg[2 + 2 + struct.unpack(">H", jpeg[4:6])[0] :]
 
@@ -250,6 +263,19 @@ def jpegs():
                     pieces = [jpeg[:2]] + [jpeg[a:b] for a, b in zip(ends, ends[1:] + [len(jpeg)])]
                     return bytes([byte] * count).join([pieces[0] + pieces[1], *pieces[2:]])
                 add(f"jpeg_{i}_stray_{count}_{byte}.jpg", make, JPEG_CHROMA)
+            for count, scans in itertools.product((1, 2, 9), ("progressive", "0_1_2", "one")):
+                name = f"jpeg_{i}_stray_everywhere_{count}_{scans}"
+
+                def make(rgb=rgb, count=count, scans=scans, name=name):
+                    jpeg = rgb("-sample", "2x2", scans=SCANS[scans], name=name)
+                    ends = list(all_segments(jpeg))
+                    out = jpeg[:2]
+                    for a, b in zip(ends, ends[1:] + [len(jpeg)]):
+                        # Behind pixels such bytes would be pixels.
+                        out += jpeg[a:b] + (b"" if jpeg[a + 1] in (0xDA, 0xD9) else b"\x20" * count)
+                    return out
+
+                add(name + ".jpg", make, JPEG_CHROMA)
             for fill in (1, 3):
                 def make(rgb=rgb, fill=fill):
                     jpeg = rgb("-sample", "2x2")
@@ -267,6 +293,17 @@ def jpegs():
                 return jpeg[:at] + jpeg[at + 16 :]
             return jpeg[: at + 15] + bytes([transform]) + jpeg[at + 16 :]
         add(f"jpeg_four_inks_{transform}_{progressive}_{sampling}.jpg", make, (8, 1.5))
+    for label, scans in (("apart", "0;1;2;3;"), ("pairs", "0,1;2,3;"), ("last_first", "3;2;1;0;")):
+        name = f"jpeg_four_inks_scans_{label}"
+
+        def make(scans=scans, name=name):
+            buffer = io.BytesIO()
+            Image.fromarray(SOURCES[0]).convert("CMYK").save(buffer, "JPEG", quality=90)
+            with open(path(name + ".scans"), "w") as file:
+                file.write(scans)
+            return run("jpegtran", "-scans", path(name + ".scans"), data=buffer.getvalue())
+
+        add(name + ".jpg", make, (8, 1.5))
     for orientation in range(1, 9):
         for kind, order in itertools.product((1, 3, 4, 6, 8, 9), "<>"):
             block = b"Exif\0\0" + exif(orientation, kind, order)
@@ -408,8 +445,6 @@ def tiffs():
                 planes = [["-p", "contig"], ["-p", "separate"]] if samples > 1 else [[]]
                 for plane in planes:
                     if coding.startswith("jpeg") and plane == ["-p", "separate"] and coding == "jpeg":
-                        continue
-                    if coding.startswith("g") and "-t" in shape:
                         continue
                     # Orders of bytes and bits, and large files, in turn.
                     more = draw.choice([["-L"], ["-B"], ["-L", "-8"], ["-B", "-8"], ["-L", "-f", "lsb2msb"], ["-B", "-f", "lsb2msb"]])

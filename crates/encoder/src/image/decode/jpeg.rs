@@ -56,11 +56,19 @@ fn run(
     peak_bytes: u64,
 ) -> Result<Samples, ImageError> {
     let canonical = jpeg::canonical(data, survey)?;
-    let reader = reader.over(canonical.as_deref().unwrap_or(data));
-    match survey.decoder() {
-        Decoder::Fast => fast(reader, info),
-        Decoder::General => general(reader, info, survey.color, peak_bytes),
+    let input = reader.over(canonical.as_deref().unwrap_or(data));
+    if survey.decoder() == Decoder::General {
+        return general(input, info, survey.color, peak_bytes);
     }
+    let result = fast(input, info);
+    // Nobody has looked behind the first scan of a plain file, where bytes may stray as well.
+    if canonical.is_none() && matches!(result, Err(ImageError::Corrupt { .. })) {
+        let (file, strayed) = jpeg::rewritten(data, survey)?;
+        if strayed {
+            return fast(reader.over(&file), info);
+        }
+    }
+    result
 }
 
 fn fast(reader: Reader<'_>, info: &ImageInfo) -> Result<Samples, ImageError> {

@@ -366,11 +366,19 @@ fn next_ff(data: &[u8], offset: usize) -> Option<usize> {
 /// the color space found here, and components numbered from 1.
 ///
 /// # Errors
-/// Too many scans; scans that no decoder here takes apart rightly; memory for the copy refused.
+/// As [`rewritten`].
 pub(in crate::image) fn canonical(data: &[u8], survey: &Survey) -> Result<Option<Vec<u8>>, ImageError> {
     if survey.plain && survey.decoder() == Decoder::Fast {
         return Ok(None);
     }
+    rewritten(data, survey).map(|(file, _)| Some(file))
+}
+
+/// That form of any file, and whether bytes between segments were left out.
+///
+/// # Errors
+/// Too many scans; scans that no decoder here takes apart rightly; memory for the copy refused.
+pub(in crate::image) fn rewritten(data: &[u8], survey: &Survey) -> Result<(Vec<u8>, bool), ImageError> {
     // Each segment grows by nothing, and one of Adobe's may come in.
     let len = data.len() + 32;
     let mut out = Vec::new();
@@ -394,7 +402,7 @@ pub(in crate::image) fn canonical(data: &[u8], survey: &Survey) -> Result<Option
         match segment.marker {
             EOI => {
                 out.extend([0xff, EOI]);
-                return Ok(Some(out));
+                break;
             }
             SOS => {
                 scans += 1;
@@ -427,7 +435,7 @@ pub(in crate::image) fn canonical(data: &[u8], survey: &Survey) -> Result<Option
             _ => {}
         }
     }
-    Ok(Some(out))
+    Ok((out, walk.strayed))
 }
 
 fn push_segment(out: &mut Vec<u8>, segment: &Segment<'_>) {
