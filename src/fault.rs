@@ -2,7 +2,8 @@
 //! release [`point`] is nothing, and the settings do not exist.
 //!
 //! `SET imgvec.fault_at = n` makes the n-th point fail that this backend passes from then on, once, in the manner of
-//! `imgvec.fault_kind`; the log tells which place it was. With the largest n the log tells every point that is passed. A point belongs before or after each call of the server that
+//! `imgvec.fault_kind`; with `imgvec.fault_place`, the n-th of that place. The log tells which place it was. With the largest n it
+//! tells every point that is passed. A point belongs before or after each call of the server that
 //! can raise an error. It must not be passed by another thread than the backend's own, nor where no error may be
 //! raised: in a `Drop`, or in a critical section.
 
@@ -26,12 +27,15 @@ mod armed {
     use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
     use pgrx::pg_sys;
     use std::cell::Cell;
+    use std::ffi::CString;
 
     static AT: GucSetting<i32> = GucSetting::<i32>::new(0);
     static KIND: GucSetting<i32> = GucSetting::<i32>::new(0);
 
+    static PLACE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+
     thread_local! {
-        /// The settings that the count belongs to, and the points passed since they are in force.
+        /// The number and the kind that the count belongs to, and the points passed since they are in force.
         static PASSED: Cell<((i32, i32), i32)> = const { Cell::new(((0, 0), 0)) };
     }
 
@@ -58,11 +62,27 @@ mod armed {
             GucContext::Suset,
             flags,
         );
+        GucRegistry::define_string_guc(
+            c"imgvec.fault_place",
+            c"Sets the place whose points count.",
+            c"When empty, all count.",
+            &PLACE,
+            GucContext::Suset,
+            flags,
+        );
     }
 
     /// A place that may be told to fail.
     pub fn point(place: &str) {
         let settings = (AT.get(), KIND.get());
+        if settings.0 == 0 {
+            PASSED.set((settings, 0));
+            return;
+        }
+        let only = PLACE.get().unwrap_or_default();
+        if !only.is_empty() && only.to_bytes() != place.as_bytes() {
+            return;
+        }
         let (counted, passed) = PASSED.get();
         let passed = if settings == counted { passed.saturating_add(1) } else { 1 };
         PASSED.set((settings, passed));
