@@ -252,6 +252,15 @@ def write_configs(directory):
     })  # fmt: skip
 
 
+def write_package(directory, rng, external=False):
+    # One stream for each part, so that changing one leaves the others as they were.
+    vision, text, tokenizer = rng.spawn(3)
+    write_vision(directory / "onnx" / "vision_model.onnx", vision, external)
+    write_text(directory / "onnx" / "text_model.onnx", text, external)
+    write_tokenizer(directory, tokenizer)
+    write_configs(directory)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path, help="of the package; is made if it does not exist")
@@ -260,12 +269,7 @@ def main():
     arguments = parser.parse_args()
     directory = arguments.directory
     (directory / "onnx").mkdir(parents=True, exist_ok=True)
-    # One stream for each part, so that changing one leaves the others as they were.
-    vision, text, tokenizer = np.random.default_rng(arguments.seed).spawn(3)
-    write_vision(directory / "onnx" / "vision_model.onnx", vision, arguments.external_data)
-    write_text(directory / "onnx" / "text_model.onnx", text, arguments.external_data)
-    write_tokenizer(directory, tokenizer)
-    write_configs(directory)
+    write_package(directory, np.random.default_rng(arguments.seed), arguments.external_data)
     size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
     print(f"{directory}: {size // 1_000_000} MB")
 

@@ -27,6 +27,7 @@ static MAX_SCAN_ROWS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static STRICT_ORDER: GucSetting<bool> = GucSetting::<bool>::new(false);
 static MAX_IMAGE_PIXELS: GucSetting<i32> = GucSetting::<i32>::new(50_000_000);
 static MAX_IMAGE_BYTES: GucSetting<i32> = GucSetting::<i32>::new(64 << 20);
+static MAX_RUN_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(256);
 
 /// Farthest lookahead of an index search.
 pub const MAX_EF_SEARCH: i32 = 10_000;
@@ -106,6 +107,16 @@ pub fn define() {
         1 << 30,
         GucContext::Suset,
         GucFlags::UNIT_BYTE,
+    );
+    GucRegistry::define_int_guc(
+        c"imgvec.max_run_memory",
+        c"Sets the most memory that one run of a model may take.",
+        c"Batches are made small enough. A single input that takes more, such as a long text, is refused. Weights are not counted.",
+        &MAX_RUN_MEMORY,
+        16,
+        1 << 20,
+        GucContext::Suset,
+        GucFlags::UNIT_MB,
     );
     GucRegistry::define_int_guc(
         c"imgvec.ef_search",
@@ -227,6 +238,11 @@ pub fn embedding_cache_entries() -> usize {
 /// Largest encoded image, in bytes.
 pub fn max_image_bytes() -> usize {
     usize::try_from(MAX_IMAGE_BYTES.get()).expect("bounded by the setting")
+}
+
+/// Most memory of one run of a model, in bytes.
+pub fn max_run_bytes() -> u64 {
+    u64::from(MAX_RUN_MEMORY.get().unsigned_abs()) << 20
 }
 
 /// Share of the nearest rows to find, if the session sets it.

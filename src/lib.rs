@@ -4,7 +4,7 @@
 //! SQLSTATEs; what is interesting lives in `crates/`. The map is `docs/ARCHITECTURE.md`.
 #![allow(
     unsafe_code,
-    reason = "pg_extern expands to unsafe shims; our own raw pointers stay in types/datum.rs, types/length.rs, embed/server.rs, server/, storage/ and the callbacks of am/"
+    reason = "pg_extern expands to unsafe shims; our own raw pointers stay in types/datum.rs, types/length.rs, embed/server.rs, memory.rs, server/, storage/ and the callbacks of am/"
 )]
 
 pgrx::pg_module_magic!();
@@ -14,6 +14,7 @@ mod embed;
 mod error;
 mod fault;
 mod guc;
+mod memory;
 mod server;
 mod storage;
 mod types;
@@ -23,6 +24,7 @@ mod types;
 /// preloads us forks.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    error::quiet_panics();
     guc::define();
     fault::define();
     am::options::define();

@@ -18,31 +18,36 @@ use pgrx::prelude::*;
 
 type Rows = TableIterator<'static, (name!(label, NewText), name!(score, f32))>;
 
-/// Unit vectors of the labels, `[labels][dim]`.
-fn label_embeddings(
+/// The cosine of each label to `embedding`. Labels pass one by one: of each, only its cosine is kept.
+fn cosines(
     session: &mut Session,
     model: &str,
     labels: &[Text<'_>],
-) -> Result<Vec<Vec<f32>>, Report> {
+    embedding: &[f32],
+) -> Result<Vec<f32>, Report> {
     let classification = session.model(model)?.encoder.package().classification.clone();
     let templates = classification.templates.len();
-    let prompts: Vec<String> =
-        labels.iter().flat_map(|label| classification.prompts(label.as_str())).collect();
-    let embeddings =
-        session.embed(model, Kind::Label, prompts.len(), |index| Ok(Some(prompts[index].as_str())))?;
-    let embeddings: Vec<_> = embeddings.into_iter().flatten().collect();
-    Ok(embeddings
-        .chunks_exact(templates)
-        .map(|of_label| {
-            let mut sum = vec![0.0; of_label[0].len()];
-            for embedding in of_label {
-                sum.iter_mut().zip(&**embedding).for_each(|(sum, element)| *sum += element);
-            }
-            let mut unit = vec![0.0; sum.len()];
+    let prompts = labels.iter().flat_map(|label| classification.prompts(label.as_str()));
+    let mut cosines = Vec::with_capacity(labels.len());
+    let mut sum = vec![0.0; embedding.len()];
+    let mut unit = sum.clone();
+    let mut summed = 0;
+    session.embed(model, Kind::Label, true, prompts.map(|prompt| Ok(Some(prompt))), |prompt| {
+        let prompt = prompt.expect("an embedding for each prompt");
+        if prompt.len() != embedding.len() {
+            return Err(different_dims(embedding.len(), prompt.len()));
+        }
+        sum.iter_mut().zip(&**prompt).for_each(|(sum, element)| *sum += element);
+        summed += 1;
+        if summed == templates {
             arithmetic::normalize(&sum, &mut unit);
-            unit
-        })
-        .collect())
+            cosines.push((1.0 - distance::cosine(embedding, &unit)) as f32);
+            sum.fill(0.0);
+            summed = 0;
+        }
+        Ok(())
+    })?;
+    Ok(cosines)
 }
 
 fn classify(embedding: &[f32], labels: &Array<'_, Text<'_>>, model: &str) -> Rows {
@@ -58,15 +63,10 @@ fn classify(embedding: &[f32], labels: &Array<'_, Text<'_>>, model: &str) -> Row
             })
         })
         .collect();
-    let (vectors, classification) = session::with(|session| {
-        let vectors = label_embeddings(session, model, &labels)?;
-        Ok((vectors, session.model(model)?.encoder.package().classification.clone()))
+    let (cosines, classification) = session::with(|session| {
+        let cosines = cosines(session, model, &labels, embedding)?;
+        Ok((cosines, session.model(model)?.encoder.package().classification.clone()))
     });
-    if let Some(other) = vectors.first().filter(|vector| vector.len() != embedding.len()) {
-        different_dims(embedding.len(), other.len()).raise();
-    }
-    let cosines: Vec<f32> =
-        vectors.iter().map(|vector| (1.0 - distance::cosine(embedding, vector)) as f32).collect();
     if cosines.iter().any(|cosine| cosine.is_nan()) {
         Report::new(Code::ERRCODE_DATA_EXCEPTION, "a zero vector cannot be classified")
             .detail("It has no direction to compare with those of the labels.")

@@ -6,6 +6,7 @@ use crate::error::{Code, OrRaise, Report, image};
 use crate::guc;
 use crate::types::datum::{Bytea, NewRecord, NewText, NewVector, NewVectorArray, Text};
 use pgrx::Array;
+use pgrx::datum::UnboxDatum;
 use pgrx::prelude::*;
 
 /// The bytes of an image, unless there are too many: they are counted before they are read.
@@ -18,40 +19,60 @@ fn fetch<'a>(image: &Bytea<'a>) -> Result<&'a [u8], Report> {
 }
 
 pub fn image_embedding(image: &Bytea<'_>, model: &str) -> Embedding {
-    session::with(|session| {
-        let embeddings = session.embed(model, Kind::Image, 1, |_| fetch(image).map(Some))?;
-        Ok(embeddings.into_iter().flatten().next().expect("an embedding for each input"))
-    })
+    session::with(|session| session.embed_one(model, Kind::Image, fetch(image)))
 }
 
 fn text_embedding(query: &Text<'_>, model: &str) -> Embedding {
-    session::with(|session| {
-        let embeddings = session.embed(model, Kind::Text, 1, |_| Ok(Some(query.as_str())))?;
-        Ok(embeddings.into_iter().flatten().next().expect("an embedding for each input"))
-    })
+    session::with(|session| session.embed_one(model, Kind::Text, Ok(query.as_str())))
 }
 
 fn image_embeddings(images: &Array<'_, Bytea<'_>>, model: &str) -> NewVectorArray {
-    let images: Vec<Option<Bytea<'_>>> = images.iter().collect();
-    array_of(session::with(|session| {
-        session.embed(model, Kind::Image, images.len(), |index| images[index].as_ref().map(fetch).transpose())
-    }))
+    let inputs = images.iter().map(|image| image.as_ref().map(fetch).transpose());
+    embeddings(Kind::Image, model, images.len(), nulls(images), inputs)
 }
 
 fn text_embeddings(queries: &Array<'_, Text<'_>>, model: &str) -> NewVectorArray {
-    let queries: Vec<Option<Text<'_>>> = queries.iter().collect();
-    array_of(session::with(|session| {
-        session.embed(model, Kind::Text, queries.len(), |index| Ok(queries[index].as_ref().map(Text::as_str)))
-    }))
+    embeddings(Kind::Text, model, queries.len(), nulls(queries), queries.iter().map(Ok))
 }
 
-fn array_of(embeddings: Vec<Option<Embedding>>) -> NewVectorArray {
-    NewVectorArray(
-        embeddings
-            .into_iter()
-            .map(|embedding| embedding.map(|vector| NewVector::from_slice(&vector)))
-            .collect(),
-    )
+fn nulls<'a, T: UnboxDatum>(array: &'a Array<'a, T>) -> usize {
+    if array.contains_nulls() { array.iter().filter(Option::is_none).count() } else { 0 }
+}
+
+/// The embeddings of an array's elements, which go straight to their places in the result.
+fn embeddings<I: AsRef<[u8]>>(
+    kind: Kind,
+    model: &str,
+    count: usize,
+    nulls: usize,
+    inputs: impl Iterator<Item = Result<Option<I>, Report>>,
+) -> NewVectorArray {
+    session::with(|session| {
+        let known = session.model(model)?.encoder.dim();
+        let mut result = known.map(|dim| NewVectorArray::new(count, nulls, dim)).transpose()?;
+        let mut leading_nulls = 0;
+        session.embed(model, kind, true, inputs, |embedding| {
+            match (&mut result, embedding) {
+                (Some(result), embedding) => result.push(embedding.map(|vector| &**vector)),
+                // The first embedding tells how large all are.
+                (None, None) => leading_nulls += 1,
+                (None, Some(vector)) => {
+                    let result = result.insert(NewVectorArray::new(count, nulls, vector.len())?);
+                    (0..leading_nulls).for_each(|_| result.push(None));
+                    result.push(Some(vector));
+                }
+            }
+            Ok(())
+        })?;
+        match result {
+            Some(result) => Ok(result),
+            None => {
+                let mut result = NewVectorArray::new(count, nulls, 1)?;
+                (0..leading_nulls).for_each(|_| result.push(None));
+                Ok(result)
+            }
+        }
+    })
 }
 
 #[pg_extern]

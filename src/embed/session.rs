@@ -5,14 +5,16 @@
 
 use super::cache::{EmbeddingCache, Key, Kind};
 use super::server;
-use crate::error::{Report, encoder};
-use crate::guc;
+use crate::error::{Report, encoder, out_of_memory};
+use crate::{guc, memory};
 use imgvec_encoder::image::ImageLimits;
+use imgvec_encoder::memory::ProcessMemory;
 use imgvec_encoder::package::{ModelDigest, Package};
 use imgvec_encoder::runtime::{self, process_cpu};
 use imgvec_encoder::{EncodeError, Encoder, EncoderOptions};
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -35,6 +37,7 @@ struct Settings {
     model_path: Vec<u8>,
     threads: usize,
     image_limits: ImageLimits,
+    max_run_bytes: u64,
 }
 
 impl Settings {
@@ -43,6 +46,7 @@ impl Settings {
             model_path: guc::model_path_setting(),
             threads: guc::threads(),
             image_limits: guc::image_limits(),
+            max_run_bytes: guc::max_run_bytes(),
         }
     }
 }
@@ -79,6 +83,9 @@ thread_local! {
 /// Runs `work` with the session. The error is raised after the borrow has ended, so that a failed call
 /// leaves the session usable.
 pub fn with<T>(work: impl FnOnce(&mut Session) -> Result<T, Report>) -> T {
+    if !memory::keep_aside() {
+        out_of_memory("There is no memory to begin with.").raise();
+    }
     let result = SESSION.with_borrow_mut(|session| {
         work(session.get_or_insert_with(|| Session {
             models: HashMap::new(),
@@ -125,27 +132,50 @@ impl Session {
         Ok(model)
     }
 
-    /// Embeddings of inputs of one kind, in order: from the cache, or by one run over those that are
-    /// missing, each distinct input once. `input` fetches an input by position.
+    /// Hands `sink` the embeddings of inputs of one kind, in order: from the cache, or by one run over those
+    /// that are missing, each distinct input once.
     ///
-    /// Inputs pass in groups of [`GROUP`], so that memory is bounded by a group and a cancelled call has
-    /// kept the groups before.
+    /// Inputs pass in groups, so that memory is bounded by a group and a cancelled call has kept the
+    /// groups before.
     pub fn embed<I: AsRef<[u8]>>(
         &mut self,
         name: &str,
         kind: Kind,
-        count: usize,
-        mut input: impl FnMut(usize) -> Result<Option<I>, Report>,
-    ) -> Result<Vec<Option<Embedding>>, Report> {
-        let request = Request { name, digest: self.model(name)?.digest, kind, is_batch: count > 1 };
-        let mut embeddings = Vec::with_capacity(count);
-        for start in (0..count).step_by(GROUP) {
-            let end = count.min(start + GROUP);
-            let inputs = (start..end).map(&mut input).collect::<Result<Vec<_>, _>>()?;
-            self.embed_group(&request, start, &inputs, &mut embeddings)?;
-            pgrx::check_for_interrupts!();
+        is_batch: bool,
+        inputs: impl Iterator<Item = Result<Option<I>, Report>>,
+        mut sink: impl FnMut(Option<&Embedding>) -> Result<(), Report>,
+    ) -> Result<(), Report> {
+        let request = Request { name, digest: self.model(name)?.digest, kind, is_batch };
+        let (most, most_bytes) = kind.group();
+        let (mut start, mut group, mut bytes) = (0, Vec::new(), 0);
+        for input in inputs {
+            let input = input?;
+            bytes += input.as_ref().map_or(0, |input| input.as_ref().len());
+            group.push(input);
+            if group.len() == most || bytes >= most_bytes {
+                self.embed_group(&request, start, &group, &mut sink)?;
+                start += group.len();
+                group.clear();
+                bytes = 0;
+                pgrx::check_for_interrupts!();
+            }
         }
-        Ok(embeddings)
+        if group.is_empty() { Ok(()) } else { self.embed_group(&request, start, &group, &mut sink) }
+    }
+
+    /// The embedding of a single input.
+    pub fn embed_one<I: AsRef<[u8]>>(
+        &mut self,
+        name: &str,
+        kind: Kind,
+        input: Result<I, Report>,
+    ) -> Result<Embedding, Report> {
+        let mut found = None;
+        self.embed(name, kind, false, std::iter::once(input.map(Some)), |embedding| {
+            found = embedding.cloned();
+            Ok(())
+        })?;
+        Ok(found.expect("an embedding for each input"))
     }
 
     fn embed_group<I: AsRef<[u8]>>(
@@ -153,24 +183,21 @@ impl Session {
         request: &Request<'_>,
         start: usize,
         inputs: &[Option<I>],
-        embeddings: &mut Vec<Option<Embedding>>,
+        sink: &mut impl FnMut(Option<&Embedding>) -> Result<(), Report>,
     ) -> Result<(), Report> {
         let keys: Vec<Option<Key>> = inputs
             .iter()
             .map(|input| input.as_ref().map(|input| Key::new(request.digest, request.kind, input.as_ref())))
             .collect();
-        let mut found: HashMap<Key, Embedding> = HashMap::new();
+        // Of each distinct input its embedding, or none until it has been run.
+        let mut found: HashMap<Key, Option<Embedding>> = HashMap::new();
         let mut missing: Vec<usize> = Vec::new();
         for (position, key) in keys.iter().enumerate() {
             let Some(key) = key else { continue };
-            if found.contains_key(key) || missing.iter().any(|&other| keys[other] == Some(*key)) {
-                continue;
-            }
-            match self.cache.get(key) {
-                Some(embedding) => {
-                    found.insert(*key, embedding);
-                }
-                None => missing.push(position),
+            if let Entry::Vacant(entry) = found.entry(*key)
+                && entry.insert(self.cache.get(key)).is_none()
+            {
+                missing.push(position);
             }
         }
         if !missing.is_empty() {
@@ -185,11 +212,12 @@ impl Session {
                 let key = keys[position].expect("missing inputs have a key");
                 let embedding = Embedding::from(vector);
                 self.cache.put(key, Rc::clone(&embedding));
-                found.insert(key, embedding);
+                found.insert(key, Some(embedding));
             }
         }
-        embeddings.extend(keys.iter().map(|key| key.as_ref().map(|key| Rc::clone(&found[key]))));
-        Ok(())
+        keys.iter().try_for_each(|key| {
+            sink(key.as_ref().map(|key| found[key].as_ref().expect("cached or just run")))
+        })
     }
 
     fn run(&mut self, name: &str, kind: Kind, inputs: &[&[u8]]) -> Result<Vec<Vec<f32>>, EncodeError> {
@@ -209,7 +237,7 @@ impl Session {
         let graphs = encoder.loaded().len();
         if graphs != model.settled_graphs {
             model.settled_graphs = graphs;
-            server::return_free_memory();
+            memory::give_back();
         }
         self.counters.cpu += process_cpu().saturating_sub(began);
         for warning in encoder.take_warnings() {
@@ -224,8 +252,16 @@ impl Session {
     }
 }
 
-/// Inputs that are held and run together.
-const GROUP: usize = 32;
+impl Kind {
+    /// Most inputs that are held and run together, and the bytes at which a group ends. Texts are many, so
+    /// that each finds others of its length.
+    fn group(self) -> (usize, usize) {
+        match self {
+            Kind::Image => (32, 32 << 20),
+            Kind::Text | Kind::Label => (256, 1 << 20),
+        }
+    }
+}
 
 fn open(name: &str, settings: Settings) -> Result<Model, Report> {
     let package = Package::find(&guc::model_path(), name)?;
@@ -237,6 +273,11 @@ fn open(name: &str, settings: Settings) -> Result<Model, Report> {
         cache_dir,
         interrupt: server::interrupt_pending,
         image_limits: settings.image_limits,
+        memory: ProcessMemory {
+            max_run_bytes: settings.max_run_bytes,
+            give_back: memory::give_back,
+            is_short: memory::is_short,
+        },
     };
     let encoder = Encoder::open(package, options).map_err(|error| encoder::encode_error(error, |_| None))?;
     Ok(Model { encoder, digest, found_by: settings, checked_in_statement: 0, settled_graphs: 0 })

@@ -3,7 +3,7 @@
 use super::image::sentence;
 use super::package::list;
 use super::{Code, Report, paths};
-use imgvec_encoder::encoder::{EncodeError, Warning};
+use imgvec_encoder::encoder::{EncodeError, RunSize, Warning};
 use imgvec_encoder::image::PreprocessError;
 use imgvec_encoder::package::{DigestError, Modality};
 use imgvec_encoder::runtime::RuntimeError;
@@ -31,11 +31,14 @@ fn runtime_error(error: RuntimeError) -> Report {
         RuntimeError::TooOld { needed, .. } => Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
             .detail(format!("The oldest version that works is {needed}."))
             .hint(INSTALL_RUNTIME),
-        RuntimeError::Start { reason, .. } | RuntimeError::Thread { reason } => {
-            Report::new(Code::ERRCODE_SYSTEM_ERROR, message)
-                .detail(sentence(&reason))
-                .hint("Check the limits on memory and threads of the server's system user.")
+        RuntimeError::OutOfMemory { reason, .. } => {
+            super::out_of_memory(format!("{} {}", sentence(&message), sentence(&reason)))
         }
+        // The stack of a thread is memory as well, and the system does not say which was short.
+        RuntimeError::Thread { .. } => super::out_of_memory(sentence(&message)),
+        RuntimeError::Start { reason, .. } => Report::new(Code::ERRCODE_SYSTEM_ERROR, message)
+            .detail(sentence(&reason))
+            .hint("Connect again, and check the limits on memory and threads of the server's system user."),
         RuntimeError::NotLoaded => Report::new(Code::ERRCODE_INTERNAL_ERROR, message).hint(INSTALL_RUNTIME),
     }
 }
@@ -53,6 +56,7 @@ impl From<TextError> for Report {
                     .detail(sentence(&error))
                     .hint("Supply the tokenizer.json that belongs to the graph.")
             }
+            TextError::OutOfMemory(error) => super::out_of_memory(sentence(&error)),
             TextError::Interrupted => super::interrupted(),
         }
     }
@@ -96,6 +100,10 @@ fn word(error: EncodeError, place: impl Fn(usize) -> Option<usize>) -> Report {
         EncodeError::Text { index, source } => at(Report::from(source), place(index), "text"),
         EncodeError::Package(error) => error.into(),
         EncodeError::Runtime(error) => error.into(),
+        EncodeError::OutOfMemory(error) => super::out_of_memory(sentence(&error)),
+        EncodeError::RunTooLarge { size, needed_bytes, limit_bytes, .. } => {
+            run_too_large(message, size, needed_bytes, limit_bytes)
+        }
         EncodeError::Load { reason, .. } => {
             reason_of_graph(Code::ERRCODE_CONFIG_FILE_ERROR, &reason, COPY_OR_UPGRADE)
         }
@@ -119,6 +127,26 @@ fn word(error: EncodeError, place: impl Fn(usize) -> Option<usize>) -> Report {
             .detail(sentence(&flaw))
             .hint("Check that the graph's file is undamaged, or use its fp32 form."),
     }
+}
+
+/// A run beyond `imgvec.max_run_memory`. Where a shorter text would do, that is the first advice.
+fn run_too_large(message: String, size: RunSize, needed: u64, limit: u64) -> Report {
+    let megabytes = |bytes: u64| bytes.div_ceil(1 << 20);
+    let over = match size {
+        RunSize { rows: 1, tokens: Some(tokens), .. } => format!("a text of {tokens} tokens"),
+        RunSize { rows, tokens: Some(tokens), .. } => format!("{rows} rows of {tokens} tokens"),
+        RunSize { rows: 1, tokens: None, .. } => "one picture".to_owned(),
+        RunSize { rows, tokens: None, .. } => {
+            format!("{rows} pictures, the size of batch that the graph fixes")
+        }
+    };
+    let setting = format!("have a superuser raise imgvec.max_run_memory, now {} MB", megabytes(limit));
+    Report::new(Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, message)
+        .detail(format!("It is over {over} and takes about {} MB.", megabytes(needed)))
+        .hint(match size.fitting_tokens {
+            Some(tokens) => format!("Shorten the text to about {tokens} tokens, or {setting}."),
+            None => format!("{}{}.", setting[..1].to_uppercase(), &setting[1..]),
+        })
 }
 
 /// Adds the 1-based position in a batch.

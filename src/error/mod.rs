@@ -104,6 +104,28 @@ impl Report {
     }
 }
 
+/// Takes the place of the panic hook of pgrx, which adds a backtrace of the build machine to an error's
+/// detail where the server's environment has `RUST_BACKTRACE`, and which allocates while memory is short.
+/// An error of ours says everything itself. A real panic is a bug: its place goes to the server's log.
+pub fn quiet_panics() {
+    use std::io::Write as _;
+    std::panic::set_hook(Box::new(|panic| {
+        let payload = panic.payload();
+        if payload.is::<&str>() || payload.is::<String>() {
+            // Nobody is left to tell if the log cannot be written.
+            let _ = writeln!(std::io::stderr(), "imgvec: {panic}");
+        }
+    }));
+}
+
+/// The system refused memory.
+pub fn out_of_memory(detail: impl Into<String>) -> Report {
+    Report::new(Code::ERRCODE_OUT_OF_MEMORY, "out of memory").detail(detail).hint(
+        "Run fewer sessions at a time, or have an administrator raise the limits on memory of the server's \
+         system user.",
+    )
+}
+
 /// A call that stopped because an interrupt was pending, but is not any more: the server's own words
 /// come first, from the interrupt check.
 pub fn interrupted() -> Report {

@@ -204,41 +204,112 @@ unsafe impl<T: Element> BoxRet for NewVector<T> {
 sql_name!(NewVector, "imgvec");
 sql_name!(NewVector<f16>, "halfvec");
 
-/// A one-dimensional `imgvec[]` to return; its element type is read from the function's catalog row,
-/// so that it is right in any schema.
-pub struct NewVectorArray(pub Vec<Option<NewVector>>);
+/// A one-dimensional `imgvec[]` to return, filled from its first element to its last. All have the same
+/// dimension, so that its size is known before anything is computed.
+pub struct NewVectorArray {
+    /// In the memory context of the call; whole when `filled` is the number of elements.
+    array: NonNull<pg_sys::ArrayType>,
+    count: usize,
+    filled: usize,
+    dim: Dim,
+    /// Where the next vector goes, in bytes from the start.
+    end: usize,
+    bytes: usize,
+}
 
-// SAFETY: the array is built by the server from datums of the element type.
+impl NewVectorArray {
+    /// An empty place for `count` elements, of which `nulls` are NULL.
+    ///
+    /// # Errors
+    /// If the array is larger than a value can be.
+    pub fn new(count: usize, nulls: usize, dim: usize) -> Result<Self, Report> {
+        let dim = Dim::new(dim)?;
+        let align = |bytes: usize| bytes.next_multiple_of(pg_sys::MAXIMUM_ALIGNOF as usize);
+        let header = size_of::<pg_sys::ArrayType>() + 2 * size_of::<i32>();
+        let bitmap = if nulls > 0 { count.div_ceil(8) } else { 0 };
+        let data = align(header + bitmap);
+        let vectors = (count - nulls).checked_mul(size_of_vector::<f32>(dim));
+        let bytes = vectors.and_then(|vectors| vectors.checked_add(data));
+        // MaxAllocSize of the server.
+        let most = 0x3fff_ffff_usize;
+        let Some(bytes) = bytes.filter(|&bytes| bytes <= most) else {
+            let vectors = count - nulls;
+            return Err(Report::new(
+                Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                "too many embeddings for one array",
+            )
+            .detail(format!(
+                "{vectors} vectors of {} dimensions take more than a value may have, which is 1 GB.",
+                dim.get()
+            ))
+            .hint(format!(
+                "Embed at most {} at a time, or one for each row.",
+                (most - data) / size_of_vector::<f32>(dim)
+            )));
+        };
+        let word = |bytes: usize| i32::try_from(bytes).expect("below 1 GB");
+        // SAFETY: palloc0 gives `bytes` zeroed bytes, aligned for any type, or raises; header, dimension and
+        // lower bound lie within.
+        let array = unsafe {
+            let array = NonNull::new(pg_sys::palloc0(bytes).cast::<pg_sys::ArrayType>()).expect("palloc0");
+            let raw = array.as_ptr();
+            pgrx::set_varsize_4b(raw.cast(), word(bytes));
+            (*raw).ndim = i32::from(count > 0);
+            (*raw).dataoffset = if nulls > 0 { word(data) } else { 0 };
+            if count > 0 {
+                let bounds = raw.add(1).cast::<i32>();
+                bounds.write(word(count));
+                bounds.add(1).write(1);
+            }
+            array
+        };
+        Ok(Self { array, count, filled: 0, dim, end: data, bytes })
+    }
+
+    /// Sets the next element. The vector has the dimension of the array.
+    pub fn push(&mut self, vector: Option<&[f32]>) {
+        assert!(self.filled < self.count, "more elements than were announced");
+        let start = self.array.as_ptr().cast::<u8>();
+        if let Some(elements) = vector {
+            assert_eq!(elements.len(), self.dim.get(), "one dimension for all");
+            let size = size_of_vector::<f32>(self.dim);
+            assert!(self.end + size <= self.bytes, "more vectors than were announced");
+            // SAFETY: the assertion keeps the vector within the array; the place is a multiple of four from
+            // an aligned start, as all sizes before it are. The bitmap, if there is one, has a bit for it.
+            unsafe {
+                let layout = start.add(self.end).cast::<Layout>();
+                pgrx::set_varsize_4b(layout.cast(), i32::try_from(size).expect("below 1 GB"));
+                (*layout).dim = i16::try_from(elements.len()).expect("at most 16,000");
+                (*layout).unused = 0;
+                ptr::copy_nonoverlapping(elements.as_ptr(), layout.add(1).cast(), elements.len());
+                if (*self.array.as_ptr()).dataoffset != 0 {
+                    let bitmap = start.add(size_of::<pg_sys::ArrayType>() + 2 * size_of::<i32>());
+                    *bitmap.add(self.filled / 8) |= 1 << (self.filled % 8);
+                }
+            }
+            self.end += size;
+        }
+        self.filled += 1;
+    }
+}
+
+// SAFETY: the array is complete, and its element type is set below.
 unsafe impl BoxRet for NewVectorArray {
     unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
-        let mut nulls: Vec<bool> = self.0.iter().map(Option::is_none).collect();
-        let mut datums: Vec<pg_sys::Datum> = self
-            .0
-            .into_iter()
-            .map(|vector| vector.map_or(pg_sys::Datum::null(), NewVector::into_raw))
-            .collect();
-        let mut dims = [i32::try_from(datums.len()).expect("an array argument had as many elements")];
-        let mut lower_bounds = [1];
-        // SAFETY: fcinfo and flinfo are valid during the call; the arrays have `dims[0]` entries.
+        assert!(
+            self.filled == self.count && self.end == self.bytes || self.count == 0,
+            "an unfinished array"
+        );
+        // SAFETY: fcinfo and flinfo are valid during the call. The element type is read from the function's
+        // catalog row, so that it is right in any schema.
         unsafe {
             let function = (*(*fcinfo.as_mut_ptr()).flinfo).fn_oid;
             let element = pg_sys::get_element_type(pg_sys::get_func_rettype(function));
-            let array = if datums.is_empty() {
-                pg_sys::construct_empty_array(element)
-            } else {
-                pg_sys::construct_md_array(
-                    datums.as_mut_ptr(),
-                    nulls.as_mut_ptr(),
-                    1,
-                    dims.as_mut_ptr(),
-                    lower_bounds.as_mut_ptr(),
-                    element,
-                    -1,
-                    false,
-                    pg_sys::TYPALIGN_INT as std::ffi::c_char,
-                )
-            };
-            fcinfo.return_raw_datum(pg_sys::Datum::from(array))
+            if self.count == 0 {
+                return fcinfo.return_raw_datum(pg_sys::Datum::from(pg_sys::construct_empty_array(element)));
+            }
+            (*self.array.as_ptr()).elemtype = element;
+            fcinfo.return_raw_datum(pg_sys::Datum::from(self.array.as_ptr()))
         }
     }
 }
@@ -259,6 +330,12 @@ impl Text<'_> {
     /// The same text to return.
     pub fn to_new(&self) -> NewText {
         NewText(self.stored.to_vec())
+    }
+}
+
+impl AsRef<[u8]> for Text<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.utf8.as_bytes()
     }
 }
 

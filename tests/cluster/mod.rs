@@ -81,6 +81,7 @@ pub struct Cluster {
     stage: Stage,
     user: ServerUser,
     directory: PathBuf,
+    environment: Vec<(String, String)>,
     running: Option<Running>,
 }
 
@@ -112,7 +113,7 @@ impl Cluster {
         let directory = PathBuf::from(format!("/tmp/imgvec-{name}-{}-{count}", std::process::id()));
         let user = ServerUser::current_or_postgres();
         user.create_directory(&directory);
-        Self { stage, user, directory, running: None }
+        Self { stage, user, directory, environment: Vec::new(), running: None }
     }
 
     fn configure(&self, settings: &[String]) {
@@ -128,6 +129,11 @@ impl Cluster {
     /// Appends lines to `postgresql.conf`; they take effect with [`restart`](Self::restart).
     pub fn conf(&self, line: &str) {
         self.configure(&[line.to_owned()]);
+    }
+
+    /// Sets a variable of the server's environment; it takes effect with [`restart`](Self::restart).
+    pub fn environment(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// The directory that holds the socket, the data directory and the log.
@@ -176,6 +182,7 @@ impl Cluster {
             // Rust would add a backtrace to the DETAIL of errors that come from a panic.
             .env_remove("RUST_BACKTRACE")
             .env_remove("RUST_LIB_BACKTRACE")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the server's log can be opened"))
             .stderr(log)

@@ -3,12 +3,16 @@
 
 #[path = "../cluster/mod.rs"]
 mod cluster;
+#[path = "../../crates/encoder/tests/model_support/graph.rs"]
+#[allow(dead_code, reason = "the encoder's tests use the rest")]
+mod graph;
 
 mod ann;
 mod cancel;
 mod dump;
 mod gallery;
 mod hostile;
+mod memory;
 mod models;
 mod operations;
 mod plans;

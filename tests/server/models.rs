@@ -27,7 +27,7 @@ fn copy_tree(from: &Path, to: &Path) {
 }
 
 /// A server that finds copies of the encoder's tiny packages beside the starter model.
-fn cluster_with_packages(name: &str, packages: &[&str]) -> (Cluster, PathBuf) {
+pub fn cluster_with_packages(name: &str, packages: &[&str]) -> (Cluster, PathBuf) {
     let mut cluster = Cluster::new(name).start();
     let models = cluster.directory().join("models");
     for package in packages {

@@ -16,6 +16,7 @@ use image::codecs::jpeg::JpegEncoder;
 use image::{Rgb, RgbImage};
 use imgvec_encoder::image::ImageLimits;
 use imgvec_encoder::interrupt::never_interrupted;
+use imgvec_encoder::memory::ProcessMemory;
 use imgvec_encoder::package::{Modality, Package};
 use imgvec_encoder::{Encoder, EncoderOptions, runtime};
 use nix::time::{ClockId, clock_gettime};
@@ -72,7 +73,13 @@ fn row(dir: &Path, cache_dir: Option<PathBuf>) {
     let form = if cache_dir.is_some() { "cache" } else { "plain" };
     let name = format!("{}, {form}", package.name);
     let image_limits = ImageLimits::default();
-    let options = EncoderOptions { threads: 1, cache_dir, interrupt: never_interrupted, image_limits };
+    let options = EncoderOptions {
+        threads: 1,
+        cache_dir,
+        interrupt: never_interrupted,
+        image_limits,
+        memory: ProcessMemory::default(),
+    };
     let mut encoder = Encoder::open(package, options).expect("a runtime");
 
     let picture = photograph();

@@ -11,6 +11,7 @@ mod cache;
 pub mod encoder;
 pub mod image;
 pub mod interrupt;
+pub mod memory;
 pub mod package;
 pub mod runtime;
 pub mod text;

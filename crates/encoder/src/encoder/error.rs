@@ -6,9 +6,27 @@ use thiserror::Error;
 
 use super::pooling::Flaw;
 use crate::image::ImageError;
+use crate::memory::OutOfMemory;
 use crate::package::{Modality, PackageError};
 use crate::runtime::{LoadError, RunError, RuntimeError};
 use crate::text::TextError;
+
+/// How large a run is, in words of its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunSize {
+    /// Rows of the batch, those that only fill up a fixed one included.
+    pub rows: usize,
+    /// Tokens of a row, if it is text.
+    pub tokens: Option<usize>,
+    /// Most tokens with which a run of one text may start, if fewer would do.
+    pub fitting_tokens: Option<usize>,
+}
+
+impl RunSize {
+    pub(super) fn pictures(rows: usize) -> Self {
+        RunSize { rows, tokens: None, fitting_tokens: None }
+    }
+}
 
 /// Failure of an [`Encoder`](super::Encoder).
 #[derive(Debug, Error)]
@@ -70,6 +88,21 @@ pub enum EncodeError {
         /// ONNX Runtime's answer.
         reason: String,
     },
+    /// The smallest run that does the work takes more memory than a run may.
+    #[error("a run of model \"{model}\" takes too much memory")]
+    RunTooLarge {
+        /// The model's name.
+        model: String,
+        /// What the run is over.
+        size: RunSize,
+        /// Bytes that it takes, about; those that it had when it was stopped, if it was.
+        needed_bytes: u64,
+        /// Bytes that it may take.
+        limit_bytes: u64,
+    },
+    /// The system refused memory.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
     /// The tokenizer gives ids that the graph has no vector for: they are not one model.
     #[error("tokenizer \"{}\" does not belong to graph \"{}\"", tokenizer.display(), graph.display())]
     TokenizerMismatch {
@@ -115,6 +148,9 @@ impl From<LoadError> for EncodeError {
         match error {
             LoadError::Runtime(error) => EncodeError::Runtime(error),
             LoadError::Graph { path, reason } => EncodeError::Load { graph: path, reason },
+            LoadError::OutOfMemory { .. } => {
+                EncodeError::OutOfMemory(OutOfMemory { purpose: "load a graph" })
+            }
             LoadError::Interrupted => EncodeError::Interrupted,
         }
     }
@@ -124,6 +160,9 @@ impl EncodeError {
     pub(super) fn from_run(graph: PathBuf, error: RunError) -> Self {
         match error {
             RunError::Interrupted => EncodeError::Interrupted,
+            RunError::OutOfMemory => EncodeError::OutOfMemory(OutOfMemory { purpose: "run a graph" }),
+            // The encoder says this with the size of the run.
+            RunError::TooLarge { .. } => EncodeError::Run { graph, reason: error.to_string() },
             RunError::Failed { reason } => EncodeError::Run { graph, reason },
             RunError::NoFloats { output } => EncodeError::OutputShape { graph, output, shape: Vec::new() },
             RunError::Runtime(error) => EncodeError::Runtime(error),

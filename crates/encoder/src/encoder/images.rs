@@ -3,17 +3,19 @@
 use half::f16;
 use half::vec::HalfFloatVecExt;
 
+use super::error::RunSize;
 use super::pooling::Mask;
 use super::{EncodeError, Encoder, MAX_BATCH};
 use crate::image::{self, ImageError};
+use crate::memory::OutOfMemory;
 use crate::package::{Element, ImageTower, Layout, Modality, PixelInput, TokenInput, TokenRole};
 use crate::runtime::Feed;
 
 impl Encoder {
     /// Embeds encoded pictures, in order, each as a vector of unit length.
     ///
-    /// At most eight are decoded and run at a time; a graph that quantizes activations at run time
-    /// gets one at a time, since its results depend on the batch.
+    /// At most eight are decoded and run at a time, and no more than the memory of a run allows; a graph
+    /// that quantizes activations at run time gets one at a time, since its results depend on the batch.
     ///
     /// # Errors
     /// [`EncodeError`]; what is wrong with one picture is said with its place in `images`.
@@ -23,22 +25,54 @@ impl Encoder {
         };
         let pixels = tower.inputs.pixels.as_ref().expect("an image tower takes pixels");
         let batch = batch_size(pixels.batch, tower.graph.outline.dynamic_quantization);
+        let length = tower.preprocessing.output_len();
         let mut vectors = Vec::with_capacity(images.len());
         let mut values = Vec::new();
-        for (number, chunk) in images.chunks(batch.items).enumerate() {
-            self.check_interrupt()?;
-            let rows = batch.rows(chunk.len());
+        while vectors.len() < images.len() {
+            self.check()?;
+            let first = vectors.len();
+            let most = batch.items.min(images.len() - first);
+            let footprint = *self.footprint(&tower.graph);
+            let estimate = |items: usize| self.estimate_pictures(&tower, batch.rows(items));
+            let fitting = (1..=most).rev().find(|&items| footprint.fits(estimate(items)));
+            let items = match fitting {
+                Some(items) => items,
+                // Nothing smaller can be tried: the run is stopped if it takes too much.
+                None if footprint.may_fit(estimate(1)) => 1,
+                None => {
+                    let needed = footprint.expected(estimate(1));
+                    return Err(self.too_large(needed, RunSize::pictures(batch.rows(1))));
+                }
+            };
+            let (rows, estimate) = (batch.rows(items), estimate(items));
+            let needed = rows * length;
             values.clear();
-            values.resize(rows * tower.preprocessing.output_len(), 0.0);
-            for (offset, (bytes, out)) in
-                chunk.iter().zip(values.chunks_exact_mut(tower.preprocessing.output_len())).enumerate()
-            {
-                self.pixel_values(&tower, number * batch.items + offset, bytes, out)?;
+            values
+                .try_reserve_exact(needed)
+                .map_err(|_| OutOfMemory { purpose: "hold the pixels of a batch" })?;
+            values.resize(needed, 0.0);
+            let chunk = &images[first..first + items];
+            for (offset, (bytes, out)) in chunk.iter().zip(values.chunks_exact_mut(length)).enumerate() {
+                self.pixel_values(&tower, first + offset, bytes, out)?;
+                self.check()?;
             }
-            vectors.extend(self.run_images(&tower, pixels, &values, rows, chunk.len())?);
+            match self.run_images(&tower, pixels, &values, rows, items, estimate) {
+                Ok(embedded) => vectors.extend(embedded),
+                // A smaller batch comes next, as the footprint has learned.
+                Err(EncodeError::RunTooLarge { .. }) if items > 1 && batch.rows(1) < rows => continue,
+                Err(error) => return Err(error),
+            }
             self.counts.images += chunk.len() as u64;
         }
         Ok(vectors)
+    }
+
+    /// Bytes that a run of the image tower takes, with what the other half of a combined graph gets.
+    fn estimate_pictures(&self, tower: &ImageTower, rows: usize) -> u64 {
+        let (height, width) = tower.preprocessing.output_size();
+        let own = self.architectures.image.of_pixels(rows as u64, height.into(), width.into());
+        let others = if tower.inputs.shared_batch { rows } else { 1 };
+        own.saturating_add(self.architectures.of_placeholder_tokens(&tower.inputs.tokens, others))
     }
 
     /// Decodes and preprocesses one picture into `out`, `[channel, height, width]`.
@@ -67,6 +101,7 @@ impl Encoder {
         values: &[f32],
         rows: usize,
         items: usize,
+        estimate: u64,
     ) -> Result<Vec<Vec<f32>>, EncodeError> {
         let (height, width) = tower.preprocessing.output_size();
         let (height, width) = (height as usize, width as usize);
@@ -85,18 +120,18 @@ impl Encoder {
         } else {
             Feed::F32(values)
         };
-        // The text half of a combined graph gets the shortest input that it accepts.
+        // The text half of a combined graph gets the shortest input that it accepts. Its memory is part of
+        // the estimate, as a graph may fix its sizes as it likes.
         let others =
             Placeholder::tokens(&tower.inputs.tokens, if tower.inputs.shared_batch { rows } else { 1 });
         let mut feeds: Vec<(&str, &[usize], Feed<'_>)> = vec![(&pixels.name, &shape, feed)];
         feeds.extend(others.iter().map(Placeholder::feed));
 
-        let place = self.session(&tower.graph)?;
-        let interrupt = self.options.interrupt;
-        let tensor = self.sessions[place]
-            .session
-            .run(&feeds, &tower.output.name, interrupt)
-            .map_err(|error| EncodeError::from_run(tower.graph.path.clone(), error))?;
+        let size = RunSize::pictures(rows);
+        let tensor =
+            self.run(&tower.graph, &feeds, &tower.output.name, estimate, size).map_err(|failure| {
+                failure.or_word(|error| EncodeError::from_run(tower.graph.path.clone(), error))
+            })?;
         self.finish(Modality::Image, &tensor, Mask::All, items)
     }
 }
@@ -120,6 +155,7 @@ impl BatchSize {
 pub(super) fn batch_size(fixed: Option<usize>, depends_on_batch: bool) -> BatchSize {
     let items = match fixed {
         _ if depends_on_batch => 1,
+        // The memory of a run decides whether a large fixed batch is possible at all.
         Some(fixed) => fixed,
         None => MAX_BATCH,
     };

@@ -4,6 +4,7 @@
 //! when the first picture comes, tokenizer and text tower with the first text. Work is done in small
 //! batches, between and within which it can be interrupted.
 
+mod budget;
 mod error;
 mod images;
 mod pooling;
@@ -12,13 +13,16 @@ mod texts;
 use std::fmt;
 use std::path::PathBuf;
 
-pub use error::EncodeError;
+use budget::{Architecture, Footprint};
+pub use error::{EncodeError, RunSize};
 
 use crate::image::ImageLimits;
 use crate::interrupt::InterruptCheck;
-use crate::package::{DigestError, Graph, Modality, ModelDigest, Package};
+use crate::memory::ProcessMemory;
+use crate::package::{DigestError, Graph, Modality, ModelDigest, Package, PixelInput, TokenInput};
 use crate::runtime::{
-    self, GraphSession, Place, PreparationWarning, RunCost, SessionOptions, Source, Tensor,
+    self, Feed, GraphSession, Place, PreparationWarning, Ran, RunCost, RunError, RunLimits, SessionOptions,
+    Source, Tensor,
 };
 use crate::text::TextEncoder;
 
@@ -37,6 +41,8 @@ pub struct EncoderOptions {
     pub interrupt: InterruptCheck,
     /// Bounds of a picture.
     pub image_limits: ImageLimits,
+    /// What runs may take, and how the process keeps house.
+    pub memory: ProcessMemory,
 }
 
 /// Something that works, but not as well as it should.
@@ -86,9 +92,12 @@ pub struct EncoderCounts {
 /// A model that embeds pictures, text or both.
 pub struct Encoder {
     package: Package,
+    architectures: Architectures,
     options: EncoderOptions,
     digest: Option<ModelDigest>,
     sessions: Vec<Loaded>,
+    /// By the graph's path.
+    footprints: Vec<(PathBuf, Footprint)>,
     tokenizer: Option<TextEncoder>,
     dim: Option<usize>,
     warnings: Vec<Warning>,
@@ -99,6 +108,56 @@ struct Loaded {
     graph: Graph,
     session: GraphSession,
     source: Source,
+}
+
+/// Why a run gave nothing: what every run may meet, or ONNX Runtime's answer, which the tower words.
+enum Failure {
+    Encode(EncodeError),
+    Run(RunError),
+}
+
+impl Failure {
+    /// The error, ONNX Runtime's answer worded by `word`.
+    fn or_word(self, word: impl FnOnce(RunError) -> EncodeError) -> EncodeError {
+        match self {
+            Failure::Encode(error) => error,
+            Failure::Run(error) => word(error),
+        }
+    }
+}
+
+impl From<EncodeError> for Failure {
+    fn from(error: EncodeError) -> Self {
+        Failure::Encode(error)
+    }
+}
+
+/// The towers' sizes that decide their memory.
+#[derive(Debug, Clone, Copy)]
+struct Architectures {
+    image: Architecture,
+    text: Architecture,
+}
+
+impl Architectures {
+    fn of(package: &Package) -> Self {
+        let read = |modality| Architecture::read(&package.dir, modality);
+        Architectures { image: read(Modality::Image), text: read(Modality::Text) }
+    }
+
+    /// Bytes that the unwanted text half of a combined graph takes.
+    fn of_placeholder_tokens(&self, inputs: &[TokenInput], rows: usize) -> u64 {
+        let largest = |input: &TokenInput| {
+            let (rows, tokens) = (input.batch.unwrap_or(rows), input.tokens.unwrap_or(2));
+            self.text.of_tokens(rows as u64, tokens as u64)
+        };
+        inputs.iter().map(largest).max().unwrap_or(0)
+    }
+
+    /// Bytes that the unwanted image half of a combined graph takes.
+    fn of_placeholder_pixels(&self, input: &PixelInput, rows: usize, width: usize, height: usize) -> u64 {
+        self.image.of_pixels(input.batch.unwrap_or(rows) as u64, height as u64, width as u64)
+    }
 }
 
 impl Encoder {
@@ -112,10 +171,12 @@ impl Encoder {
         }
         Ok(Encoder {
             dim: package.dim,
+            architectures: Architectures::of(&package),
             package,
             options,
             digest: None,
             sessions: Vec::new(),
+            footprints: Vec::new(),
             tokenizer: None,
             warnings: Vec::new(),
             counts: EncoderCounts::default(),
@@ -216,8 +277,66 @@ impl Encoder {
         Ok(self.sessions.len() - 1)
     }
 
-    fn check_interrupt(&self) -> Result<(), EncodeError> {
-        if (self.options.interrupt)() { Err(EncodeError::Interrupted) } else { Ok(()) }
+    /// Whether work may go on.
+    fn check(&self) -> Result<(), EncodeError> {
+        if (self.options.interrupt)() {
+            return Err(EncodeError::Interrupted);
+        }
+        Ok(self.options.memory.check("embed")?)
+    }
+
+    /// What is known of a graph's memory. It outlives the loaded graph.
+    fn footprint(&mut self, graph: &Graph) -> &mut Footprint {
+        let place = self.footprints.iter().position(|(path, _)| *path == graph.path);
+        let place = place.unwrap_or_else(|| {
+            let is_text = self.package.text.as_ref().is_some_and(|tower| tower.graph.path == graph.path);
+            let architecture = if is_text { self.architectures.text } else { self.architectures.image };
+            let footprint = Footprint::new(architecture, self.options.memory.max_run_bytes);
+            self.footprints.push((graph.path.clone(), footprint));
+            self.footprints.len() - 1
+        });
+        &mut self.footprints[place].1
+    }
+
+    /// Runs a graph and takes note of its memory, of which `estimate` bytes are expected.
+    fn run(
+        &mut self,
+        graph: &Graph,
+        feeds: &[(&str, &[usize], Feed<'_>)],
+        output: &str,
+        estimate: u64,
+        size: RunSize,
+    ) -> Result<Tensor, Failure> {
+        self.check()?;
+        let footprint = *self.footprint(graph);
+        let memory_bytes = footprint.measures(estimate).then(|| footprint.stop_at());
+        let place = self.session(graph)?;
+        let limits = RunLimits { interrupt: self.options.interrupt, memory_bytes };
+        let result = self.sessions[place].session.run(feeds, output, limits);
+        if let Ok(Ran { grown_bytes, .. }) | Err(RunError::TooLarge { grown_bytes }) = &result {
+            let grown_bytes = *grown_bytes;
+            self.footprint(graph).learn(estimate, grown_bytes);
+        }
+        if let Err(RunError::TooLarge { .. } | RunError::OutOfMemory) = &result {
+            // What such a run leaves in its arena is not known; the next one loads the graph again.
+            self.sessions.swap_remove(place);
+        }
+        if memory_bytes.is_some() {
+            (self.options.memory.give_back)();
+        }
+        match result {
+            Ok(ran) => Ok(ran.tensor),
+            Err(RunError::TooLarge { grown_bytes }) => {
+                Err(Failure::Encode(self.too_large(grown_bytes, size)))
+            }
+            Err(error) => Err(Failure::Run(error)),
+        }
+    }
+
+    /// The error of a run that takes too much.
+    fn too_large(&self, needed_bytes: u64, size: RunSize) -> EncodeError {
+        let limit_bytes = self.options.memory.max_run_bytes;
+        EncodeError::RunTooLarge { model: self.package.name.clone(), size, needed_bytes, limit_bytes }
     }
 
     /// Pools, cuts, normalizes and proves the output of one run: `mask` has one row per item.

@@ -2,16 +2,25 @@
 
 use super::images::{Placeholder, batch_size};
 use super::pooling::Mask;
-use super::{EncodeError, Encoder};
-use crate::package::{Element, Modality, TextTower, TokenInput, TokenRole};
+use super::{EncodeError, Encoder, RunSize};
+use crate::memory;
+use crate::package::{Element, Modality, PixelInput, TextTower, TokenInput, TokenRole};
 use crate::runtime::{Feed, RunError};
 use crate::text::{TextEncoder, TextError, Tokens};
+
+/// Bytes that loading a tokenizer takes at its peak for each byte of its file.
+const TOKENIZER_SHARE: usize = 12;
+/// Tokens of padding that a run may have for each token of a text, and how many are free for each run:
+/// starting one costs about as much as so many tokens.
+const PADDING_SHARE: usize = 4;
+const FREE_PADDING: usize = 32;
 
 impl Encoder {
     /// Embeds texts, in order, each as a vector of unit length.
     ///
     /// Texts of similar length share a run, so that little is spent on padding; at most eight at a
-    /// time, and one at a time where a graph quantizes activations at run time.
+    /// time, no more than the memory of a run allows, and one at a time where a graph quantizes
+    /// activations at run time.
     ///
     /// # Errors
     /// [`EncodeError`]; what is wrong with one text is said with its place in `texts`.
@@ -26,16 +35,97 @@ impl Encoder {
         let fixed = tower.inputs.tokens.iter().find_map(|input| input.batch);
         let batch = batch_size(fixed, tower.graph.outline.dynamic_quantization);
         let mut vectors = vec![Vec::new(); texts.len()];
-        for chunk in order.chunks(batch.items) {
-            self.check_interrupt()?;
+        let mut rest = &order[..];
+        while !rest.is_empty() {
+            self.check()?;
+            // Lengths rise, so that the last text of a batch says how wide it is.
+            let lengths: Vec<usize> =
+                rest.iter().take(batch.items).map(|&index| tokens[index].ids.len()).collect();
+            let footprint = *self.footprint(&tower.graph);
+            let estimate = |encoder: &Self, count: usize| {
+                let width = encoder.width_of(lengths[count - 1]);
+                encoder.estimate_texts(&tower, batch.rows(count), width)
+            };
+            let fitting = |&count: &usize| {
+                footprint.fits(estimate(self, count)) && !is_mostly_padding(&lengths[..count])
+            };
+            let count = match (1..=lengths.len()).rev().find(fitting) {
+                Some(count) => count,
+                None => {
+                    let first = &tokens[rest[0]];
+                    self.try_out(&tower, first, batch.rows(1))?;
+                    1
+                }
+            };
+            let estimate = estimate(self, count);
+            let (chunk, later) = rest.split_at(count);
             let items: Vec<&Tokens> = chunk.iter().map(|&index| &tokens[index]).collect();
-            let embedded = self.run_texts(&tower, &items, batch.rows(items.len()))?;
-            for (&index, vector) in chunk.iter().zip(embedded) {
-                vectors[index] = vector;
+            let rows = batch.rows(count);
+            match self.run_texts(&tower, &items, rows, estimate) {
+                Ok(embedded) => {
+                    for (&index, vector) in chunk.iter().zip(embedded) {
+                        vectors[index] = vector;
+                    }
+                    rest = later;
+                    self.counts.texts += count as u64;
+                }
+                // A smaller batch comes next, as the footprint has learned.
+                Err(EncodeError::RunTooLarge { .. }) if batch.rows(1) < rows => {}
+                Err(error) => return Err(error),
             }
-            self.counts.texts += chunk.len() as u64;
         }
         Ok(vectors)
+    }
+
+    /// Decides whether a run over one text may start though its memory is above what is trusted. A
+    /// shorter piece of the text tells what the graph really takes; the piece's embedding is dropped.
+    fn try_out(&mut self, tower: &TextTower, text: &Tokens, rows: usize) -> Result<(), EncodeError> {
+        let width = self.width_of(text.ids.len());
+        let estimate =
+            |encoder: &Self, tokens: usize| encoder.estimate_texts(tower, rows, encoder.width_of(tokens));
+        let whole = estimate(self, text.ids.len());
+        if self.footprint(&tower.graph).is_provisional() {
+            let footprint = *self.footprint(&tower.graph);
+            let piece = longest(text.ids.len(), |tokens| footprint.fits(estimate(self, tokens)));
+            // A graph of fixed width takes as much for a short text.
+            if let Some(piece) = piece.filter(|&piece| self.width_of(piece) < width) {
+                let piece = Tokens { ids: text.ids[..piece].to_vec() };
+                let bytes = estimate(self, piece.ids.len());
+                self.run_texts(tower, &[&piece], rows, bytes)?;
+            }
+            self.footprint(&tower.graph).trust();
+        }
+        let footprint = *self.footprint(&tower.graph);
+        if footprint.may_fit(whole) {
+            return Ok(());
+        }
+        let fitting = longest(text.ids.len(), |tokens| footprint.may_fit(estimate(self, tokens)));
+        let fitting_tokens = fitting.filter(|&tokens| self.width_of(tokens) < width);
+        let size = RunSize { rows, tokens: Some(width), fitting_tokens };
+        Err(self.too_large(footprint.expected(whole), size))
+    }
+
+    /// Tokens of a row whose text has so many.
+    fn width_of(&self, tokens: usize) -> usize {
+        self.tokenizer.as_ref().expect("the texts are tokenized").width(tokens)
+    }
+
+    /// Bytes that a run of the text tower takes, with what the other half of a combined graph gets.
+    fn estimate_texts(&self, tower: &TextTower, rows: usize, width: usize) -> u64 {
+        let own = self.architectures.text.of_tokens(rows as u64, width as u64);
+        let picture = tower.inputs.pixels.as_ref().map_or(0, |pixels| {
+            let (width, height) = self.placeholder_size(pixels);
+            let rows = if tower.inputs.shared_batch { rows } else { 1 };
+            self.architectures.of_placeholder_pixels(pixels, rows, width, height)
+        });
+        own.saturating_add(picture)
+    }
+
+    /// Width and height of the picture that the unwanted image half of a combined graph gets.
+    fn placeholder_size(&self, pixels: &PixelInput) -> (usize, usize) {
+        let size = self.package.image.as_ref().map(|image| image.preprocessing.output_size());
+        let size = size.map(|(height, width)| (width as usize, height as usize));
+        pixels.size.or(size).unwrap_or((224, 224))
     }
 
     /// Token ids of each text, as the model sees them.
@@ -51,16 +141,23 @@ impl Encoder {
 
     fn tokenize(&mut self, tower: &TextTower, texts: &[&str]) -> Result<Vec<Tokens>, EncodeError> {
         if self.tokenizer.is_none() {
+            let bytes = tower.tokenizer.metadata().map_or(0, |metadata| metadata.len());
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            memory::reserve(bytes.saturating_mul(TOKENIZER_SHARE), "load a tokenizer")?;
             self.tokenizer = Some(TextEncoder::open(tower)?);
+            self.check()?;
         }
         let tokenizer = self.tokenizer.as_ref().expect("just loaded");
         let tokenize = |(index, text): (usize, &&str)| {
-            tokenizer.tokenize(text, self.options.interrupt).map_err(|source| match source {
+            let tokens = tokenizer.tokenize(text, self.options.interrupt).map_err(|source| match source {
                 TextError::Interrupted => EncodeError::Interrupted,
+                TextError::OutOfMemory(source) => EncodeError::OutOfMemory(source),
                 source @ (TextError::Tokenizer(_) | TextError::IdOutOfRange { .. }) => {
                     EncodeError::Text { index, source }
                 }
-            })
+            })?;
+            self.options.memory.check("tokenize a text")?;
+            Ok(tokens)
         };
         texts.iter().enumerate().map(tokenize).collect()
     }
@@ -70,9 +167,13 @@ impl Encoder {
         tower: &TextTower,
         items: &[&Tokens],
         rows: usize,
+        estimate: u64,
     ) -> Result<Vec<Vec<f32>>, EncodeError> {
         let tokenizer = self.tokenizer.as_ref().expect("the texts are tokenized");
         let width = tokenizer.width(items.iter().map(|tokens| tokens.ids.len()).max().unwrap_or(0));
+        // Ids, mask, and for each input a column of the graph's type, made from one of 64 bits.
+        let columns = tower.inputs.tokens.len() + 3;
+        memory::reserve(rows * width * columns * size_of::<i64>(), "hold the tokens of a batch")?;
         let mut ids = Vec::with_capacity(rows * width);
         let mut mask = Vec::with_capacity(rows * width);
         // A graph with a fixed batch gets its first text again where there are too few.
@@ -86,19 +187,35 @@ impl Encoder {
         let mut feeds: Vec<(&str, &[usize], Feed<'_>)> =
             columns.iter().map(|column| (column.name, &shape[..], column.feed())).collect();
         let picture = tower.inputs.pixels.as_ref().map(|pixels| {
-            let size = self.package.image.as_ref().map(|image| image.preprocessing.output_size());
-            let size = size.map(|(height, width)| (width as usize, height as usize));
-            let (width, height) = pixels.size.or(size).unwrap_or((224, 224));
+            let (width, height) = self.placeholder_size(pixels);
             Placeholder::pixels(pixels, if tower.inputs.shared_batch { rows } else { 1 }, width, height)
         });
         feeds.extend(picture.iter().map(Placeholder::feed));
 
-        let place = self.session(&tower.graph)?;
-        let interrupt = self.options.interrupt;
-        let result = self.sessions[place].session.run(&feeds, &tower.output.name, interrupt);
-        let tensor = result.map_err(|error| run_error(tower, error))?;
+        let size = RunSize { rows, tokens: Some(width), fitting_tokens: None };
+        let tensor = self
+            .run(&tower.graph, &feeds, &tower.output.name, estimate, size)
+            .map_err(|failure| failure.or_word(|error| run_error(tower, error)))?;
         self.finish(Modality::Text, &tensor, Mask::Rows(&mask), items.len())
     }
+}
+
+/// Whether texts of these lengths, which rise, are better not run together: the shorter ones would be
+/// filled up with more than a fourth of padding.
+fn is_mostly_padding(lengths: &[usize]) -> bool {
+    let (count, longest) = (lengths.len(), lengths.last().copied().unwrap_or(0));
+    let tokens: usize = lengths.iter().sum();
+    count * longest - tokens > tokens / PADDING_SHARE + FREE_PADDING
+}
+
+/// The most of `1..=most` that `fits`, which holds for all below if it holds for one.
+fn longest(most: usize, fits: impl Fn(usize) -> bool) -> Option<usize> {
+    let (mut low, mut high) = (0, most);
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        if fits(middle) { low = middle } else { high = middle - 1 }
+    }
+    (low > 0).then_some(low)
 }
 
 /// What a failed run means. ONNX Runtime's Gather says "out of data bounds" of an id that lies beyond
@@ -150,5 +267,26 @@ impl<'a> Column<'a> {
             Values::I32(values) => Feed::I32(values),
             Values::F32(values) => Feed::F32(values),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_do_not_run_with_short_ones() {
+        assert!(!is_mostly_padding(&[8; 8]));
+        assert!(!is_mostly_padding(&[6, 7, 8, 8, 9, 9, 10, 12]));
+        assert!(is_mostly_padding(&[8, 8, 8, 8, 8, 8, 8, 512]));
+        assert!(is_mostly_padding(&[8, 512]) && !is_mostly_padding(&[400, 512]));
+        assert!(!is_mostly_padding(&[512]));
+    }
+
+    #[test]
+    fn the_longest_piece_that_fits_is_found() {
+        assert_eq!(longest(100, |tokens| tokens <= 37), Some(37));
+        assert_eq!(longest(100, |_| true), Some(100));
+        assert_eq!(longest(100, |_| false), None);
     }
 }

@@ -39,6 +39,14 @@ pub enum RuntimeError {
         /// Its answer.
         reason: String,
     },
+    /// The system refused memory to load the library or to start it.
+    #[error("there is not enough memory to load ONNX Runtime from \"{}\"", path.display())]
+    OutOfMemory {
+        /// The library.
+        path: PathBuf,
+        /// The dynamic linker's or the library's answer.
+        reason: String,
+    },
     /// A session was asked for before [`init`](super::init) succeeded.
     #[error("ONNX Runtime is not loaded")]
     NotLoaded,
@@ -63,6 +71,12 @@ pub enum LoadError {
         path: PathBuf,
         /// ONNX Runtime's answer.
         reason: String,
+    },
+    /// The system refused memory. The graph is not to blame.
+    #[error("there is not enough memory to load graph \"{}\"", path.display())]
+    OutOfMemory {
+        /// The graph file.
+        path: PathBuf,
     },
     /// The caller's interrupt check returned true.
     #[error("loading was interrupted")]

@@ -15,6 +15,7 @@ use ort::session::builder::SessionBuilder;
 
 use super::LoadError;
 use crate::interrupt::InterruptCheck;
+use crate::memory;
 use crate::package::{Graph, Outline, open_regular};
 
 /// Bytes that are read between two looks at the interrupt check.
@@ -58,6 +59,7 @@ impl Input<'_> {
         let refused = |reason: String| LoadError::Graph { path: graph.path.clone(), reason };
         let stopped = |error: io::Error| match error.kind() {
             io::ErrorKind::Interrupted => LoadError::Interrupted,
+            io::ErrorKind::OutOfMemory => LoadError::OutOfMemory { path: graph.path.clone() },
             _ => refused(error.to_string()),
         };
         let bytes = read(&graph.real, interrupt).map_err(stopped)?;
@@ -95,7 +97,7 @@ fn read(real: &Path, interrupt: InterruptCheck) -> io::Result<Arc<[u8]>> {
     let (mut file, metadata) = open_regular(real)?;
     let length = usize::try_from(metadata.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
     // A shared slice can only be allocated in a way that aborts: ask for as much first in one that does not.
-    Vec::<u8>::new().try_reserve_exact(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    memory::reserve(length, "read a graph").map_err(|_| io::ErrorKind::OutOfMemory)?;
     let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, length).collect();
     let target = Arc::get_mut(&mut bytes).expect("just made");
     for piece in target.chunks_mut(PIECE) {

@@ -13,9 +13,14 @@ use ort::logging::LogLevel;
 
 use super::{RuntimeError, threads};
 use crate::interrupt::never_interrupted;
+use crate::memory;
 
 /// Oldest minor version of ONNX Runtime 1 whose interface we use.
 pub const MINIMUM_VERSION: u32 = ort::MINOR_VERSION;
+
+/// Memory that loading and starting the library takes at most: its data, the tables of operators, and the
+/// stacks of two threads.
+const START_BYTES: usize = 64 << 20;
 
 /// The library that was loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +62,9 @@ pub fn init(candidates: &[PathBuf]) -> Result<RuntimeInfo, RuntimeError> {
         if !bare && !path.exists() {
             continue;
         }
+        // A start that fails half-way cannot be repeated in this process.
+        memory::reserve(START_BYTES, "load ONNX Runtime")
+            .map_err(|error| RuntimeError::OutOfMemory { path: path.clone(), reason: error.to_string() })?;
         let candidate = path.clone();
         // The environment starts a thread of its own.
         let result = threads::run("imgvec load", never_interrupted, || (), move || load(&candidate))?;
@@ -86,7 +94,12 @@ fn load(path: &Path) -> Result<Loaded, RuntimeError> {
             RuntimeError::TooOld { path, found: version_str, needed: format!("1.{MINIMUM_VERSION}") }
         }
         LoadDynamicError::Dlopen { error, path } => {
-            RuntimeError::NotOnnxRuntime { path, reason: error.to_string() }
+            let reason = chain(&error);
+            if memory::speaks_of_memory(&reason) {
+                RuntimeError::OutOfMemory { path, reason }
+            } else {
+                RuntimeError::NotOnnxRuntime { path, reason }
+            }
         }
         LoadDynamicError::MissingApi { path } => {
             RuntimeError::NotOnnxRuntime { path, reason: "it does not export OrtGetApiBase".to_owned() }
@@ -103,10 +116,31 @@ fn load(path: &Path) -> Result<Loaded, RuntimeError> {
         .with_telemetry(false)
         .with_logger(Arc::new(|_, _, _, _, _| {}))
         .build()
-        .map_err(|error| RuntimeError::Start { path: path.to_owned(), reason: error.to_string() })?;
+        .map_err(|error| {
+            let (path, reason) = (path.to_owned(), chain(&error));
+            if memory::speaks_of_memory(&reason) {
+                RuntimeError::OutOfMemory { path, reason }
+            } else {
+                RuntimeError::Start { path, reason }
+            }
+        })?;
     environment.set_log_level(LogLevel::Fatal);
     let version = version(path).unwrap_or_else(|| ort::info().to_owned());
     Ok(Loaded { environment, info: RuntimeInfo { path: path.to_owned(), version } })
+}
+
+/// An error and what it stems from: the dynamic linker's own words are the source of the binding's.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = error.source();
+    }
+    text
 }
 
 /// The version of a library file. The binding does not hand it out, but the library's symbols carry

@@ -31,9 +31,16 @@ pub(crate) fn load(
                     warning = Some(PreparationWarning::Failed { path, reason });
                     prepared::discard(prepared);
                 }
-                Err(error @ (LoadError::Runtime(_) | LoadError::Interrupted)) => return Err(error),
+                // A shortage says nothing about the form, which others may be using, and the plain
+                // file takes more memory still.
+                Err(
+                    error @ (LoadError::Runtime(_) | LoadError::OutOfMemory { .. } | LoadError::Interrupted),
+                ) => return Err(error),
             },
             Err(Refusal::Interrupted) => return Err(LoadError::Interrupted),
+            Err(Refusal::OutOfMemory) => {
+                return Err(LoadError::OutOfMemory { path: graph.path.clone() });
+            }
             Err(Refusal::Warning(refused)) => warning = Some(refused),
         }
     }

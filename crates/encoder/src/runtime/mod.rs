@@ -14,4 +14,6 @@ pub use library::{MINIMUM_VERSION, RuntimeInfo, info, init};
 pub(crate) use load::load;
 pub(crate) use prepared::Place;
 pub use prepared::{PreparationWarning, Source};
-pub use session::{Feed, GraphSession, RunCost, RunError, SessionOptions, Tensor, process_cpu};
+pub use session::{
+    Feed, GraphSession, Ran, RunCost, RunError, RunLimits, SessionOptions, Tensor, process_cpu,
+};

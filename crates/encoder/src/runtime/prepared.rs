@@ -116,6 +116,7 @@ pub(super) struct Prepared {
 /// Why there is no prepared form.
 pub(super) enum Refusal {
     Interrupted,
+    OutOfMemory,
     Warning(PreparationWarning),
 }
 
@@ -266,6 +267,7 @@ fn optimize(graph: &Graph, dir: &Path, options: SessionOptions) -> Result<(), Re
     match session::create(Input::Package(graph), options, adjust) {
         Ok(_) => Ok(()),
         Err(LoadError::Interrupted) => Err(Refusal::Interrupted),
+        Err(LoadError::OutOfMemory { .. }) => Err(Refusal::OutOfMemory),
         Err(LoadError::Graph { reason, .. }) => {
             let path = graph.path.clone();
             Err(Refusal::Warning(PreparationWarning::Failed { path, reason }))

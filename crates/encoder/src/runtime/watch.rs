@@ -5,26 +5,73 @@
 //! shortest take 50 microseconds: while the thread is awake, announcing is one uncontended lock. It
 //! stays awake, looking every few milliseconds, for a short time after the last run; only then does
 //! it sleep until it is called, which costs a system call.
+//!
+//! The thread also looks at the memory of runs that may take much: it keeps the largest amount that it
+//! saw, from which later runs are planned, and stops a run that takes more than it may. That is the last
+//! resort, for an operator ends before ONNX Runtime stops.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::{RuntimeError, threads};
 use crate::interrupt::InterruptCheck;
+use crate::memory;
 
 /// How often the checks are looked at. Cancelling is expected within a second; the rest of that is
 /// for ONNX Runtime, which stops after the operator that it is computing.
 const POLL: Duration = Duration::from_millis(15);
+/// How often the memory of a run is looked at; a look takes about 5 microseconds.
+const MEMORY_POLL: Duration = Duration::from_millis(2);
 /// Rounds without a run before the thread sleeps: about 0.3 s.
 const IDLE_ROUNDS: u32 = 20;
 
 type Stop = Arc<dyn Fn() + Send + Sync>;
 
+/// Private memory of the process during a run, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MemoryWatch {
+    /// What there was before it.
+    pub base: u64,
+    /// What it may add.
+    pub limit: u64,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Ended {
+    /// It was told to stop, as nobody wants it any more.
+    pub interrupted: bool,
+    /// It was told to stop, as it took too much memory.
+    pub over_limit: bool,
+    /// The most private memory that was seen to be added, in bytes.
+    pub grown: u64,
+}
+
 struct Watched {
     id: u64,
     check: InterruptCheck,
     stop: Stop,
-    stopped: bool,
+    memory: Option<MemoryWatch>,
+    ended: Ended,
+}
+
+impl Watched {
+    fn look(&mut self) {
+        if let Some(watch) = self.memory
+            && let Some(now) = memory::private_bytes()
+        {
+            self.ended.grown = self.ended.grown.max(now.saturating_sub(watch.base));
+            self.stop_if(self.ended.grown > watch.limit, |ended| ended.over_limit = true);
+        }
+        self.stop_if((self.check)(), |ended| ended.interrupted = true);
+    }
+
+    fn stop_if(&mut self, unwanted: bool, reason: impl FnOnce(&mut Ended)) {
+        if unwanted && !self.ended.interrupted && !self.ended.over_limit {
+            (self.stop)();
+            reason(&mut self.ended);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -68,12 +115,7 @@ impl Watcher {
         loop {
             if !state.watched.is_empty() {
                 idle = 0;
-                for watched in state.watched.iter_mut().filter(|watched| !watched.stopped) {
-                    if (watched.check)() {
-                        (watched.stop)();
-                        watched.stopped = true;
-                    }
-                }
+                state.watched.iter_mut().for_each(Watched::look);
             } else if idle < IDLE_ROUNDS {
                 idle += 1;
             } else {
@@ -85,7 +127,9 @@ impl Watcher {
                 state.asleep = false;
                 idle = 0;
             }
-            state = self.wake.wait_timeout(state, POLL).unwrap_or_else(PoisonError::into_inner).0;
+            let measures = state.watched.iter().any(|watched| watched.memory.is_some());
+            let poll = if measures { MEMORY_POLL } else { POLL };
+            state = self.wake.wait_timeout(state, poll).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -97,29 +141,35 @@ pub(super) struct Watching {
 }
 
 impl Watching {
-    /// Starts watching: once `check` returns true, `stop` is called, and not after this is dropped.
-    pub(super) fn start(check: InterruptCheck, stop: Stop) -> Result<Self, RuntimeError> {
+    /// Starts watching: once `check` returns true or the run takes more than `memory` says, `stop` is
+    /// called, and not after this is dropped.
+    pub(super) fn start(
+        check: InterruptCheck,
+        memory: Option<MemoryWatch>,
+        stop: Stop,
+    ) -> Result<Self, RuntimeError> {
         let watcher = Watcher::get()?;
         let mut state = watcher.lock();
         let id = state.next_id;
         state.next_id += 1;
-        state.watched.push(Watched { id, check, stop, stopped: false });
-        if state.asleep {
+        state.watched.push(Watched { id, check, stop, memory, ended: Ended::default() });
+        // Whoever measures does not wait for the end of the present round.
+        if state.asleep || memory.is_some() {
             watcher.wake.notify_one();
         }
         drop(state);
         Ok(Watching { watcher, id })
     }
 
-    /// Ends the watching and says whether the run was told to stop.
-    pub(super) fn end(self) -> bool {
+    /// Ends the watching and says whether the run was told to stop, and why.
+    pub(super) fn end(self) -> Ended {
         self.remove()
     }
 
-    fn remove(&self) -> bool {
+    fn remove(&self) -> Ended {
         let mut state = self.watcher.lock();
         let place = state.watched.iter().position(|watched| watched.id == self.id);
-        place.is_some_and(|place| state.watched.swap_remove(place).stopped)
+        place.map(|place| state.watched.swap_remove(place).ended).unwrap_or_default()
     }
 }
 
@@ -147,25 +197,46 @@ mod tests {
         });
         let check = || WANTED.load(Ordering::SeqCst);
 
-        let calm = Watching::start(check, Arc::clone(&stop)).unwrap();
+        let calm = Watching::start(check, None, Arc::clone(&stop)).unwrap();
         std::thread::sleep(4 * POLL);
-        assert!(!calm.end());
+        assert!(!calm.end().interrupted);
         assert_eq!(stops.load(Ordering::SeqCst), 0);
 
-        let run = Watching::start(check, Arc::clone(&stop)).unwrap();
+        let run = Watching::start(check, None, Arc::clone(&stop)).unwrap();
         WANTED.store(true, Ordering::SeqCst);
         let start = Instant::now();
         while stops.load(Ordering::SeqCst) == 0 && start.elapsed() < Duration::from_secs(5) {
             std::thread::yield_now();
         }
         std::thread::sleep(4 * POLL);
-        assert!(run.end());
+        assert!(run.end().interrupted);
         assert_eq!(stops.load(Ordering::SeqCst), 1);
 
         // After a sleep longer than the idle rounds the thread is woken again.
         std::thread::sleep((IDLE_ROUNDS + 5) * POLL);
-        let run = Watching::start(check, stop).unwrap();
+        let run = Watching::start(check, None, stop).unwrap();
         std::thread::sleep(20 * POLL);
-        assert!(run.end());
+        assert!(run.end().interrupted);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn memory_of_a_run_is_measured_and_limited() {
+        let stops = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&stops);
+        let stop: Stop = Arc::new(move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+        });
+        let base = memory::private_bytes().unwrap();
+        let watch = MemoryWatch { base, limit: 32 << 20 };
+        let run = Watching::start(crate::interrupt::never_interrupted, Some(watch), stop).unwrap();
+        let block = std::hint::black_box(vec![1_u8; 64 << 20]);
+        let start = Instant::now();
+        while stops.load(Ordering::SeqCst) == 0 && start.elapsed() < Duration::from_secs(60) {
+            std::thread::yield_now();
+        }
+        drop(block);
+        let ended = run.end();
+        assert!(ended.over_limit && !ended.interrupted && ended.grown > 32 << 20, "{ended:?}");
     }
 }

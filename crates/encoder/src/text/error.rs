@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::memory::OutOfMemory;
+
 /// Failure of [`TextEncoder::tokenize`](super::TextEncoder::tokenize).
 #[derive(Debug, Error)]
 pub enum TextError {
@@ -16,6 +18,9 @@ pub enum TextError {
         /// Rows of the graph's token table.
         vocab_size: usize,
     },
+    /// The system refused the memory that tokenizing takes.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
     /// The caller's interrupt check returned true.
     #[error("tokenizing was interrupted")]
     Interrupted,

@@ -14,6 +14,7 @@ use tokenizers::{Tokenizer, TruncationParams};
 pub use error::TextError;
 
 use crate::interrupt::InterruptCheck;
+use crate::memory;
 use crate::package::{FileRole, MalformedFile, PackageError, Padding, TextTower, open_regular};
 
 /// Characters per token that are tokenized at first. English has about five; a text that yields too
@@ -22,6 +23,8 @@ const CHARS_PER_TOKEN: usize = 32;
 /// Most bytes of a text that are ever tokenized. What lies beyond cannot matter unless this much text
 /// before it yields fewer tokens than the model reads.
 const MAX_TEXT_BYTES: usize = 1 << 20;
+/// Bytes of memory that the tokenizer library takes for each byte of text, at its peak.
+const BYTES_PER_BYTE: usize = 100;
 /// Largest tokenizer file that is loaded, in bytes; Gemma's has 34 MB.
 const MAX_TOKENIZER_BYTES: u64 = 128 << 20;
 
@@ -98,6 +101,7 @@ impl TextEncoder {
                 return Err(TextError::Interrupted);
             }
             let piece = cut(text, budget.min(MAX_TEXT_BYTES));
+            memory::reserve(piece.len() * BYTES_PER_BYTE, "tokenize a text")?;
             let ids = self.encode(piece)?;
             // A cut can change the last word only, and cutting at a blank not even that.
             if piece.len() == text.len() || ids.len() >= self.max_length || piece.len() >= MAX_TEXT_BYTES / 2

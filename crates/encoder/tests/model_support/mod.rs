@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use imgvec_encoder::image::ImageLimits;
 use imgvec_encoder::interrupt::{InterruptCheck, never_interrupted};
+use imgvec_encoder::memory::ProcessMemory;
 use imgvec_encoder::package::Package;
 use imgvec_encoder::runtime;
 use imgvec_encoder::{Encoder, EncoderOptions};
@@ -92,7 +93,13 @@ pub fn options() -> EncoderOptions {
 }
 
 pub fn options_with(interrupt: InterruptCheck) -> EncoderOptions {
-    EncoderOptions { threads: 1, cache_dir: None, interrupt, image_limits: ImageLimits::default() }
+    EncoderOptions {
+        threads: 1,
+        cache_dir: None,
+        interrupt,
+        image_limits: ImageLimits::default(),
+        memory: ProcessMemory::default(),
+    }
 }
 
 pub fn encoder(dir: &Path) -> Encoder {
