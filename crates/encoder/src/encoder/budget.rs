@@ -13,9 +13,9 @@ use serde_json::Value;
 
 use crate::package::Modality;
 
-/// Runs that are estimated below this are neither measured nor made to give memory back: they take
-/// about a millisecond, and what they leave is small beside any loaded model.
-const SMALL_BYTES: u64 = 1 << 20;
+/// Runs that are estimated below this are neither measured nor made to give memory back: what they leave
+/// is small beside a loaded model, and clearing it anew would cost them a tenth of their time.
+const SMALL_BYTES: u64 = 4 << 20;
 /// Bytes of a 32-bit float.
 const FLOAT: u64 = 4;
 /// Tensors of `[items, heads, tokens, tokens]` that are alive at a time: scores and their softmax, and

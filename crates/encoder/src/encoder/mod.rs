@@ -19,7 +19,7 @@ pub use error::{EncodeError, RunSize};
 use crate::image::ImageLimits;
 use crate::interrupt::InterruptCheck;
 use crate::memory::ProcessMemory;
-use crate::package::{DigestError, Graph, Modality, ModelDigest, Package, PixelInput, TokenInput};
+use crate::package::{DigestError, Graph, Modality, ModelDigest, Package, Padding, PixelInput, TokenInput};
 use crate::runtime::{
     self, Feed, GraphSession, Place, PreparationWarning, Ran, RunCost, RunError, RunLimits, SessionOptions,
     Source, Tensor,
@@ -267,7 +267,12 @@ impl Encoder {
             }),
             None => None,
         };
-        let options = SessionOptions { threads: self.options.threads, interrupt: self.options.interrupt };
+        let text = self.package.text.as_ref().filter(|tower| tower.graph.path == graph.path);
+        let options = SessionOptions {
+            threads: self.options.threads,
+            interrupt: self.options.interrupt,
+            repeats_shapes: text.is_none_or(|tower| tower.padding != Padding::Longest),
+        };
         let loading = runtime::load(graph, place.as_ref(), options)?;
         if let Some(reason) = loading.warning {
             self.warnings.push(Warning::NotShared { graph: graph.path.clone(), reason });

@@ -4,8 +4,8 @@
 //! ONNX Runtime takes memory from an arena that grows and, left alone, stays as large as the largest run
 //! has made it. Runs that may take much ask it to give back what is free when they end. Without an arena
 //! the system would clear every page of every intermediate tensor anew: 8 texts of 512 tokens took 5.7 s
-//! instead of 2.0 (MiniLM, one thread), and twice the memory. Plans of memory by shape are off: one is
-//! kept for each length of text.
+//! instead of 2.0 (MiniLM, one thread), and twice the memory. Plans of memory by shape are off
+//! for texts: one would be kept for each length.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -37,6 +37,8 @@ pub struct SessionOptions {
     pub threads: usize,
     /// Looked at while the graph loads.
     pub interrupt: InterruptCheck,
+    /// Whether inputs have few shapes. A plan of memory is then kept for each, which saves a few percent.
+    pub repeats_shapes: bool,
 }
 
 /// A tensor to feed, row-major, in the element type that the graph wants.
@@ -251,7 +253,7 @@ pub(super) fn create(
             // Idle threads of a backend must not burn the server's CPU.
             .with_intra_op_spinning(false)?
             .with_inter_op_spinning(false)?
-            .with_memory_pattern(false)?
+            .with_memory_pattern(options.repeats_shapes)?
             .with_log_level(LogLevel::Fatal)?;
         let builder = adjust(builder)?;
         let _ = publish.set(builder.canceler());
