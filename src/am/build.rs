@@ -4,9 +4,9 @@ use super::insert::seed;
 use super::opclass::OpClass;
 use super::table::Table;
 use super::threads::BuildThreads;
+use super::waiting::declared_dim;
 use crate::error::index::{
-    added, damage, geometry as bad_geometry, no_dimensions, temporary_file, too_many_rows,
-    vector as bad_vector,
+    added, damage, geometry as bad_geometry, temporary_file, too_many_rows, vector as bad_vector,
 };
 use crate::error::{Code, OrRaise, Report, interrupted};
 use crate::fault;
@@ -15,10 +15,12 @@ use crate::storage::{Fork, Mode, NewPages, Pages, Relation, TemporaryFiles};
 use imgvec_ann::build::{Added, BuildError, Builder, Parameters, Phase};
 use imgvec_ann::graph::calibrate;
 use imgvec_ann::layout::meta::Meta;
-use imgvec_ann::layout::{BlockNumber, Geometry, PAGE_BYTES};
+use imgvec_ann::layout::{BlockNumber, Geometry, PAGE_BYTES, Page};
 use imgvec_ann::random::SplitMix64;
+use imgvec_ann::store::PageSink;
 use imgvec_ann::{Index, Metric};
 use pgrx::{pg_guard, pg_sys};
+use std::convert::Infallible;
 use std::ffi::CStr;
 
 /// Vectors whose mean becomes the center.
@@ -72,13 +74,9 @@ fn report_phase(phase: usize) {
     report(pg_sys::PROGRESS_CREATEIDX_SUBPHASE, phase);
 }
 
-/// Metric and page sizes of a new index.
-fn shape(index: Relation) -> (Metric, Geometry) {
-    let Ok(dim @ 1..) = usize::try_from(index.type_modifier(0)) else {
-        no_dimensions(index).raise();
-    };
-    let geometry = Geometry::new(dim).map_err(|error| bad_geometry(index, error, dim)).or_raise();
-    (OpClass::of(index).metric, geometry)
+/// Page sizes of a new index.
+pub fn new_geometry(index: Relation, dim: usize) -> Geometry {
+    Geometry::new(dim).map_err(|error| bad_geometry(index, error, dim)).or_raise()
 }
 
 /// Memory for the rows of a build, or of a check.
@@ -117,9 +115,33 @@ pub unsafe extern "C-unwind" fn ambuild(
 pub unsafe extern "C-unwind" fn ambuildempty(index: pg_sys::Relation) {
     // SAFETY: the server passes an open relation.
     let index = unsafe { Relation::from_raw(index) };
-    let (metric, geometry) = shape(index);
+    // Without dimensions it waits for its first row, with an empty file.
+    if let Some(dim) = declared_dim(index) {
+        let builder = new_builder(index, OpClass::of(index).metric, new_geometry(index, dim), &[]);
+        write(builder, index, Fork::Init);
+    }
+}
+
+/// The pages of an index without rows.
+pub fn empty_pages(index: Relation, metric: Metric, geometry: Geometry) -> Vec<Box<Page>> {
+    let mut pages = Collected(Vec::new());
     let builder = new_builder(index, metric, geometry, &[]);
-    write(builder, index, Fork::Init);
+    // Nothing is computed, so nothing is cancelled, spilled or too large.
+    let result = builder.finish(&BuildThreads::new(), &mut pages, &mut |_| {});
+    assert!(result.is_ok(), "no rows are no work");
+    pages.0
+}
+
+/// Pages in memory.
+struct Collected(Vec<Box<Page>>);
+
+impl PageSink for Collected {
+    type Error = Infallible;
+
+    fn append(&mut self, page: &Page) -> Result<(), Infallible> {
+        self.0.push(Box::new(*page));
+        Ok(())
+    }
 }
 
 fn build(table: &Table) -> (f64, u64) {
@@ -131,19 +153,23 @@ fn build(table: &Table) -> (f64, u64) {
         )
         .raise();
     }
-    let (metric, geometry) = shape(index);
+    let metric = OpClass::of(index).metric;
     report_phase(SAMPLING);
-    let sample = table.sample(geometry.dim(), SAMPLE_ROWS);
-    let views: Vec<&[f32]> = sample.iter().map(Vec::as_slice).collect();
-    // SAFETY: the files are gone when this call ends, or the statement.
-    let files = Box::new(unsafe { TemporaryFiles::new() });
-    let mut builder = new_builder(index, metric, geometry, &views).spill_to(files);
-    drop(sample);
+    let start = |dim: usize, sample: &[Vec<f32>]| {
+        let views: Vec<&[f32]> = sample.iter().map(Vec::as_slice).collect();
+        // SAFETY: the files are gone when the build ends, or the statement.
+        let files = Box::new(unsafe { TemporaryFiles::new() });
+        new_builder(index, metric, new_geometry(index, dim), &views).spill_to(files)
+    };
+    let dim = declared_dim(index).or_else(|| table.first_dim());
+    let mut builder = dim.map(|dim| start(dim, &table.sample(dim, SAMPLE_ROWS)));
 
     report_phase(LOADING);
     let mut rows: u64 = 0;
     let mut take = |vector: &[f32], tid| {
         pgrx::check_for_interrupts!();
+        // A build beside writers may meet the first vector only now.
+        let builder = builder.get_or_insert_with(|| start(vector.len(), &[]));
         if builder.add(vector, tid).map_err(|error| added(index, error)).or_raise() == Added::Stored {
             rows += 1;
             if rows.is_multiple_of(REPORT_EVERY) {
@@ -152,10 +178,12 @@ fn build(table: &Table) -> (f64, u64) {
         }
     };
     let heap_rows = table.scan(&mut take);
-    if let Some(wanted) = builder.memory_wanted() {
-        tell_of_files(index, wanted);
+    if let Some(builder) = builder {
+        if let Some(wanted) = builder.memory_wanted() {
+            tell_of_files(index, wanted);
+        }
+        write(builder, index, Fork::Main);
     }
-    write(builder, index, Fork::Main);
     (heap_rows, rows)
 }
 

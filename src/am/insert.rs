@@ -1,7 +1,7 @@
 //! One new row.
 
-use super::cache;
 use super::opclass::{self, OpClass};
+use super::{cache, waiting};
 use crate::error::OrRaise;
 use crate::error::index::{damage, vector as bad_vector};
 use crate::fault;
@@ -59,6 +59,9 @@ pub unsafe extern "C-unwind" fn aminsert(
 
 /// Inserts a row; a vector of zeros under cosine is left out.
 pub fn insert(relation: Relation, vector: &[f32], tid: HeapTid) {
+    if waiting::is_waiting(relation) {
+        waiting::begin(relation, vector.len());
+    }
     let pages = Pages::new(relation, Mode::Normal);
     let mut random = random();
     let result = cache::with_mut(&pages, |index| insert::insert(&pages, index, vector, tid, &mut random));

@@ -15,3 +15,4 @@ mod table;
 mod threads;
 mod vacuum;
 mod validate;
+mod waiting;

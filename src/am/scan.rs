@@ -6,7 +6,7 @@
 //! thrown away unread.
 
 use super::opclass::{self, OpClass};
-use super::{cache, options, stats};
+use super::{cache, options, stats, waiting};
 use crate::error::index::{damage, vector as bad_vector};
 use crate::error::{Code, OrRaise, Report};
 use crate::storage::{Mode, Pages, Relation};
@@ -158,6 +158,9 @@ pub unsafe extern "C-unwind" fn amgettuple(
             no_order(relation);
         }
         if state(desc).running.is_none() {
+            if waiting::is_waiting(relation) {
+                return false;
+            }
             let key = &*desc.orderByData;
             let is_null = key.sk_flags & pg_sys::SK_ISNULL as i32 != 0;
             let query = opclass::vector(key.sk_argument, is_null, OpClass::of(relation).elements);

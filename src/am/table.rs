@@ -51,6 +51,20 @@ impl<'a> Table<'a> {
         self.scan_pages(0, pg_sys::InvalidBlockNumber, true, &mut each)
     }
 
+    /// Dimensions of the first vector of the table. Reads as much of it as that takes, in steps that double.
+    pub fn first_dim(&self) -> Option<usize> {
+        let end = self.heap.block_count(pg_sys::ForkNumber::MAIN_FORKNUM);
+        let (mut start, mut dim) = (0, None);
+        while start < end && dim.is_none() {
+            let next = end.min(2 * start + 1);
+            self.scan_pages(start, next - start, false, &mut |vector, _| {
+                dim = dim.or(Some(vector.len()));
+            });
+            start = next;
+        }
+        dim
+    }
+
     /// As [`Table::scan`], of some blocks of the table.
     pub fn scan_part(&self, blocks: &Range<u32>, mut each: impl FnMut(&[f32], HeapTid)) {
         let end = self.heap.block_count(pg_sys::ForkNumber::MAIN_FORKNUM).min(blocks.end);

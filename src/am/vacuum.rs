@@ -1,6 +1,6 @@
 //! Taking dead rows out, in the two steps of the server's vacuum.
 
-use super::{cache, insert};
+use super::{cache, insert, waiting};
 use crate::error::OrRaise;
 use crate::error::index::{damage, no_pages};
 use crate::fault;
@@ -23,6 +23,9 @@ pub unsafe extern "C-unwind" fn ambulkdelete(
         let relation = Relation::from_raw((*info).index);
         let dead = DeadRows::new(callback, state);
         let pages = Pages::new(relation, Mode::Vacuum((*info).strategy));
+        if waiting::is_waiting(relation) {
+            return or_new(stats);
+        }
         if pages.block_count() == Ok(0) {
             // There is nothing to remove, and the table's vacuum must not fail for it.
             no_pages(relation).warn();
@@ -61,7 +64,7 @@ pub unsafe extern "C-unwind" fn amvacuumcleanup(
         }
         let relation = Relation::from_raw((*info).index);
         let pages = Pages::new(relation, Mode::Vacuum((*info).strategy));
-        if pages.block_count() == Ok(0) {
+        if pages.block_count() == Ok(0) || waiting::is_waiting(relation) {
             return stats;
         }
         let mut random = insert::random();

@@ -111,12 +111,3 @@ pub fn geometry(index: Relation, error: GeometryError, dim: usize) -> Report {
     .detail(format!("Vectors of index \"{}\" would have {dim} dimensions.", index.name()))
     .hint("Index fewer dimensions: (subvector(embedding, 1, 2000)::imgvec(2000)).")
 }
-
-/// A column whose type does not tell the number of dimensions.
-pub fn no_dimensions(index: Relation) -> Report {
-    Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, "column does not have dimensions")
-        .detail(format!("Index \"{}\" needs to know the number of dimensions.", index.name()))
-        .hint(
-            "Declare the column as imgvec(n), vector(n) or halfvec(n), or index an expression such as ((embedding::imgvec(n))).",
-        )
-}

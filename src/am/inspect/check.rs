@@ -3,7 +3,7 @@
 use super::Opened;
 use super::index_rows::IndexRows;
 use crate::am::build::memory_bytes;
-use crate::am::cache;
+use crate::am::{cache, waiting};
 use crate::error::index::{damage, not_valid};
 use crate::error::{Code, OrRaise, Report};
 use crate::server::security;
@@ -31,7 +31,10 @@ fn ann_index_check(index: pg_sys::Oid, heapallindexed: bool) -> NewRecord {
                 .raise();
         }
     });
-    cache::require_pages(&opened.pages());
+    let is_waiting = waiting::is_waiting(*opened.index);
+    if !is_waiting {
+        cache::require_pages(&opened.pages());
+    }
     if heapallindexed && !opened.index.is_valid() {
         not_valid(*opened.index).raise();
     }
@@ -39,8 +42,11 @@ fn ann_index_check(index: pg_sys::Oid, heapallindexed: bool) -> NewRecord {
     let name = opened.index.name();
     let (pages, table_blocks) = (opened.pages(), opened.heap.block_count(pg_sys::ForkNumber::MAIN_FORKNUM));
     let mut rows = IndexRows::new(table_blocks, memory_bytes());
-    let report = check::check(&pages, |tid| rows.add(tid)).map_err(|error| damage(*opened.index, error));
-    let report = report.or_raise();
+    let report = if is_waiting {
+        CheckReport::default()
+    } else {
+        check::check(&pages, |tid| rows.add(tid)).map_err(|error| damage(*opened.index, error)).or_raise()
+    };
     let mut problems = Problems::default();
     for part in rows.parts() {
         let read = |each: &mut dyn FnMut(HeapTid)| {
@@ -119,11 +125,14 @@ impl Problems {
 /// Calls `each` with the rows in a part of the table that have a vector which the index would hold, and are not
 /// among those that it has of this part.
 fn find_missing(opened: &Opened, part: &Range<u32>, indexed: &[HeapTid], mut each: impl FnMut(HeapTid)) {
-    let ann = cache::open(&opened.pages());
+    // An index that waits for its first row has missed any.
+    let ann = (!waiting::is_waiting(*opened.index)).then(|| cache::open(&opened.pages()));
+    let is_left_out =
+        |vector: &[f32]| ann.as_ref().is_some_and(|ann| matches!(ann.space().quantize(vector), Ok(None)));
     opened.as_owner(|table| {
         table.scan_part(part, |vector, tid| {
             pgrx::check_for_interrupts!();
-            if indexed.binary_search(&tid).is_err() && !matches!(ann.space().quantize(vector), Ok(None)) {
+            if indexed.binary_search(&tid).is_err() && !is_left_out(vector) {
                 each(tid);
             }
         });

@@ -1,7 +1,7 @@
 //! `ann_index_recall`: how well an index finds.
 
 use super::Opened;
-use crate::am::cache;
+use crate::am::{cache, waiting};
 use crate::am::opclass::OpClass;
 use crate::am::table::Table;
 use crate::error::{Code, Report};
@@ -49,6 +49,9 @@ fn ann_index_recall(index: pg_sys::Oid, k: i32, samples: i32) -> Option<f64> {
     };
     let (k, samples) = (bounded(k, 1000, "k"), bounded(samples, 10_000, "samples"));
     let opened = Opened::new(index, pg_sys::AccessShareLock, |subject| require_rows(subject.table));
+    if waiting::is_waiting(*opened.index) {
+        return None;
+    }
     let metric = OpClass::of(*opened.index).metric;
     let ann = cache::open(&opened.pages());
     let queries: Vec<Vec<f32>> = opened.as_owner(|table| {

@@ -116,12 +116,12 @@ CREATE UNIQUE INDEX ON grid USING ann (place);
 CREATE INDEX ON grid USING ann (place, id);
 CREATE INDEX ON grid USING ann (id);
 CREATE TABLE free (place imgvec);
-CREATE INDEX ON free USING ann (place);
-\echo :LAST_ERROR_SQLSTATE
 CREATE TABLE large (place imgvec(4001));
 CREATE INDEX ON large USING ann (place);
 \echo :LAST_ERROR_SQLSTATE
 INSERT INTO free VALUES ('[1,2]'), ('[1,2,3]');
+CREATE INDEX ON free USING ann (place);
+\echo :LAST_ERROR_SQLSTATE
 CREATE INDEX ON free USING ann ((place::imgvec(2)));
 \echo :LAST_ERROR_SQLSTATE
 CREATE TABLE long (place imgvec(2));

@@ -5,6 +5,7 @@ mod cancel;
 mod concurrency;
 mod crash;
 mod damage;
+mod dimensions;
 mod errors;
 mod extremes;
 mod faults;

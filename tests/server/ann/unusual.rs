@@ -38,9 +38,9 @@ fn a_column_of_a_domain_is_indexed_as_its_type_is() {
     );
     let nearest = "SELECT id FROM items ORDER BY free::embedding <-> vec(100, 16) LIMIT 5";
     assert_eq!(ids(&by_index(&mut client, nearest))[0], 100);
-    let error = failure(&mut client, "CREATE INDEX ON items USING ann (free)");
-    assert_eq!(error.code(), &SqlState::INVALID_PARAMETER_VALUE, "{error:?}");
-    assert!(error.hint().unwrap().contains("imgvec(n)"), "{error:?}");
+    // A domain that says no number of dimensions is as its type: the rows tell.
+    client.batch_execute("CREATE INDEX items_free ON items USING ann (free)").unwrap();
+    assert_eq!(check(&mut client, "items_free").rows, 1000);
     let error = failure(&mut client, "INSERT INTO items VALUES (0, vec(1, 15), vec(1, 15))");
     assert_eq!(error.code(), &SqlState::DATA_EXCEPTION, "{error:?}");
 }
