@@ -22,3 +22,37 @@ CREATE VIEW ann_scan_stats AS
 COMMENT ON VIEW ann_scan_stats IS
     'what index scans cost in this session, for each index: counters are added when a scan ends';
 GRANT SELECT ON ann_scan_stats TO PUBLIC;
+
+-- Names that applications of pgvector call.
+CREATE FUNCTION vector_dims(imgvec) RETURNS integer
+    AS 'MODULE_PATHNAME', 'imgvec_dims_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION vector_dims(imgvec) IS 'number of dimensions';
+CREATE FUNCTION vector_norm(imgvec) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'imgvec_norm_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+COMMENT ON FUNCTION vector_norm(imgvec) IS 'Euclidean norm';
+CREATE FUNCTION l2_norm(imgvec) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'imgvec_norm_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+COMMENT ON FUNCTION l2_norm(imgvec) IS 'Euclidean norm';
+
+-- A numeric is rounded once, and one that is too small is an error, as in pgvector.
+CREATE OR REPLACE FUNCTION array_to_imgvec(numeric[], integer, boolean) RETURNS imgvec
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN array_to_imgvec($1::real[], $2, $3);
+
+-- Said to be of use for indexes, which have none.
+DROP FUNCTION imgvec_l2_squared_distance(imgvec, imgvec);
+DROP FUNCTION imgvec_spherical_distance(imgvec, imgvec);
+
+-- Labels that tell the truth: it says which models this session has loaded, which a parallel worker does not know.
+ALTER FUNCTION imgvec_model_list() PARALLEL RESTRICTED;
+ALTER FUNCTION l2_distance(imgvec, imgvec) COST 10;
+ALTER FUNCTION inner_product(imgvec, imgvec) COST 10;
+ALTER FUNCTION cosine_distance(imgvec, imgvec) COST 10;
+ALTER FUNCTION l1_distance(imgvec, imgvec) COST 10;
+ALTER FUNCTION imgvec_negative_inner_product(imgvec, imgvec) COST 10;
+ALTER FUNCTION imgvec_norm(imgvec) COST 10;
+ALTER FUNCTION l2_normalize(imgvec) COST 10;
+ALTER FUNCTION imgvec_add(imgvec, imgvec) COST 10;
+ALTER FUNCTION imgvec_sub(imgvec, imgvec) COST 10;
+ALTER FUNCTION imgvec_mul(imgvec, imgvec) COST 10;
+ALTER FUNCTION imgvec_accum(double precision[], imgvec) COST 10;

@@ -33,10 +33,19 @@ CREATE CAST (vector AS imgvec) WITHOUT FUNCTION AS ASSIGNMENT;
 CREATE CAST (imgvec AS halfvec) WITH FUNCTION imgvec_to_halfvec(imgvec, integer, boolean) AS IMPLICIT;
 CREATE CAST (halfvec AS imgvec) WITH FUNCTION halfvec_to_imgvec(halfvec, integer, boolean) AS ASSIGNMENT;
 
--- pgvector has this one for vector and for halfvec; for an imgvec it would not know which.
-CREATE FUNCTION vector_dims(imgvec) RETURNS integer
-    AS 'MODULE_PATHNAME', 'imgvec_dims_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_dims(imgvec) IS 'number of dimensions';
+-- Bodies are bound when they are created. The casts are pgvector's, by way of its vector.
+CREATE FUNCTION imgvec_to_sparsevec(imgvec, integer, boolean) RETURNS sparsevec
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN vector_to_sparsevec($1::vector, $2, $3);
+COMMENT ON FUNCTION imgvec_to_sparsevec(imgvec, integer, boolean) IS 'convert imgvec to sparsevec';
+
+CREATE FUNCTION sparsevec_to_imgvec(sparsevec, integer, boolean) RETURNS imgvec
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN sparsevec_to_vector($1, $2, $3)::imgvec;
+COMMENT ON FUNCTION sparsevec_to_imgvec(sparsevec, integer, boolean) IS 'convert sparsevec to imgvec';
+
+CREATE CAST (imgvec AS sparsevec) WITH FUNCTION imgvec_to_sparsevec(imgvec, integer, boolean) AS IMPLICIT;
+CREATE CAST (sparsevec AS imgvec) WITH FUNCTION sparsevec_to_imgvec(sparsevec, integer, boolean) AS ASSIGNMENT;
 
 ------------------------------------------------------------------------------------------------------
 -- Operator classes of ann, by pgvector's names: a column keeps its type, and USING hnsw becomes USING ann.
@@ -78,25 +87,42 @@ CREATE OPERATOR CLASS halfvec_ip_ops FOR TYPE halfvec USING ann AS
     FUNCTION 1 ann_halfvec_ip(internal);
 COMMENT ON OPERATOR CLASS halfvec_ip_ops USING ann IS 'largest inner product first';
 
--- `imgvec column <=> vector value` is pgvector's operator on the column cast to vector. As a member of the
--- column's family it is answered by the column's index. Members of a family belong to no extension: they stay
--- when this one is dropped, and go when pgvector does.
+-- An imgvec and a vector are the same bytes, so each type's index answers the other's operators: as members of its
+-- family. `imgvec column <=> vector value` is pgvector's operator on the column cast to vector; and a column of type
+-- vector that becomes imgvec keeps indexes of pgvector's classes, ann's by these names as well as hnsw and ivfflat,
+-- while its operators are then imgvec's. Members of a family belong to no extension: they go with their operator or
+-- their family, and those in families of imgvec and of pgvector stay when this extension is dropped.
 DO $$
 DECLARE
     member record;
 BEGIN
     FOR member IN
-        SELECT family, operator
-        FROM (VALUES ('imgvec_cosine_ops', '<=>'), ('imgvec_l2_ops', '<->'), ('imgvec_ip_ops', '<#>')) AS wanted (family, operator)
-        WHERE NOT EXISTS (
-            SELECT FROM pg_catalog.pg_amop AS o
-            JOIN pg_catalog.pg_opfamily AS f ON f.oid OPERATOR(pg_catalog.=) o.amopfamily
-            JOIN pg_catalog.pg_am AS a ON a.oid OPERATOR(pg_catalog.=) f.opfmethod
-            WHERE a.amname OPERATOR(pg_catalog.=) 'ann' AND f.opfname OPERATOR(pg_catalog.=) wanted.family::pg_catalog.name
-                AND o.amoplefttype OPERATOR(pg_catalog.=) 'vector'::pg_catalog.regtype)
+        SELECT a.amname, n.nspname, f.opfname, wanted.operator,
+            pg_catalog.format('%I.%I', tn.nspname, t.typname) AS type, pg_catalog.quote_ident(onsp.nspname) AS operator_schema
+        FROM (VALUES ('<=>', 'imgvec_cosine_ops', 'vector'), ('<->', 'imgvec_l2_ops', 'vector'), ('<#>', 'imgvec_ip_ops', 'vector'),
+                ('<=>', 'vector_cosine_ops', 'imgvec'), ('<->', 'vector_l2_ops', 'imgvec'), ('<#>', 'vector_ip_ops', 'imgvec'),
+                ('<+>', 'vector_l1_ops', 'imgvec')) AS wanted (operator, family, type)
+        JOIN pg_catalog.pg_opfamily AS f ON f.opfname OPERATOR(pg_catalog.=) wanted.family::pg_catalog.name
+        JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) f.opfnamespace
+        JOIN pg_catalog.pg_am AS a ON a.oid OPERATOR(pg_catalog.=) f.opfmethod
+        JOIN pg_catalog.pg_type AS t ON t.oid OPERATOR(pg_catalog.=) wanted.type::pg_catalog.regtype
+        JOIN pg_catalog.pg_namespace AS tn ON tn.oid OPERATOR(pg_catalog.=) t.typnamespace
+        JOIN pg_catalog.pg_operator AS o ON o.oprname OPERATOR(pg_catalog.=) wanted.operator::pg_catalog.name
+            AND o.oprleft OPERATOR(pg_catalog.=) t.oid AND o.oprright OPERATOR(pg_catalog.=) t.oid
+        JOIN pg_catalog.pg_namespace AS onsp ON onsp.oid OPERATOR(pg_catalog.=) o.oprnamespace
+        WHERE a.amname OPERATOR(pg_catalog.=) ANY (ARRAY['ann', 'hnsw', 'ivfflat']::pg_catalog.name[])
+            -- A family of these extensions, not of somebody who took the same name.
+            AND EXISTS (
+                SELECT FROM pg_catalog.pg_opclass AS c
+                WHERE c.opcfamily OPERATOR(pg_catalog.=) f.oid AND c.opcintype OPERATOR(pg_catalog.=) ANY (
+                    ARRAY['imgvec'::pg_catalog.regtype::pg_catalog.oid, 'vector'::pg_catalog.regtype::pg_catalog.oid]))
+            AND NOT EXISTS (
+                SELECT FROM pg_catalog.pg_amop AS m
+                WHERE m.amopfamily OPERATOR(pg_catalog.=) f.oid AND m.amoplefttype OPERATOR(pg_catalog.=) t.oid
+                    AND m.amoprighttype OPERATOR(pg_catalog.=) t.oid)
     LOOP
         EXECUTE pg_catalog.format(
-            'ALTER OPERATOR FAMILY %I USING ann ADD OPERATOR 1 %s (vector, vector) FOR ORDER BY pg_catalog.float_ops',
-            member.family, member.operator);
+            'ALTER OPERATOR FAMILY %I.%I USING %I ADD OPERATOR 1 %s.%s (%s, %s) FOR ORDER BY pg_catalog.float_ops',
+            member.nspname, member.opfname, member.amname, member.operator_schema, member.operator, member.type, member.type);
     END LOOP;
 END $$;

@@ -4,6 +4,7 @@
 //! the server read a file of its choosing. Every setting works with SET LOCAL and ALTER DATABASE; a value
 //! given before the library is loaded is checked when it is.
 
+use crate::encoding;
 use crate::error::{Code, Report};
 use crate::server::version;
 use imgvec_encoder::image::ImageLimits;
@@ -222,7 +223,7 @@ pub fn default_model() -> String {
             .hint("Name a model in the call, or set imgvec.default_model to one of the view imgvec_models.")
             .raise();
     }
-    String::from_utf8_lossy(&name).into_owned()
+    encoding::to_utf8_lossy(&name).into_owned()
 }
 
 /// Threads of one inference.

@@ -1,6 +1,7 @@
 //! Checks an operator class: one ordering operator that gives float8, one support function.
 
 use super::opclass::{ORDER_STRATEGY, SUPPORT_KIND};
+use crate::encoding;
 use crate::error::{Code, Report};
 use crate::server::catalog::each_family_member;
 use crate::server::raw::opfamily_can_sort_type;
@@ -18,7 +19,8 @@ pub unsafe extern "C-unwind" fn amvalidate(opclass: pg_sys::Oid) -> bool {
         }
         let class = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_opclass>();
         let (family, input) = (class.opcfamily, class.opcintype);
-        let name = std::ffi::CStr::from_ptr(class.opcname.data.as_ptr()).to_string_lossy().into_owned();
+        let name = std::ffi::CStr::from_ptr(class.opcname.data.as_ptr());
+        let name = encoding::to_utf8_lossy(name.to_bytes()).into_owned();
         pg_sys::ReleaseSysCache(tuple);
         let mut findings = operators(family, input);
         findings.extend(functions(family, input));

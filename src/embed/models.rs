@@ -2,11 +2,14 @@
 
 use super::server;
 use super::session;
+use crate::encoding;
 use crate::error::{Report, paths};
 use crate::guc;
 use crate::types::datum::{NewRecord, NewText};
 use imgvec_encoder::package::{Listed, Modality, Package};
 use pgrx::prelude::*;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 type ModelRows = TableIterator<
@@ -33,6 +36,14 @@ fn modality_name(modality: Modality) -> &'static str {
     }
 }
 
+/// A path is UTF-8, or else what the server's encoding makes of it.
+fn path_text(path: &Path) -> NewText {
+    match path.to_str() {
+        Some(utf8) => text(utf8),
+        None => text(&encoding::to_utf8_lossy(path.as_os_str().as_bytes())),
+    }
+}
+
 fn text(text: &str) -> NewText {
     NewText::from_utf8(&paths::printable(text))
 }
@@ -45,7 +56,7 @@ fn imgvec_model_list() -> ModelRows {
         .into_iter()
         .map(|Listed { name, dir, package }| {
             pgrx::check_for_interrupts!();
-            let path = may_see_paths.then(|| text(&dir.to_string_lossy()));
+            let path = may_see_paths.then(|| path_text(&dir));
             let package = package.map_err(Report::from).and_then(|package| {
                 let digest = package.digest_interruptible(cache_dir.as_deref(), server::interrupt_pending)?;
                 Ok((package, digest))

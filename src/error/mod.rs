@@ -10,9 +10,13 @@ mod package;
 pub mod paths;
 pub mod vector;
 
+use crate::encoding;
 pub use pgrx::pg_sys::errcodes::PgSqlErrorCode as Code;
 use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::{PgLogLevel, function_name};
+use pgrx::{PgLogLevel, function_name, pg_sys};
+use std::borrow::Cow;
+#[cfg(not(any(feature = "pg14", feature = "pg15")))]
+use std::ffi::CString;
 
 /// An error as a user sees it. Style: primary message in lower case without a period, detail and hint
 /// whole sentences.
@@ -59,7 +63,7 @@ impl Report {
     }
 
     fn report(self, level: PgLogLevel) {
-        let this = self.map(|text| paths::printable(&text).into_owned());
+        let this = self.map(|text| outgoing(paths::printable(&text).into_owned()));
         let mut report = ErrorReport::new(this.code, this.message, function_name!());
         if let Some(detail) = this.detail {
             report = report.set_detail(detail);
@@ -80,6 +84,52 @@ impl Report {
     pub fn raise(self) -> ! {
         self.report(PgLogLevel::ERROR);
         unreachable!("an ERROR does not return")
+    }
+
+    /// Notes the error where the caller wants to go on without the value (soft errors, PostgreSQL 16), or raises it.
+    ///
+    /// # Safety
+    /// `context` is the context of a function call.
+    pub unsafe fn save_or_raise(self, context: *mut pg_sys::Node) {
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        // SAFETY: by contract; a call's context is NULL or a node.
+        if let Some(node) = unsafe { context.as_ref() }
+            && node.type_ == pg_sys::NodeTag::T_ErrorSaveContext
+        {
+            // SAFETY: the node is what its tag says.
+            return unsafe { self.save(context) };
+        }
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        let _ = context;
+        self.raise()
+    }
+
+    /// # Safety
+    /// `context` is an ErrorSaveContext.
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    unsafe fn save(self, context: *mut pg_sys::Node) {
+        unsafe extern "C-unwind" {
+            // The server's utils/elog.h, which pgrx does not bind. None of them raises an error while one is saved.
+            fn errcode(code: std::ffi::c_int) -> std::ffi::c_int;
+            fn errmsg(format: *const std::ffi::c_char, ...) -> std::ffi::c_int;
+            fn errdetail(format: *const std::ffi::c_char, ...) -> std::ffi::c_int;
+            fn errhint(format: *const std::ffi::c_char, ...) -> std::ffi::c_int;
+        }
+        let text = |text: String| {
+            CString::new(outgoing(paths::printable(&text).replace('\0', " "))).unwrap_or_default()
+        };
+        let [message, detail, hint] = [Some(self.message), self.detail, self.hint].map(|part| part.map(text));
+        // SAFETY: start, parts, finish, as the server's macro errsave() does; strings end with a zero and are copied.
+        unsafe {
+            if pg_sys::errsave_start(context, std::ptr::null()) {
+                errcode(self.code as std::ffi::c_int);
+                let pointer = |part: &CString| part.as_ptr();
+                message.as_ref().map(pointer).map(|text| errmsg(c"%s".as_ptr(), text));
+                detail.as_ref().map(pointer).map(|text| errdetail(c"%s".as_ptr(), text));
+                hint.as_ref().map(pointer).map(|text| errhint(c"%s".as_ptr(), text));
+                pg_sys::errsave_finish(context, c"imgvec".as_ptr(), 0, c"imgvec".as_ptr());
+            }
+        }
     }
 
     /// Sends it as a WARNING and goes on.
@@ -124,6 +174,17 @@ pub fn out_of_memory(detail: impl Into<String>) -> Report {
         "Run fewer sessions at a time, or have an administrator raise the limits on memory of the server's \
          system user.",
     )
+}
+
+/// A text in the database's encoding, in the type that pgrx wants.
+fn outgoing(text: String) -> String {
+    match encoding::from_utf8_lossy(&text) {
+        Cow::Borrowed(_) => text,
+        // SAFETY: not UTF-8, which is no more than a promise to whoever takes the characters apart. Nobody does: pgrx
+        // copies the bytes of a report into memory of the server (`do_ereport` of the pinned version), and this one
+        // goes nowhere else.
+        Cow::Owned(bytes) => unsafe { String::from_utf8_unchecked(bytes) },
+    }
 }
 
 /// A call that stopped because an interrupt was pending, but is not any more: the server's own words

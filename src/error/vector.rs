@@ -1,6 +1,7 @@
 //! Words for the errors of `crates/vector`.
 
 use super::{Code, Report};
+use crate::encoding;
 use imgvec_vector::arithmetic::RangeError;
 use imgvec_vector::text::{Syntax, TextError};
 use imgvec_vector::wire::WireError;
@@ -142,8 +143,9 @@ pub fn damaged_datum(type_name: &str, bytes: usize, dim: i16) -> Report {
 }
 
 fn shorten(text: &[u8]) -> String {
-    let cut = &text[..text.len().min(MAX_QUOTED_CHARS * 4)];
-    let text = String::from_utf8_lossy(cut);
+    // A character has four bytes at most, also before it is converted.
+    let cut = &text[..text.len().min(MAX_QUOTED_CHARS * 4 + 4)];
+    let text = encoding::to_utf8_lossy(cut);
     match text.char_indices().nth(MAX_QUOTED_CHARS) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text.into_owned(),

@@ -1,5 +1,6 @@
 //! A relation that somebody keeps open, and what the server knows about it.
 
+use crate::encoding;
 use crate::server::version;
 use pgrx::datum::FromDatum;
 use pgrx::pg_sys;
@@ -53,7 +54,8 @@ impl Relation<'_> {
 
     pub fn name(self) -> String {
         // SAFETY: a NameData is NUL-terminated.
-        unsafe { CStr::from_ptr(self.class().relname.data.as_ptr()) }.to_string_lossy().into_owned()
+        let name = unsafe { CStr::from_ptr(self.class().relname.data.as_ptr()) };
+        encoding::to_utf8_lossy(name.to_bytes()).into_owned()
     }
 
     pub fn identity(self) -> Identity {

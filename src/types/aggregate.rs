@@ -1,17 +1,22 @@
 //! `sum` and `avg`. The state is a `double precision[]`: the count of rows, then the sum of each
 //! element, so that parallel workers can exchange it.
 
-use super::datum::{NewVector, Vector};
+use super::datum::{NewVector, Numbers, Vector};
 use crate::error::vector::different_dims;
-use crate::error::{Code, Report};
+use crate::error::{Code, OrRaise, Report};
 use imgvec_vector::arithmetic::RangeError;
-use pgrx::Array;
+use imgvec_vector::{Dim, MAX_DIM};
 use pgrx::prelude::*;
 
-/// A state as a plain slice, checked.
-fn state<'a>(array: &'a Array<'_, f64>) -> &'a [f64] {
+/// A state as a plain slice, checked: one dimension, no nulls, a count, and the sums of a vector or none yet.
+fn state<'a>(array: &'a Numbers<'_, f64>) -> &'a [f64] {
     match array.as_slice() {
-        Ok(state @ [count, ..]) if *count >= 0.0 => state,
+        Ok(state @ [count, ..]) if *count >= 0.0 && array.dimensions() == 1 => {
+            if state.len() > 1 + MAX_DIM {
+                Dim::new(state.len() - 1).or_raise();
+            }
+            state
+        }
         _ => Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, "invalid state of an imgvec aggregate")
             .detail("The state is the number of rows followed by the sums of the elements.")
             .hint("Call sum or avg rather than their parts.")
@@ -20,37 +25,50 @@ fn state<'a>(array: &'a Array<'_, f64>) -> &'a [f64] {
 }
 
 #[pg_extern(immutable, parallel_safe)]
-fn imgvec_accum(sums: Array<'_, f64>, value: Vector<'_>) -> Vec<f64> {
+fn imgvec_accum(sums: Numbers<'_, f64>, value: Vector<'_>) -> Vec<f64> {
     let mut sums = state(&sums).to_vec();
+    sums[0] += 1.0;
     if sums.len() == 1 {
-        sums.resize(1 + value.dim(), 0.0);
+        // Taken over rather than added to zeros: the sum of -0 alone is -0.
+        sums.extend(value.elements().iter().copied().map(f64::from));
+        return sums;
     }
     if sums.len() - 1 != value.dim() {
         different_dims(sums.len() - 1, value.dim()).raise();
     }
-    sums[0] += 1.0;
     for (sum, &element) in sums[1..].iter_mut().zip(value.elements()) {
         *sum += f64::from(element);
     }
-    sums
+    finite(sums)
 }
 
 #[pg_extern(immutable, parallel_safe)]
-fn imgvec_combine(a: Array<'_, f64>, b: Array<'_, f64>) -> Vec<f64> {
+fn imgvec_combine(a: Numbers<'_, f64>, b: Numbers<'_, f64>) -> Vec<f64> {
     let (a, b) = (state(&a), state(&b));
-    match (a.len(), b.len()) {
+    let mut sums = match (a.len(), b.len()) {
         (_, 1) => a.to_vec(),
         (1, _) => b.to_vec(),
         (left, right) if left == right => a.iter().zip(b).map(|(a, b)| a + b).collect(),
         (left, right) => different_dims(left - 1, right - 1).raise(),
-    }
+    };
+    sums[0] = a[0] + b[0];
+    finite(sums)
 }
 
-fn finish(sums: &Array<'_, f64>, scale: impl Fn(f64, f64) -> f64) -> Option<NewVector> {
+/// The sums, unless they left the range of double precision.
+fn finite(sums: Vec<f64>) -> Vec<f64> {
+    if !sums.iter().all(|sum| sum.is_finite()) {
+        Report::from(RangeError::Overflow).raise();
+    }
+    sums
+}
+
+fn finish(sums: &Numbers<'_, f64>, scale: impl Fn(f64, f64) -> f64) -> Option<NewVector> {
     let (&count, sums) = state(sums).split_first().expect("a state has a count");
-    if count == 0.0 || sums.is_empty() {
+    if count == 0.0 {
         return None;
     }
+    // Rows were counted, so an empty sum is no state of ours: it is refused as a vector of no elements.
     let mut value = NewVector::zeroed(sums.len());
     for (out, &sum) in value.elements_mut().iter_mut().zip(sums) {
         *out = scale(sum, count) as f32;
@@ -62,11 +80,11 @@ fn finish(sums: &Array<'_, f64>, scale: impl Fn(f64, f64) -> f64) -> Option<NewV
 }
 
 #[pg_extern(immutable, parallel_safe)]
-fn imgvec_avg(sums: Array<'_, f64>) -> Option<NewVector> {
+fn imgvec_avg(sums: Numbers<'_, f64>) -> Option<NewVector> {
     finish(&sums, |sum, count| sum / count)
 }
 
 #[pg_extern(immutable, parallel_safe)]
-fn imgvec_sum(sums: Array<'_, f64>) -> Option<NewVector> {
+fn imgvec_sum(sums: Numbers<'_, f64>) -> Option<NewVector> {
     finish(&sums, |sum, _| sum)
 }

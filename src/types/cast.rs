@@ -1,11 +1,10 @@
 //! Casts between imgvec, its typmods and arrays of numbers.
 
-use super::datum::{NewVector, Vector};
+use super::datum::{NewVector, Numbers, Vector};
 use super::io::check_typmod;
 use crate::error::OrRaise;
 use crate::error::{Code, Report, vector};
 use imgvec_vector::Dim;
-use pgrx::Array;
 use pgrx::datum::UnboxDatum;
 use pgrx::prelude::*;
 
@@ -15,25 +14,29 @@ fn imgvec_to_imgvec(value: Vector<'_>, typmod: i32, _explicit: bool) -> NewVecto
     NewVector::from_slice(value.elements())
 }
 
-/// An array as a vector. Checks the length before it looks at an element.
+/// An array as a vector. Checks shape, nulls and length, in pgvector's order, before it looks at an element.
 fn from_array<'a, T>(
-    array: &'a Array<'a, T>,
+    array: &'a Numbers<'a, T>,
     typmod: i32,
     to_f32: impl Fn(T::As<'a>) -> Option<f32>,
 ) -> NewVector
 where
     T: UnboxDatum + 'a,
 {
+    array.require_flat();
+    if array.contains_nulls()
+        && let Some(index) = array.iter().position(|element| element.is_none())
+    {
+        Report::new(Code::ERRCODE_NULL_VALUE_NOT_ALLOWED, "array must not contain nulls")
+            .detail(format!("Element {} is null.", index + 1))
+            .hint("Remove the null, or replace it with a number.")
+            .raise();
+    }
     Dim::new(array.len()).or_raise();
     check_typmod(array.len(), typmod);
     let mut value = NewVector::zeroed(array.len());
     for (index, (out, element)) in value.elements_mut().iter_mut().zip(array.iter()).enumerate() {
-        let Some(element) = element else {
-            Report::new(Code::ERRCODE_NULL_VALUE_NOT_ALLOWED, "array must not contain nulls")
-                .detail(format!("Element {} is null.", index + 1))
-                .hint("Remove the null, or replace it with a number.")
-                .raise();
-        };
+        let element = element.expect("looked for nulls before");
         *out = match to_f32(element) {
             Some(element) if element.is_finite() => element,
             Some(_) => vector::not_finite(index).raise(),
@@ -50,17 +53,17 @@ fn narrow(element: f64) -> Option<f32> {
 }
 
 #[pg_extern(immutable, parallel_safe)]
-fn int4_array_to_imgvec(array: Array<'_, i32>, typmod: i32, _explicit: bool) -> NewVector {
+fn int4_array_to_imgvec(array: Numbers<'_, i32>, typmod: i32, _explicit: bool) -> NewVector {
     from_array(&array, typmod, |element| Some(element as f32))
 }
 
 #[pg_extern(immutable, parallel_safe)]
-fn float4_array_to_imgvec(array: Array<'_, f32>, typmod: i32, _explicit: bool) -> NewVector {
+fn float4_array_to_imgvec(array: Numbers<'_, f32>, typmod: i32, _explicit: bool) -> NewVector {
     from_array(&array, typmod, Some)
 }
 
 #[pg_extern(immutable, parallel_safe)]
-fn float8_array_to_imgvec(array: Array<'_, f64>, typmod: i32, _explicit: bool) -> NewVector {
+fn float8_array_to_imgvec(array: Numbers<'_, f64>, typmod: i32, _explicit: bool) -> NewVector {
     from_array(&array, typmod, narrow)
 }
 

@@ -1,7 +1,7 @@
 //! Text and binary input and output, and the type modifier.
 
-use super::datum::{NewVector, Vector, push_shortest_decimal, take_message};
-use crate::error::{OrRaise, vector};
+use super::datum::{NewVector, Vector, push_shortest_decimal, take_message, typmods};
+use crate::error::{OrRaise, Report, vector};
 use imgvec_vector::{Dim, DimError, MAX_DIM, text, wire};
 use pgrx::prelude::*;
 use pgrx::{Array, Internal};
@@ -9,17 +9,39 @@ use std::ffi::{CStr, CString};
 
 /// Raises an error unless a vector of `dim` elements fits type `imgvec(typmod)`; -1 is plain `imgvec`.
 pub fn check_typmod(dim: usize, typmod: i32) {
-    if typmod != -1 && usize::try_from(typmod) != Ok(dim) {
-        vector::unexpected_dims(typmod, dim).raise();
-    }
+    fits_typmod(dim, typmod).or_raise();
 }
 
+fn fits_typmod(dim: usize, typmod: i32) -> Result<(), Report> {
+    if typmod != -1 && usize::try_from(typmod) != Ok(dim) {
+        return Err(vector::unexpected_dims(typmod, dim));
+    }
+    Ok(())
+}
+
+fn parse(literal: &[u8], typmod: i32) -> Result<Vec<f32>, Report> {
+    let elements = text::parse(literal).map_err(|error| vector::bad_text(error, literal))?;
+    fits_typmod(elements.len(), typmod)?;
+    Ok(elements)
+}
+
+/// Text that is no vector is an error, or only noted where the caller asked for that, as `pg_input_is_valid` and
+/// `COPY ... (ON_ERROR ignore)` do.
 #[pg_extern]
-fn imgvec_in(literal: &CStr, _type_oid: pg_sys::Oid, typmod: i32) -> NewVector {
-    let literal = literal.to_bytes();
-    let elements = text::parse(literal).map_err(|error| vector::bad_text(error, literal)).or_raise();
-    check_typmod(elements.len(), typmod);
-    NewVector::from_slice(&elements)
+fn imgvec_in(
+    literal: &CStr,
+    _type_oid: pg_sys::Oid,
+    typmod: i32,
+    call: pg_sys::FunctionCallInfo,
+) -> Option<NewVector> {
+    match parse(literal.to_bytes(), typmod) {
+        Ok(elements) => Some(NewVector::from_slice(&elements)),
+        Err(report) => {
+            // SAFETY: valid during the call.
+            unsafe { report.save_or_raise((*call).context) };
+            None
+        }
+    }
 }
 
 #[pg_extern]
@@ -45,19 +67,14 @@ fn imgvec_send(vector: Vector<'_>) -> Vec<u8> {
 
 #[pg_extern]
 fn imgvec_typmod_in(modifiers: Array<'_, &CStr>) -> i32 {
-    let mut modifiers = modifiers.iter().flatten();
-    let (Some(modifier), None) = (modifiers.next(), modifiers.next()) else {
-        vector::bad_typmod("invalid type modifier").raise()
-    };
-    let dim = modifier.to_str().ok().and_then(|text| text.trim().parse::<usize>().ok());
-    match dim.map(Dim::new) {
-        Some(Ok(dim)) => i32::from(dim.to_u16()),
-        Some(Err(DimError::Empty)) => {
-            vector::bad_typmod("dimensions for type imgvec must be at least 1").raise()
-        }
-        Some(Err(DimError::TooMany)) => {
+    // The server reads the numbers, with its own errors for what is none.
+    let modifiers = typmods(modifiers);
+    let [modifier] = modifiers.as_slice() else { vector::bad_typmod("invalid type modifier").raise() };
+    match usize::try_from(*modifier).map_or(Err(DimError::Empty), Dim::new) {
+        Ok(dim) => i32::from(dim.to_u16()),
+        Err(DimError::Empty) => vector::bad_typmod("dimensions for type imgvec must be at least 1").raise(),
+        Err(DimError::TooMany) => {
             vector::bad_typmod(&format!("dimensions for type imgvec cannot exceed {MAX_DIM}")).raise()
         }
-        None => vector::bad_typmod("invalid type modifier").raise(),
     }
 }

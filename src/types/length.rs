@@ -41,7 +41,9 @@ unsafe fn simplify(request: &pg_sys::SupportRequestSimplify) -> Option<*mut pg_s
         while (*declared).type_ == pg_sys::NodeTag::T_RelabelType && pg_sys::exprTypmod(declared) == -1 {
             declared = (*declared.cast::<pg_sys::RelabelType>()).arg.cast();
         }
-        (wanted == -1 || pg_sys::exprTypmod(declared) == wanted)
-            .then(|| pg_sys::relabel_to_typmod(value, wanted))
+        // What a domain says holds for every value of it.
+        let mut modifier = pg_sys::exprTypmod(declared);
+        pg_sys::getBaseTypeAndTypmod(pg_sys::exprType(declared), &raw mut modifier);
+        (wanted == -1 || modifier == wanted).then(|| pg_sys::relabel_to_typmod(value, wanted))
     }
 }

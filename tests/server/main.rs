@@ -10,6 +10,7 @@ mod graph;
 mod ann;
 mod cancel;
 mod dump;
+mod encodings;
 mod gallery;
 mod hostile;
 mod memory;
@@ -18,6 +19,7 @@ mod operations;
 mod plans;
 mod ported;
 mod release;
+mod soft_errors;
 mod standby;
 
 use std::env;

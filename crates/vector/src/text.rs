@@ -1,7 +1,7 @@
 //! The text format `[1,2.5,-3e10]`, as pgvector reads and writes it.
 //!
-//! White space is allowed around brackets, commas and elements; an element is a decimal floating-point
-//! number. A decimal too small for f32 is a zero or subnormal, one too large an error.
+//! White space is allowed around brackets, commas and elements; an element is a floating-point number, decimal or
+//! hexadecimal (`0x1.8p3`, as C writes it). A number too small for f32 is a zero or subnormal, one too large an error.
 
 use crate::dim::{Dim, DimError, MAX_DIM};
 
@@ -85,12 +85,13 @@ pub fn parse(text: &[u8]) -> Result<Vec<f32>, TextError> {
 
 fn parse_element(element: &[u8], position: usize) -> Result<f32, TextError> {
     let not_a_number = TextError::Syntax(Syntax::NotANumber(position));
+    if is_nan_with_payload(element) {
+        return Err(TextError::NotFinite(quoted(element)));
+    }
     // Rust also reads "infinity" and "nan", which are answered by name, and nothing else that
     // PostgreSQL's float4 would refuse.
-    let Ok(text) = std::str::from_utf8(element) else {
-        return Err(not_a_number);
-    };
-    let Ok(value) = text.parse::<f32>() else {
+    let decimal = || std::str::from_utf8(element).ok()?.parse::<f32>().ok();
+    let Some(value) = parse_hexadecimal(element).or_else(decimal) else {
         return Err(not_a_number);
     };
     if value.is_finite() {
@@ -100,6 +101,78 @@ fn parse_element(element: &[u8], position: usize) -> Result<f32, TextError> {
     } else {
         Err(TextError::NotFinite(quoted(element)))
     }
+}
+
+/// C's other spelling of NaN: `nan(1)`, with letters, digits and underscores, or nothing, in the parentheses.
+fn is_nan_with_payload(element: &[u8]) -> bool {
+    let unsigned = element.strip_prefix(b"+").or(element.strip_prefix(b"-")).unwrap_or(element);
+    match unsigned.split_at_checked(4) {
+        Some((head, tail)) if head.eq_ignore_ascii_case(b"nan(") => tail
+            .strip_suffix(b")")
+            .is_some_and(|payload| payload.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')),
+        _ => false,
+    }
+}
+
+/// A hexadecimal floating-point number of C, rounded to the nearest f32, ties to even; infinite if it is too large.
+fn parse_hexadecimal(element: &[u8]) -> Option<f32> {
+    let (sign, unsigned) = match element.split_first()? {
+        (b'-', rest) => (-1.0, rest),
+        (b'+', rest) => (1.0, rest),
+        _ => (1.0, element),
+    };
+    let digits = unsigned.strip_prefix(b"0x").or(unsigned.strip_prefix(b"0X"))?;
+    let end = digits.iter().position(|b| matches!(b, b'p' | b'P')).unwrap_or(digits.len());
+    let (digits, exponent) = digits.split_at(end);
+    let mut exponent = match exponent.split_first() {
+        None => 0,
+        Some((_, exponent)) => parse_exponent(exponent)?,
+    };
+    // The leading bits, few enough for an f64 to hold them; the last of them is set if any bit behind is (round to odd),
+    // which makes the rounding to f32 right, as that has fewer by more than two.
+    let (mut bits, mut any, mut behind_point) = (0u64, false, false);
+    for &byte in digits {
+        if byte == b'.' && !behind_point {
+            behind_point = true;
+            continue;
+        }
+        let digit = u64::from(char::from(byte).to_digit(16)?);
+        any = true;
+        if bits >> 48 == 0 {
+            bits = bits << 4 | digit;
+            exponent -= 4 * i64::from(behind_point);
+        } else {
+            bits |= u64::from(digit != 0);
+            exponent += 4 * i64::from(!behind_point);
+        }
+    }
+    if !any {
+        return None;
+    }
+    // f32 reaches from 2^-149 to 2^128; the bits are below 2^52.
+    #[allow(clippy::cast_precision_loss, reason = "52 bits are exact")]
+    let magnitude = match exponent {
+        _ if bits == 0 => 0.0,
+        201.. => f64::INFINITY,
+        ..=-301 => 0.0,
+        exponent => bits as f64 * 2f64.powi(i32::try_from(exponent).expect("small")),
+    };
+    #[allow(clippy::cast_possible_truncation, reason = "rounding is wanted")]
+    Some((sign * magnitude) as f32)
+}
+
+/// Digits with a sign or none; a number that no f32 needs is cut.
+fn parse_exponent(text: &[u8]) -> Option<i64> {
+    const MOST: i64 = 1 << 40;
+    let (sign, digits) = match text.split_first()? {
+        (b'-', rest) => (-1, rest),
+        (b'+', rest) => (1, rest),
+        _ => (1, text),
+    };
+    let value = digits.iter().try_fold(0i64, |value, &byte| {
+        Some((value * 10 + i64::from(char::from(byte).to_digit(10)?)).min(MOST))
+    })?;
+    (!digits.is_empty()).then_some(sign * value)
 }
 
 /// Vertical tab is white space too, as for the server's scanner.
@@ -165,7 +238,16 @@ mod tests {
             ("[,1]", NotANumber(1)),
             ("[1 2]", NotANumber(1)),
             ("[a]", NotANumber(1)),
-            ("[0x1p3]", NotANumber(1)),
+            ("[0x]", NotANumber(1)),
+            ("[0x.]", NotANumber(1)),
+            ("[0x1p]", NotANumber(1)),
+            ("[0x1p+]", NotANumber(1)),
+            ("[0x1.2.3]", NotANumber(1)),
+            ("[0xg]", NotANumber(1)),
+            ("[x10]", NotANumber(1)),
+            ("[nan(]", NotANumber(1)),
+            ("[nan(1]", NotANumber(1)),
+            ("[nan(-1)]", NotANumber(1)),
             ("[1e]", NotANumber(1)),
         ] {
             assert_eq!(err(text), TextError::Syntax(what), "{text}");
@@ -175,7 +257,28 @@ mod tests {
         assert_eq!(err("[NaN]"), TextError::NotFinite("NaN".into()));
         assert_eq!(err("[-Infinity]"), TextError::NotFinite("-Infinity".into()));
         assert_eq!(err("[4e38]"), TextError::OutOfRange("4e38".into()));
+        assert_eq!(err("[0x1p128]"), TextError::OutOfRange("0x1p128".into()));
+        assert_eq!(err("[nan(1)]"), TextError::NotFinite("nan(1)".into()));
+        assert_eq!(err("[-NaN()]"), TextError::NotFinite("-NaN()".into()));
         assert_eq!(parse(b"[\xff]"), Err(TextError::Syntax(NotANumber(1))));
+    }
+
+    #[test]
+    fn hexadecimal_numbers_are_rounded_once() {
+        assert_eq!(
+            ok("[0x10,-0X1P+3,0x.8,0x1.8p-1,+0xAbC.,0x0p9999999999999]"),
+            [16.0, -8.0, 0.5, 0.75, 2748.0, 0.0]
+        );
+        assert_eq!(ok("[0x1.fffffep127]"), [f32::MAX]);
+        // Half of the last place rounds to even, anything more rounds up, however far behind it stands.
+        assert_eq!(
+            ok("[0x1000001,0x1000003,0x1000001.00000000000000000000000001]"),
+            [16_777_216.0, 16_777_220.0, 16_777_218.0]
+        );
+        assert_eq!(err("[0x1.ffffffp127]"), TextError::OutOfRange("0x1.ffffffp127".into()));
+        assert_eq!(ok("[0x1p-149,0x1p-150,0x1.00000000000001p-150,-0x1p-9999]"), [1e-45, 0.0, 1e-45, 0.0]);
+        assert_eq!(ok(&format!("[0x{}p-1200]", "1".repeat(300)))[0], 0.066_666_67);
+        assert_eq!(ok(&format!("[0x.{}1p1200]", "0".repeat(300)))[0], 0.0625);
     }
 
     #[test]
@@ -187,8 +290,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn random_text_never_panics(text in "[\\[\\], 0-9eE+.naif-]{0,60}") {
+        fn random_text_never_panics(text in "[\\[\\], 0-9eEpPxX+.naif()-]{0,60}") {
             let _ = parse(text.as_bytes());
+        }
+
+        #[test]
+        fn hexadecimal_numbers_are_what_they_say(value in any::<f32>().prop_filter("finite", |x| x.is_finite())) {
+            let (bits, exponent) = (value.abs().to_bits() & 0x7f_ffff, value.abs().to_bits() >> 23);
+            let (bits, exponent) = if exponent == 0 { (bits, -149) } else { (bits | 0x80_0000, exponent.cast_signed() - 150) };
+            let sign = if value.is_sign_negative() { "-" } else { "" };
+            let back = ok(&format!("[{sign}0x{bits:x}p{exponent}]"))[0];
+            prop_assert_eq!(back.to_bits(), value.to_bits());
         }
 
         #[test]

@@ -1,9 +1,9 @@
 //! `ann_index_recall`: how well an index finds.
 
 use super::Opened;
-use crate::am::{cache, waiting};
 use crate::am::opclass::OpClass;
 use crate::am::table::Table;
+use crate::am::{cache, waiting};
 use crate::error::{Code, Report};
 use crate::server::{catalog, security};
 use imgvec_ann::Metric;

@@ -17,6 +17,7 @@ macro_rules! sql_name {
     };
 }
 
+mod array;
 mod bits;
 mod bytes;
 mod number;
@@ -24,6 +25,7 @@ mod record;
 mod text;
 mod vector;
 
+pub use array::{Numbers, typmods};
 pub use bits::NewBits;
 pub use bytes::{Bytea, take_message};
 pub use number::{hash, hash_extended, push_shortest_decimal};

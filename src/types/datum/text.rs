@@ -1,6 +1,7 @@
 //! Texts, in the encoding of the database on one side and in UTF-8 on the other.
 
 use super::metadata;
+use crate::encoding;
 use crate::error::{Code, Report};
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
 use pgrx::datum::{Datum, FromDatum, IntoDatum, UnboxDatum};
@@ -24,6 +25,12 @@ impl Text<'_> {
     }
 }
 
+impl AsRef<[u8]> for Text<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.utf8.as_bytes()
+    }
+}
+
 impl FromDatum for Text<'_> {
     unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, oid: pg_sys::Oid) -> Option<Self> {
         // SAFETY: text and bytea have one layout; the caller vouches for text.
@@ -33,31 +40,12 @@ impl FromDatum for Text<'_> {
 }
 
 fn to_utf8(bytes: &[u8]) -> Cow<'_, str> {
-    // A UTF-8 database holds nothing else, and SQL_ASCII promises nothing.
-    if let Ok(text) = std::str::from_utf8(bytes)
-        // SAFETY: plain read of a server setting.
-        && (unsafe { pg_sys::GetDatabaseEncoding() } == pg_sys::pg_enc::PG_UTF8 as i32 || text.is_ascii())
-    {
-        return Cow::Borrowed(text);
-    }
-    let length = i32::try_from(bytes.len()).expect("a text value is below 1 GB");
-    // SAFETY: `bytes` is readable for `length`; the result is either `bytes` itself or a NUL-terminated copy.
-    let converted = unsafe {
-        let converted =
-            pg_sys::pg_server_to_any(bytes.as_ptr().cast(), length, pg_sys::pg_enc::PG_UTF8 as i32);
-        if converted.cast_const().cast() == bytes.as_ptr() {
-            bytes.to_vec()
-        } else {
-            std::ffi::CStr::from_ptr(converted).to_bytes().to_vec()
-        }
-    };
-    match String::from_utf8(converted) {
-        Ok(text) => Cow::Owned(text),
-        Err(_) => Report::new(Code::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE, "text cannot be read as UTF-8")
+    encoding::to_utf8(bytes).unwrap_or_else(|| {
+        Report::new(Code::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE, "text cannot be read as UTF-8")
             .detail("Encoders read UTF-8, and the database's encoding does not say how to convert this text.")
             .hint("Use a database with encoding UTF8.")
-            .raise(),
-    }
+            .raise()
+    })
 }
 
 // SAFETY: the argument is text, by the SQL declaration.
@@ -90,19 +78,9 @@ sql_name!(Text<'_>, "text");
 pub struct NewText(Vec<u8>);
 
 impl NewText {
-    /// From text that may hold any character: what the database cannot encode is an error there.
+    /// A text that is told: characters that the database cannot encode become question marks.
     pub fn from_utf8(text: &str) -> Self {
-        let length = i32::try_from(text.len()).expect("messages are short");
-        // SAFETY: `text` is readable for `length`; the result is either `text` itself or a NUL-terminated copy.
-        unsafe {
-            let converted =
-                pg_sys::pg_any_to_server(text.as_ptr().cast(), length, pg_sys::pg_enc::PG_UTF8 as i32);
-            if converted.cast_const().cast() == text.as_ptr() {
-                Self(text.as_bytes().to_vec())
-            } else {
-                Self(std::ffi::CStr::from_ptr(converted).to_bytes().to_vec())
-            }
-        }
+        Self(encoding::from_utf8_lossy(text).into_owned())
     }
 }
 

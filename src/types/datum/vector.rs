@@ -20,7 +20,7 @@ use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
 use pgrx::datum::{Datum, FromDatum, UnboxDatum};
 use pgrx::pg_sys;
 use std::marker::PhantomData;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
 #[repr(C)]
 struct Layout {

@@ -5,6 +5,7 @@ SELECT '[1,2,3]'::imgvec;
 SELECT ' [ 1 , 2.50 , -3e3 ] '::imgvec;
 SELECT '[1.23456789,1e20,1e-20,-0,0.1,123456,1234567,0.0001,0.00001,3.4028235e38,1.4e-45]'::imgvec;
 SELECT '[1e-50,-1e-50]'::imgvec;
+SELECT '[0x10,-0X1.8p+1,0x.8]'::imgvec;
 
 -- errors: SQLSTATE, detail and hint of each
 CREATE FUNCTION pg_temp.error_of(statement text) RETURNS TABLE (code text, message text, detail text, hint text)
@@ -20,7 +21,7 @@ END $$;
 \x on
 \pset format unaligned
 SELECT literal, e.*
-FROM unnest(ARRAY['', '1,2', '[1,2', '[1,2]x', '[1,,2]', '[1,]', '[,]', '[]', '[ ]', '[a]', '[1 2]', '[0x1p3]', '[nan]', '[inf]',
+FROM unnest(ARRAY['', '1,2', '[1,2', '[1,2]x', '[1,,2]', '[1,]', '[,]', '[]', '[ ]', '[a]', '[1 2]', '[0x]', '[0x1p200]', '[nan]', '[nan(1)]', '[inf]',
                   '[-Infinity]', '[4e38]', '[1,2][3]', '{1,2}'])
          WITH ORDINALITY AS t(literal, ord),
      LATERAL pg_temp.error_of(format('SELECT %L::imgvec', literal)) e
@@ -38,7 +39,7 @@ INSERT INTO t VALUES ('[1,2,3]');
 \x on
 \pset format unaligned
 SELECT literal, e.*
-FROM unnest(ARRAY['imgvec(0)', 'imgvec(-1)', 'imgvec(16001)', 'imgvec(3,4)', 'imgvec(x)', 'imgvec(99999999999999999999)'])
+FROM unnest(ARRAY['imgvec(0)', 'imgvec(-1)', 'imgvec(16001)', 'imgvec(3,4)', 'imgvec(x)', 'imgvec(''a'')', 'imgvec(2147483648)', 'imgvec(99999999999999999999)'])
          WITH ORDINALITY AS t(literal, ord),
      LATERAL pg_temp.error_of(format('CREATE TEMP TABLE bad (v %s)', literal)) e
 ORDER BY ord;
