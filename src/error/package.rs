@@ -11,11 +11,10 @@ const SEE_DOCUMENTATION: &str =
 
 impl From<PackageError> for Report {
     fn from(error: PackageError) -> Self {
-        match error {
-            // A name is the user's own, whatever it looks like.
-            PackageError::InvalidName { .. } => word(error),
-            error => paths::for_role(word(error)),
-        }
+        // A name is the user's own, whatever it looks like.
+        let is_own = matches!(error, PackageError::InvalidName { .. });
+        let report = word(error);
+        if is_own { report } else { paths::for_role(report) }
     }
 }
 

@@ -294,7 +294,8 @@ fn broken_packages_break_their_own_rows_and_tell_plain_roles_no_paths() {
     let mut plain = cluster.client_of("plain", "postgres");
 
     let rows = "SELECT name, state, path, coalesce(detail, ''), license FROM imgvec_models";
-    let rows = |client: &mut Client| -> Vec<(String, String, Option<String>, String, Option<String>)> {
+    type Row = (String, String, Option<String>, String, Option<String>);
+    let rows = |client: &mut Client| -> Vec<Row> {
         let rows = client.query(rows, &[]).unwrap();
         rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4))).collect()
     };

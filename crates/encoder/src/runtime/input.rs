@@ -57,10 +57,14 @@ impl Input<'_> {
             Input::Package(graph) => graph,
         };
         let refused = |reason: String| LoadError::Graph { path: graph.path.clone(), reason };
-        let stopped = |error: io::Error| match error.kind() {
-            io::ErrorKind::Interrupted => LoadError::Interrupted,
-            io::ErrorKind::OutOfMemory => LoadError::OutOfMemory { path: graph.path.clone() },
-            _ => refused(error.to_string()),
+        let stopped = |error: io::Error| {
+            if error.kind() == io::ErrorKind::Interrupted {
+                LoadError::Interrupted
+            } else if error.kind() == io::ErrorKind::OutOfMemory {
+                LoadError::OutOfMemory { path: graph.path.clone() }
+            } else {
+                refused(error.to_string())
+            }
         };
         let bytes = read(&graph.real, interrupt).map_err(stopped)?;
         let outline = Outline::read(Cursor::new(&bytes), bytes.len() as u64);
