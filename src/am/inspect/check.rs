@@ -26,7 +26,7 @@ fn ann_index_check(index: pg_sys::Oid, heapallindexed: bool) -> NewRecord {
     let opened = Opened::new(index, lock, |subject| {
         if !security::owns(subject.index) {
             Report::new(Code::ERRCODE_INSUFFICIENT_PRIVILEGE, "must be owner of the index to check it")
-                .detail("The check reads every row, whoever may see it.")
+                .detail("The check locks the table against writers.")
                 .hint("Have the owner check it, or a member of the owner's role.")
                 .raise();
         }

@@ -23,17 +23,18 @@ impl Opened {
     /// is to be done; before any lock, so that nobody waits for or holds up what is not theirs.
     fn new(oid: pg_sys::Oid, lock: u32, permit: impl FnOnce(Subject)) -> Self {
         let lock = pg_sys::LOCKMODE::try_from(lock).expect("a lock mode");
-        let table = catalog::table_of(oid);
-        if let Some(table) = table {
-            permit(Subject { table, index: oid });
-        }
+        let Some(table) = catalog::table_of(oid) else {
+            let name = catalog::name_of(oid);
+            if name.is_empty() { does_not_exist(oid) } else { is_not_ours(&name) }
+        };
+        permit(Subject { table, index: oid });
         // Table first, as everybody does.
-        let heap = table.and_then(|table| OpenRelation::try_open(table, lock));
+        let heap = OpenRelation::try_open(table, lock);
         let Some(index) = OpenRelation::try_open(oid, lock) else { does_not_exist(oid) };
-        let Some(heap) = heap else { is_not_ours(&index) };
         if !catalog::ann_handler().is_some_and(|handler| index.is_index_of(handler)) {
-            is_not_ours(&index);
+            is_not_ours(&index.name());
         }
+        let Some(heap) = heap else { does_not_exist(oid) };
         // Before it was locked the index may have been dropped, and its number given to that of another table.
         if index.table_of_index() != heap.oid() {
             does_not_exist(oid);
@@ -75,8 +76,8 @@ struct Subject {
     index: pg_sys::Oid,
 }
 
-fn is_not_ours(relation: &OpenRelation) -> ! {
-    Report::new(Code::ERRCODE_WRONG_OBJECT_TYPE, format!("\"{}\" is not an ann index", relation.name()))
+fn is_not_ours(name: &str) -> ! {
+    Report::new(Code::ERRCODE_WRONG_OBJECT_TYPE, format!("\"{name}\" is not an ann index"))
         .detail("It is a table, or an index of another kind.")
         .hint("Name an index that was created with USING ann; each partition has its own.")
         .raise()

@@ -129,5 +129,8 @@ fn who_has_no_rights_holds_no_locks() {
         );
         assert_eq!(error.code(), &SqlState::INSUFFICIENT_PRIVILEGE, "{error:?}");
     }
+    // A table is no index, and is not locked to find that out.
+    let error = failure(&mut thief, "SELECT ann_index_check('photos')");
+    assert_eq!(error.code(), &SqlState::WRONG_OBJECT_TYPE, "{error:?}");
     other.batch_execute("ROLLBACK").unwrap();
 }
