@@ -76,7 +76,7 @@ impl Classification {
     }
 
     fn published(family: Family) -> Self {
-        if family.is_sigmoid() {
+        if family.rules().sigmoid {
             Classification {
                 templates: vec!["This is a photo of {}.".to_owned()],
                 scoring: Scoring::Sigmoid { scale: SIGLIP_SCALE, bias: SIGLIP_BIAS },

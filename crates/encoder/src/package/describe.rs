@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::error::{FileRole, MalformedFile, PackageError, Unsupported};
-use super::family::{self, Evidence};
+use super::family::{self, CLIP_TOKENS, Evidence, Fill};
 use super::files::PackageFiles;
 use super::layout::{GraphChoice, Graphs};
 use super::overrides::{Overrides, PaddingName};
@@ -17,10 +17,6 @@ use super::tower::{ExternalFile, Graph, Inputs, Modality, Output, Pooling};
 use super::{Classification, Family, ImageTower, Package, Padding, TextTower};
 use crate::image::{Preprocessing, SettingsError};
 
-/// Context length of CLIP and everything derived from it.
-const CLIP_TOKENS: usize = 77;
-/// Context length of SigLIP and SigLIP 2.
-const SIGLIP_TOKENS: usize = 64;
 /// Context length of a text tower whose files tell none: BERT's number of positions.
 const DEFAULT_TOKENS: usize = 512;
 /// No file asks for longer inputs than this; a larger number means "unlimited" in Hugging Face's
@@ -202,25 +198,13 @@ impl Configs {
             return Err(PackageError::TowersDiffer { image, text });
         }
         let number = |value: &Value| value.as_u64().and_then(|number| usize::try_from(number).ok());
-        let config = &self.config;
-        let configured = || match self.family {
-            Family::Clip | Family::MobileClip | Family::JinaClip if self.open_clip.is_null() => {
-                number(&config["projection_dim"])
+        let rules = self.family.rules();
+        let configured = || {
+            if rules.open_clip && !self.open_clip.is_null() {
+                return number(&self.open_clip["embed_dim"]);
             }
-            Family::Siglip | Family::Siglip2 if self.open_clip.is_null() => {
-                number(&config["text_config"]["projection_size"])
-                    .or_else(|| number(&config["text_config"]["hidden_size"]))
-                    .or_else(|| number(&config["vision_config"]["hidden_size"]))
-            }
-            Family::Clip
-            | Family::OpenClip
-            | Family::MobileClip
-            | Family::Siglip
-            | Family::Siglip2
-            | Family::JinaClip => number(&self.open_clip["embed_dim"]),
-            Family::Dinov2 | Family::Vit | Family::Sentence => number(&config["hidden_size"]),
-            // A classifier's or backbone's width depends on where it was cut off.
-            Family::Cnn | Family::Generic => None,
+            let at = |path: &[&str]| number(path.iter().fold(&self.config, |value, key| &value[*key]));
+            rules.dim.iter().find_map(|path| at(path))
         };
         Ok(of_image.or(of_text).or_else(configured))
     }
@@ -233,12 +217,7 @@ fn image_tower(
     inputs: Inputs,
 ) -> Result<ImageTower, PackageError> {
     let overrides = configs.overrides.image.clone().unwrap_or_default();
-    let pooling = match (overrides.pooling, configs.family) {
-        (Some(pooling), _) => pooling.into(),
-        // No class token: the vectors are cells of a grid.
-        (None, Family::Cnn) => Pooling::Mean,
-        (None, _) => Pooling::First,
-    };
+    let pooling = overrides.pooling.map_or(configs.family.rules().image_pooling, Pooling::from);
     let wanted = overrides.output.as_deref();
     let output = Output::of(&graph, Modality::Image, configs.family, wanted, pooling, inputs.both())?;
     let (preprocessing_file, preprocessing) = preprocessing(files, overrides.preprocessing)?;
@@ -309,10 +288,8 @@ fn text_tower(
     let overrides = configs.overrides.text.clone().unwrap_or_default();
     let family = configs.family;
     let wanted = overrides.output.as_deref();
-    // Token vectors of a causal tower: the end-of-text token has seen all others.
-    let causal = matches!(family, Family::Clip | Family::OpenClip | Family::MobileClip);
-    let default = if causal { Pooling::Last } else { Pooling::Mean };
-    let mut output = Output::of(&graph, Modality::Text, family, wanted, default, inputs.both())?;
+    let rules = family.rules();
+    let mut output = Output::of(&graph, Modality::Text, family, wanted, rules.text_pooling, inputs.both())?;
     if let Some(pooling) = overrides.pooling {
         output.pooling = pooling.into();
     } else if configs.sentence_transformers
@@ -356,12 +333,12 @@ fn text_tower(
         pad_id: overrides.pad_id.or(open_clip_tokenizer.then_some(0)),
         pad_token: token_text(&configs.tokenizer_config["pad_token"]),
         pad_left: configs.tokenizer_config["padding_side"] == "left",
-        mask_padding: !family.is_sigmoid(),
+        mask_padding: !rules.sigmoid,
         prompt: prompt(files, overrides.prompt)?,
         // Elsewhere the tokenizer's own normalizer does what is needed.
         lowercase: overrides.lowercase.unwrap_or_else(|| {
             let told = configs.tokenizer_config["do_lower_case"].as_bool();
-            family.is_sigmoid() && told.unwrap_or(family == Family::Siglip2)
+            rules.lowercase.is_some_and(|unless_told| told.unwrap_or(unless_told))
         }),
         vocab_size: configs.text_number("vocab_size"),
         graph,
@@ -378,8 +355,10 @@ fn token_text(token: &Value) -> Option<String> {
 /// SigLIP has no mask, and MobileCLIP and some OpenCLIP towers look at all positions. A causal tower
 /// that reads its result at the end of the text does not see what follows it.
 fn sees_padding(configs: &Configs) -> bool {
-    if configs.family != Family::OpenClip {
-        return configs.family.is_sigmoid() || configs.family == Family::MobileClip;
+    match configs.family.rules().fill {
+        Fill::Longest => return false,
+        Fill::Context => return true,
+        Fill::OpenClip => {}
     }
     let text = &configs.open_clip["text_cfg"];
     let by_end = matches!(text["pool_type"].as_str(), None | Some("argmax" | "eos"));
@@ -403,22 +382,11 @@ fn max_length(files: &mut PackageFiles, configs: &Configs) -> Result<usize, Pack
         Some(value) => number(&value["max_seq_length"]),
         None => None,
     };
-    let told = sentence.or_else(|| match configs.family {
-        Family::Siglip | Family::Siglip2 if configs.open_clip.is_null() => {
-            Some(positions.unwrap_or(SIGLIP_TOKENS))
-        }
-        Family::Clip | Family::MobileClip if configs.open_clip.is_null() => {
-            Some(positions.unwrap_or(CLIP_TOKENS))
-        }
-        Family::Clip | Family::OpenClip | Family::MobileClip | Family::Siglip | Family::Siglip2 => {
-            Some(number(&configs.open_clip["text_cfg"]["context_length"]).unwrap_or(CLIP_TOKENS))
-        }
-        Family::JinaClip
-        | Family::Dinov2
-        | Family::Vit
-        | Family::Cnn
-        | Family::Sentence
-        | Family::Generic => number(&configs.tokenizer_config["model_max_length"]),
+    let rules = configs.family.rules();
+    let told = sentence.or_else(|| match rules.context {
+        None => number(&configs.tokenizer_config["model_max_length"]),
+        Some(published) if configs.open_clip.is_null() => Some(positions.unwrap_or(published)),
+        Some(_) => Some(number(&configs.open_clip["text_cfg"]["context_length"]).unwrap_or(CLIP_TOKENS)),
     });
     let limit = positions.unwrap_or(MAX_TOKENS);
     Ok(told.or(positions).unwrap_or(DEFAULT_TOKENS).min(limit))

@@ -5,6 +5,8 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::tower::Pooling;
+
 /// Kinds of model that differ in how they are fed or read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -37,27 +39,128 @@ impl Family {
     /// The name as it is written in `imgvec.toml` and shown to users.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Family::Clip => "clip",
-            Family::OpenClip => "open_clip",
-            Family::MobileClip => "mobile_clip",
-            Family::Siglip => "siglip",
-            Family::Siglip2 => "siglip2",
-            Family::JinaClip => "jina_clip",
-            Family::Dinov2 => "dinov2",
-            Family::Vit => "vit",
-            Family::Cnn => "cnn",
-            Family::Sentence => "sentence",
-            Family::Generic => "generic",
-        }
+        self.rules().name
     }
 
-    /// Whether scores of image and text come from a sigmoid.
-    #[must_use]
-    pub fn is_sigmoid(self) -> bool {
-        matches!(self, Family::Siglip | Family::Siglip2)
+    /// What differs by family.
+    pub(super) fn rules(self) -> &'static Rules {
+        RULES.iter().find(|rules| rules.family == self).expect("each family has a row")
     }
 }
+
+/// What differs by family, where no file of the package says otherwise. The row of each is in [`RULES`].
+pub(super) struct Rules {
+    family: Family,
+    name: &'static str,
+    /// Whether scores of image and text come from a sigmoid. Such models were trained without a mask.
+    pub sigmoid: bool,
+    /// Outputs that are the embedding, before the names that all families have.
+    pub image_outputs: &'static [&'static str],
+    /// The same for text.
+    pub text_outputs: &'static [&'static str],
+    /// How one vector for each patch becomes one.
+    pub image_pooling: Pooling,
+    /// How one vector for each token becomes one.
+    pub text_pooling: Pooling,
+    /// How far text is filled up.
+    pub fill: Fill,
+    /// Whether text is lower-cased before the tokenizer if its configuration asks for it, and if it does not say.
+    pub lowercase: Option<bool>,
+    /// Most tokens, if the family publishes them; otherwise the tokenizer's configuration says.
+    pub context: Option<usize>,
+    /// Whether OpenCLIP's file describes the model if it is there.
+    pub open_clip: bool,
+    /// Where `config.json` has the embedding's dimensions, the best place first.
+    pub dim: &'static [&'static [&'static str]],
+}
+
+/// How far text is filled up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fill {
+    /// To the longest of the batch: what follows the text is not seen.
+    Longest,
+    /// To the context length, as in training.
+    Context,
+    /// As OpenCLIP's description of the tower has it.
+    OpenClip,
+}
+
+/// Context length of CLIP and everything derived from it.
+pub(super) const CLIP_TOKENS: usize = 77;
+/// Context length of SigLIP and SigLIP 2.
+const SIGLIP_TOKENS: usize = 64;
+
+const PROJECTION: &[&[&str]] = &[&["projection_dim"]];
+const HIDDEN: &[&[&str]] = &[&["hidden_size"]];
+const SIGLIP_DIM: &[&[&str]] = &[
+    &["text_config", "projection_size"],
+    &["text_config", "hidden_size"],
+    &["vision_config", "hidden_size"],
+];
+/// The attention-pooled head is the embedding, the token vectors are not.
+const POOLED: &[&str] = &["text_embeds", "pooler_output"];
+
+/// What most families have in common.
+const GENERIC: Rules = Rules {
+    family: Family::Generic,
+    name: "generic",
+    sigmoid: false,
+    image_outputs: &[],
+    text_outputs: &[],
+    image_pooling: Pooling::First,
+    text_pooling: Pooling::Mean,
+    fill: Fill::Longest,
+    lowercase: None,
+    context: None,
+    open_clip: false,
+    dim: &[],
+};
+/// What the families around CLIP have in common. Token vectors of a causal tower: the last has seen all others.
+const CLIP: Rules = Rules {
+    family: Family::Clip,
+    name: "clip",
+    text_outputs: POOLED,
+    text_pooling: Pooling::Last,
+    context: Some(CLIP_TOKENS),
+    open_clip: true,
+    dim: PROJECTION,
+    ..GENERIC
+};
+const SIGLIP: Rules = Rules {
+    family: Family::Siglip,
+    name: "siglip",
+    sigmoid: true,
+    text_outputs: POOLED,
+    fill: Fill::Context,
+    lowercase: Some(false),
+    context: Some(SIGLIP_TOKENS),
+    open_clip: true,
+    dim: SIGLIP_DIM,
+    ..GENERIC
+};
+
+static RULES: [Rules; 11] = [
+    CLIP,
+    Rules {
+        family: Family::OpenClip,
+        name: "open_clip",
+        text_outputs: &[],
+        fill: Fill::OpenClip,
+        dim: &[],
+        ..CLIP
+    },
+    Rules { family: Family::MobileClip, name: "mobile_clip", fill: Fill::Context, ..CLIP },
+    SIGLIP,
+    Rules { family: Family::Siglip2, name: "siglip2", lowercase: Some(true), ..SIGLIP },
+    Rules { family: Family::JinaClip, name: "jina_clip", open_clip: true, dim: PROJECTION, ..GENERIC },
+    Rules { family: Family::Dinov2, name: "dinov2", dim: HIDDEN, ..GENERIC },
+    // A class token, or the mean of patches: the pooler of a plain ViT is usually untrained.
+    Rules { family: Family::Vit, name: "vit", image_outputs: &["last_hidden_state"], dim: HIDDEN, ..GENERIC },
+    // No class token: the vectors are cells of a grid. The width depends on where a classifier was cut off.
+    Rules { family: Family::Cnn, name: "cnn", image_pooling: Pooling::Mean, ..GENERIC },
+    Rules { family: Family::Sentence, name: "sentence", dim: HIDDEN, ..GENERIC },
+    GENERIC,
+];
 
 impl fmt::Display for Family {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

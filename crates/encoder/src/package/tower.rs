@@ -296,20 +296,12 @@ impl Output {
             graph.outline.outputs.iter().filter(|output| is_embedding(output)).collect();
         let named = |name: &str| outputs.iter().copied().find(|output| output.name == name);
         let preferred = || {
-            let names: &[&str] = match modality {
-                Modality::Image => &IMAGE_OUTPUTS,
-                Modality::Text => &TEXT_OUTPUTS,
+            let rules = family.rules();
+            let (first, names) = match modality {
+                Modality::Image => (rules.image_outputs, &IMAGE_OUTPUTS),
+                Modality::Text => (rules.text_outputs, &TEXT_OUTPUTS),
             };
-            match (family, modality) {
-                // A class token, or the mean of patches: the pooler of a plain ViT is usually untrained.
-                (Family::Vit, Modality::Image) => named("last_hidden_state"),
-                // The attention-pooled head is the embedding, the token vectors are not.
-                (Family::Siglip | Family::Siglip2 | Family::Clip | Family::MobileClip, Modality::Text) => {
-                    named("text_embeds").or_else(|| named("pooler_output"))
-                }
-                _ => None,
-            }
-            .or_else(|| names.iter().find_map(|name| named(name)))
+            first.iter().chain(names).find_map(|name| named(name))
         };
         // The one output of a graph with one tower needs no name.
         let only = || (outputs.len() == 1 && !both).then(|| outputs[0]);
