@@ -56,3 +56,9 @@ ALTER FUNCTION imgvec_add(imgvec, imgvec) COST 10;
 ALTER FUNCTION imgvec_sub(imgvec, imgvec) COST 10;
 ALTER FUNCTION imgvec_mul(imgvec, imgvec) COST 10;
 ALTER FUNCTION imgvec_accum(double precision[], imgvec) COST 10;
+
+-- Models prepared ahead of use.
+CREATE FUNCTION imgvec_prepare(model text) RETURNS void
+    AS 'MODULE_PATHNAME', 'imgvec_prepare_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 10000;
+COMMENT ON FUNCTION imgvec_prepare(text) IS
+    'makes the form of a model that sessions share, before its first use needs it';

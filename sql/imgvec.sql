@@ -467,6 +467,11 @@ COMMENT ON FUNCTION image_info(bytea) IS
 -- What is there, and what it did
 ------------------------------------------------------------------------------------------------------
 
+CREATE FUNCTION imgvec_prepare(model text) RETURNS void
+    AS 'MODULE_PATHNAME', 'imgvec_prepare_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 10000;
+COMMENT ON FUNCTION imgvec_prepare(text) IS
+    'makes the form of a model that sessions share, before its first use needs it';
+
 CREATE FUNCTION imgvec_model_list(OUT name text, OUT family text, OUT modalities text[], OUT dims integer,
     OUT "precision" text, OUT digest text, OUT path text, OUT license text, OUT state text, OUT detail text,
     OUT memory_bytes bigint)

@@ -4,7 +4,7 @@
 //! SQLSTATEs; what is interesting lives in `crates/`. The map is `docs/ARCHITECTURE.md`.
 #![allow(
     unsafe_code,
-    reason = "pg_extern expands to unsafe shims; our own raw pointers stay in types/datum/, encoding.rs, types/length.rs, embed/server.rs, memory.rs, server/, storage/ and the callbacks of am/"
+    reason = "pg_extern expands to unsafe shims; our own raw pointers stay in types/datum/, encoding.rs, types/length.rs, embed/server.rs, embed/background.rs, embed/mapping.rs, memory.rs, server/, storage/ and the callbacks of am/"
 )]
 
 pgrx::pg_module_magic!();

@@ -4,9 +4,11 @@
 //! encoder (runtime loaded, tower opened, run) → cache. No server call happens while a model runs except
 //! the reading of two interrupt flags.
 
+mod background;
 mod cache;
 mod classify;
 mod functions;
+mod mapping;
 mod models;
 mod server;
 mod session;

@@ -4,7 +4,7 @@
 //! in each statement; when they have changed, the model is opened anew.
 
 use super::cache::{EmbeddingCache, Key, Kind};
-use super::server;
+use super::{background, mapping, server};
 use crate::error::{Report, encoder, out_of_memory};
 use crate::{guc, memory};
 use imgvec_encoder::image::ImageLimits;
@@ -223,6 +223,7 @@ impl Session {
     fn run(&mut self, name: &str, kind: Kind, inputs: &[&[u8]]) -> Result<Vec<Vec<f32>>, EncodeError> {
         let model = self.models.get_mut(name).expect("opened by embed");
         let encoder = &mut model.encoder;
+        background::before_use(name, encoder, kind)?;
         let began = process_cpu();
         let vectors = match kind {
             Kind::Image => encoder.embed_images(inputs)?,
@@ -278,6 +279,7 @@ fn open(name: &str, settings: Settings) -> Result<Model, Report> {
             give_back: memory::give_back,
             is_short: memory::is_short,
         },
+        map: Some(mapping::map),
     };
     let encoder = Encoder::open(package, options).map_err(|error| encoder::encode_error(error, |_| None))?;
     Ok(Model { encoder, digest, found_by: settings, checked_in_statement: 0, settled_graphs: 0 })

@@ -8,8 +8,12 @@ use postgres::Client;
 use postgres::error::SqlState;
 use serde_json::Value;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Memory};
 use crate::{encoder_data, failure, value};
+
+#[path = "../../crates/encoder/tests/model_support/graph.rs"]
+#[allow(dead_code, reason = "the encoder's own tests use the rest")]
+mod graph;
 
 /// Largest difference of an element from the reference implementation.
 const TOLERANCE: f64 = 1e-4;
@@ -30,6 +34,7 @@ fn copy_tree(from: &Path, to: &Path) {
 pub fn cluster_with_packages(name: &str, packages: &[&str]) -> (Cluster, PathBuf) {
     let mut cluster = Cluster::new(name).start();
     let models = cluster.directory().join("models");
+    fs::create_dir(&models).unwrap();
     for package in packages {
         copy_tree(&encoder_data("models").join(package), &models.join(package));
     }
@@ -393,4 +398,206 @@ fn an_output_that_is_no_embedding_is_told_with_its_type() {
         let told = format!("\"pooler_output\" ({kind}, 2 axes)");
         assert!(error.detail().is_some_and(|detail| detail.contains(&told)), "{error:?}");
     }
+}
+
+/// Width of the products in the package that is slow to prepare.
+const WIDTH: usize = 256;
+
+/// A text tower of thousands of products one after the other, which take seconds to optimize.
+fn write_slow_package(dir: &Path) {
+    fs::create_dir_all(dir).unwrap();
+    fs::write(dir.join("tokenizer.json"), graph::word_tokenizer(&["a", "dog"])).unwrap();
+    let identity: Vec<f32> =
+        (0..WIDTH * WIDTH).map(|place| f32::from(u8::from(place / WIDTH == place % WIDTH))).collect();
+    let bytes = graph::text_tower(
+        1_024,
+        WIDTH,
+        |place| (place as f32).sin(),
+        |mut graph| {
+            graph = graph.floats("identity", &[WIDTH as u64, WIDTH as u64], &identity);
+            let mut from = "looked_up".to_owned();
+            for step in 0..8_000 {
+                let to = if step == 7_999 { "worked".to_owned() } else { format!("step{step}") };
+                graph = graph.node("MatMul", &[&from, "identity"], &to);
+                from = to;
+            }
+            graph
+        },
+    );
+    fs::write(dir.join("model.onnx"), bytes).unwrap();
+}
+
+/// Whole prepared forms in a server's cache directory whose names begin so.
+fn prepared(cluster: &Cluster, label: &str) -> usize {
+    let packages = fs::read_dir(cluster.data().join("pgsql_tmp_imgvec/prepared"));
+    let entries = packages.into_iter().flatten().flatten();
+    let entries = entries.flat_map(|package| fs::read_dir(package.path()).into_iter().flatten().flatten());
+    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(label)).count()
+}
+
+#[test]
+fn a_cold_model_becomes_usable_under_a_timeout_that_is_shorter_than_preparing_it() {
+    let (cluster, models) = cluster_with_packages("cold", &[]);
+    write_slow_package(&models.join("slow"));
+    let mut client = cluster.client();
+    // The library is loaded, so that the timeout is for the model alone.
+    value::<i32>(&mut client, "SELECT imgvec_dims(embed_text('dog', 'starter'))");
+    client.batch_execute("SET statement_timeout = '100ms'").unwrap();
+    if let Err(error) = client.simple_query("SELECT embed_text('dog', 'slow')") {
+        assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED), "{error:?}");
+        // Nobody asks again, and all the same it gets done.
+        let begun = std::time::Instant::now();
+        while prepared(&cluster, "model-") == 0 {
+            assert!(begun.elapsed() < std::time::Duration::from_secs(300), "the model is not prepared");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+    assert_eq!(prepared(&cluster, "model-"), 1);
+    client.batch_execute("RESET statement_timeout").unwrap();
+    assert_eq!(value::<i32>(&mut client, "SELECT imgvec_dims(embed_text('dog', 'slow'))"), 256);
+    assert_eq!(prepared(&cluster, "model-"), 1);
+}
+
+#[test]
+fn a_model_is_prepared_ahead_of_use_by_anyone_and_without_a_worker_too() {
+    let (mut cluster, models) = cluster_with_packages("ahead", &["clip"]);
+    write_slow_package(&models.join("slow"));
+    cluster.client().batch_execute("CREATE ROLE plain LOGIN").unwrap();
+    for workers in ["8", "0"] {
+        cluster.conf(&format!("max_worker_processes = {workers}"));
+        cluster.restart();
+        let _ = fs::remove_dir_all(cluster.data().join("pgsql_tmp_imgvec"));
+        let mut client = cluster.client_of("plain", "postgres");
+        client.batch_execute("SELECT imgvec_prepare('slow')").unwrap();
+        assert_eq!(prepared(&cluster, "model-"), 1, "{workers} workers");
+        // Nothing to do: a small model, and one that is prepared.
+        client.batch_execute("SELECT imgvec_prepare('clip'), imgvec_prepare('slow')").unwrap();
+        assert_eq!(prepared(&cluster, ""), 3, "lock and source beside it");
+        assert_eq!(value::<i32>(&mut client, "SELECT imgvec_dims(embed_text('dog', 'slow'))"), 256);
+    }
+    let mut client = cluster.client_of("plain", "postgres");
+    assert_eq!(failure(&mut client, "SELECT imgvec_prepare('none')").code(), &SqlState::UNDEFINED_OBJECT);
+    fs::write(models.join("slow/tokenizer.json"), "{}").unwrap();
+    let error = failure(&mut client, "SELECT embed_text('dog', 'slow')");
+    assert_eq!(error.code(), &SqlState::CONFIG_FILE_ERROR, "{error:?}");
+}
+
+#[test]
+fn workers_that_prepare_end_with_the_server() {
+    let (mut cluster, models) = cluster_with_packages("ending", &[]);
+    write_slow_package(&models.join("slow"));
+    let mut client = cluster.client();
+    client.batch_execute("LOAD 'imgvec'; SET statement_timeout = '50ms'").unwrap();
+    let _ = client.simple_query("SELECT embed_text('dog', 'slow')");
+    drop(client);
+    // A fast shutdown waits for every process.
+    cluster.restart();
+    let mut client = cluster.client();
+    assert_eq!(value::<i32>(&mut client, "SELECT imgvec_dims(embed_text('dog', 'slow'))"), 256);
+}
+
+#[test]
+fn analyze_leaves_out_an_expression_without_statistics() {
+    let cluster = Cluster::new("analyze").start();
+    let mut client = cluster.client();
+    crate::create_pictures(&mut client, 20);
+    client
+        .batch_execute(
+            "SET imgvec.embedding_cache_entries = 0;
+             CREATE INDEX pictures_index ON pictures USING ann ((embed_image(data, 'starter')::imgvec(256)) imgvec_cosine_ops)",
+        )
+        .unwrap();
+    let embedded =
+        |client: &mut Client| -> i64 { value(client, "SELECT images_embedded FROM imgvec_backend_stats") };
+    let before = embedded(&mut client);
+    client.batch_execute("ANALYZE pictures").unwrap();
+    assert_eq!(embedded(&mut client), before + 20);
+    client.batch_execute("ALTER INDEX pictures_index ALTER COLUMN 1 SET STATISTICS 0").unwrap();
+    client.batch_execute("ANALYZE pictures").unwrap();
+    assert_eq!(embedded(&mut client), before + 20);
+}
+
+/// `tokenizer.json` of a byte pair encoding with 266,304 tokens: all texts of up to three of 64 letters.
+fn large_tokenizer() -> String {
+    let letters: Vec<char> =
+        "\u{2581}abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.".chars().collect();
+    let (mut vocab, mut merges) = (serde_json::Map::new(), Vec::new());
+    let mut add = |token: String, vocab: &mut serde_json::Map<String, Value>| {
+        let id = vocab.len();
+        vocab.insert(token, id.into());
+    };
+    letters.iter().for_each(|letter| add(letter.to_string(), &mut vocab));
+    let pairs: Vec<(String, String)> = letters
+        .iter()
+        .flat_map(|left| letters.iter().map(move |right| (left.to_string(), right.to_string())))
+        .collect();
+    let triples = pairs
+        .iter()
+        .flat_map(|(one, two)| letters.iter().map(move |three| (format!("{one}{two}"), three.to_string())));
+    for (left, right) in pairs.iter().cloned().chain(triples) {
+        add(format!("{left}{right}"), &mut vocab);
+        merges.push(serde_json::json!([left, right]));
+    }
+    serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"},
+        "pre_tokenizer": null, "post_processor": null, "decoder": null,
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": false, "ignore_merges": false,
+            "vocab": vocab, "merges": merges},
+    })
+    .to_string()
+}
+
+#[test]
+fn sessions_share_the_tables_of_a_large_tokenizer() {
+    let (cluster, models) = cluster_with_packages("tokenizer", &["bert-mean"]);
+    let package = models.join("large");
+    fs::create_dir(&package).unwrap();
+    fs::write(package.join("tokenizer.json"), large_tokenizer()).unwrap();
+    fs::write(
+        package.join("model.onnx"),
+        graph::text_tower(
+            266_304,
+            2,
+            |place| place as f32,
+            |graph| graph.node("Identity", &["looked_up"], "worked"),
+        ),
+    )
+    .unwrap();
+    let embed = |client: &mut Client, model: &str| -> Vec<f32> {
+        value(client, &format!("SELECT embed_text('a photo of 2 dogs', '{model}')::real[]"))
+    };
+    let first = embed(&mut cluster.client(), "large");
+    assert_eq!(prepared(&cluster, "=tokenizer-"), 1);
+    let memory_of = |model: &str| {
+        let mut client = cluster.client();
+        let pid = u32::try_from(value::<i32>(&mut client, "SELECT pg_backend_pid()")).unwrap();
+        (embed(&mut client, model), Memory::of(pid).anonymous)
+    };
+    let ((_, small), (second, large)) = (memory_of("bert-mean"), memory_of("large"));
+    assert_eq!(first, second);
+    // The library takes 100 MB for it.
+    assert!(large < small + (15 << 20), "{large} bytes with the large tokenizer, {small} with a small one");
+
+    // Without a place for the shared form the library does it, to the same result.
+    let mut client = loaded(&cluster);
+    client.batch_execute("SET imgvec.cache_directory = ''").unwrap();
+    assert_eq!(embed(&mut client, "large"), first);
+    // A damaged form is made anew.
+    for package in fs::read_dir(cluster.data().join("pgsql_tmp_imgvec/prepared")).unwrap().flatten() {
+        for entry in fs::read_dir(package.path()).unwrap().flatten() {
+            let file = entry.path().join("tokenizer");
+            if file.exists() {
+                let mut bytes = fs::read(&file).unwrap();
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 1;
+                fs::write(&file, bytes).unwrap();
+            }
+        }
+    }
+    for _ in 0..2 {
+        assert_eq!(embed(&mut cluster.client(), "large"), first);
+    }
+    assert_eq!(prepared(&cluster, "=tokenizer-"), 1);
 }

@@ -79,6 +79,7 @@ fn row(dir: &Path, cache_dir: Option<PathBuf>) {
         interrupt: never_interrupted,
         image_limits,
         memory: ProcessMemory::default(),
+        map: None,
     };
     let mut encoder = Encoder::open(package, options).expect("a runtime");
 

@@ -209,6 +209,22 @@ fn other_content_of_the_same_size_and_time_is_another_model() {
 }
 
 #[test]
+fn a_tokenizer_that_the_library_panics_at_is_malformed() {
+    let scratch = copy_of("bert-mean");
+    // The second half of a merge is shorter than the prefix that is to be cut off it.
+    let tokenizer = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": null, "post_processor": null, "decoder": null,
+        "model": {"type": "BPE", "continuing_subword_prefix": "@@@@", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}}"#;
+    scratch.write("tokenizer.json", tokenizer);
+    let package = Package::open(scratch.path()).unwrap();
+    let opened = imgvec_encoder::text::TextEncoder::open(package.text.as_deref().unwrap());
+    assert_matches!(
+        opened.map(|_| ()),
+        Err(PackageError::Malformed { source: MalformedFile::Tokenizer(_), .. })
+    );
+}
+
+#[test]
 fn links_are_followed_within_the_model_path_only() {
     let (models, elsewhere) = (Scratch::new(), Scratch::new());
     let root = [models.path().to_owned()];

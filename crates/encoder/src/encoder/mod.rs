@@ -8,6 +8,7 @@ mod budget;
 mod error;
 mod images;
 mod pooling;
+mod prepare;
 mod texts;
 
 use std::fmt;
@@ -24,7 +25,7 @@ use crate::runtime::{
     self, Feed, GraphSession, Place, PreparationWarning, Ran, RunCost, RunError, RunLimits, SessionOptions,
     Source, Tensor,
 };
-use crate::text::TextEncoder;
+use crate::text::{MapFile, TextEncoder};
 
 /// Most items in one run. Larger batches gain nothing measurable for images and little for text, and
 /// memory and the time to an interrupt grow with them.
@@ -43,6 +44,8 @@ pub struct EncoderOptions {
     pub image_limits: ImageLimits,
     /// What runs may take, and how the process keeps house.
     pub memory: ProcessMemory,
+    /// Maps a file of the cache directory, read-only; `None` reads it. This crate has no unsafe code.
+    pub map: Option<MapFile>,
 }
 
 /// Something that works, but not as well as it should.
@@ -61,7 +64,7 @@ impl fmt::Display for Warning {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Warning::NotShared { graph, reason } => {
-                write!(formatter, "weights of \"{}\" are not shared: {reason}", graph.display())
+                write!(formatter, "\"{}\" is not shared: {reason}", graph.display())
             }
         }
     }

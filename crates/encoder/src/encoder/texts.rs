@@ -6,7 +6,7 @@ use super::{EncodeError, Encoder, RunSize};
 use crate::memory;
 use crate::package::{Element, Modality, PixelInput, TextTower, TokenInput, TokenRole};
 use crate::runtime::{Feed, RunError};
-use crate::text::{TextEncoder, TextError, Tokens};
+use crate::text::{TextError, Tokens};
 
 /// Bytes that loading a tokenizer takes at its peak for each byte of its file.
 const TOKENIZER_SHARE: usize = 12;
@@ -144,7 +144,7 @@ impl Encoder {
             let bytes = tower.tokenizer.metadata().map_or(0, |metadata| metadata.len());
             let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
             memory::reserve(bytes.saturating_mul(TOKENIZER_SHARE), "load a tokenizer")?;
-            self.tokenizer = Some(TextEncoder::open(tower)?);
+            self.tokenizer = Some(self.open_tokenizer(tower)?);
             self.check()?;
         }
         let tokenizer = self.tokenizer.as_ref().expect("just loaded");

@@ -1,7 +1,7 @@
 //! Loading a graph in the form that costs this process least.
 
 use super::input::Input;
-use super::prepared::{self, MIN_BYTES, Place, PreparationWarning, Refusal, Source};
+use super::prepared::{self, MIN_BYTES, Outlook, Place, PreparationWarning, Refusal, Source};
 use super::{GraphSession, LoadError, SessionOptions};
 use crate::package::Graph;
 
@@ -22,7 +22,7 @@ pub(crate) fn load(
     let mut warning = None;
     if let Some(place) = place.filter(|_| graph.bytes >= MIN_BYTES) {
         match prepared::obtain(place, graph, options) {
-            Ok(prepared) => match GraphSession::open(Input::Ours(&prepared.graph), options) {
+            Ok(prepared) => match GraphSession::open(Input::Ours(&prepared.file), options) {
                 Ok(session) => {
                     let source = Source::Prepared { mapped_bytes: prepared.mapped_bytes };
                     return Ok(Loading { session, source, warning });
@@ -46,4 +46,26 @@ pub(crate) fn load(
     }
     let session = GraphSession::open(Input::Package(graph), options)?;
     Ok(Loading { session, source: Source::Plain, warning })
+}
+
+/// Prepares `graph` if it is large, and tells why it could not be.
+pub(crate) fn prepare(
+    graph: &Graph,
+    place: &Place<'_>,
+    options: SessionOptions,
+) -> Result<Option<PreparationWarning>, LoadError> {
+    if graph.bytes < MIN_BYTES {
+        return Ok(None);
+    }
+    match prepared::obtain(place, graph, options) {
+        Ok(_) => Ok(None),
+        Err(Refusal::Interrupted) => Err(LoadError::Interrupted),
+        Err(Refusal::OutOfMemory) => Err(LoadError::OutOfMemory { path: graph.path.clone() }),
+        Err(Refusal::Warning(warning)) => Ok(Some(warning)),
+    }
+}
+
+/// Whether loading `graph` would prepare it first.
+pub(crate) fn outlook(graph: &Graph, place: &Place<'_>) -> Outlook {
+    prepared::outlook(place, graph)
 }

@@ -11,8 +11,8 @@ mod watch;
 
 pub use error::{LoadError, RuntimeError};
 pub use library::{MINIMUM_VERSION, RuntimeInfo, info, init};
-pub(crate) use load::load;
-pub(crate) use prepared::Place;
+pub(crate) use load::{load, outlook, prepare};
+pub(crate) use prepared::{Entry, Outlook, Place, Prepared, Refusal, discard};
 pub use prepared::{PreparationWarning, Source};
 pub use session::{
     Feed, GraphSession, Ran, RunCost, RunError, RunLimits, SessionOptions, Tensor, process_cpu,

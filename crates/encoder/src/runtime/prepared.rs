@@ -11,6 +11,7 @@
 //! prepared/<package>/lock           shared while loading, exclusive while making or removing
 //! prepared/<package>/source         the package's directory
 //! prepared/<package>/<graph>-<key>/ model.onnx, model.onnx_data, manifest.json
+//! prepared/<package>/=tokenizer-<key>/ tokenizer, manifest.json
 //! ```
 //!
 //! An entry is made under another name, flushed and renamed, so that it is whole or absent. Making one
@@ -29,6 +30,7 @@ use thiserror::Error;
 use super::input::Input;
 use super::{LoadError, SessionOptions, library, session};
 use crate::cache::{self, Hold, Lock, LockError};
+use crate::interrupt::InterruptCheck;
 use crate::package::{Graph, ModelDigest};
 
 /// Graphs below this size are loaded as they are. Preparing pays early, since the prepared form is not
@@ -106,15 +108,42 @@ pub(crate) struct Place<'a> {
     pub digest: ModelDigest,
 }
 
-/// A prepared graph that stays in place while this is held.
-pub(super) struct Prepared {
-    pub graph: PathBuf,
+/// An entry that stays in place while this is held.
+pub(crate) struct Prepared {
+    /// The file that it is about.
+    pub file: PathBuf,
+    /// Bytes of the file that is mapped.
     pub mapped_bytes: u64,
-    _lock: Lock,
+    lock: Lock,
+}
+
+/// Whether something would be prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outlook {
+    /// There is nothing to prepare, it is done, somebody is at it, or it cannot be done.
+    Nothing,
+    /// It would be.
+    Wanted,
+}
+
+/// What an entry is made for and made of.
+pub(crate) struct Entry<'a> {
+    /// Where it lies.
+    pub place: &'a Place<'a>,
+    /// The first part of its name. Entries of one label replace each other.
+    pub label: String,
+    /// Everything beside the model's digest that decides its bytes.
+    pub parts: Vec<Vec<u8>>,
+    /// The file without which it is none.
+    pub main: &'static str,
+    /// The file that is mapped.
+    pub mapped: &'static str,
+    /// Bytes that it takes at most.
+    pub needed: u64,
 }
 
 /// Why there is no prepared form.
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     Interrupted,
     OutOfMemory,
     Warning(PreparationWarning),
@@ -134,60 +163,143 @@ struct Manifest {
 
 /// The prepared form of `graph`, made now if there is none.
 pub(super) fn obtain(place: &Place<'_>, graph: &Graph, options: SessionOptions) -> Result<Prepared, Refusal> {
-    let dir = place.cache_dir.join("prepared").join(&place.package_key);
-    let label = graph.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let entry = dir.join(format!("{label}-{}", key(place, graph)));
-    let lock_file = dir.join(LOCK);
-    let take = |hold| match Lock::take(&lock_file, hold, options.interrupt) {
-        Ok(lock) => Ok(lock),
-        Err(LockError::Interrupted) => Err(Refusal::Interrupted),
-        Err(LockError::Io(error)) => Err(Refusal::from((lock_file.clone(), error))),
-    };
-    // Once to find none, once to find the one that was made, once more if it was removed in between.
-    for _ in 0..3 {
-        let lock = take(Hold::Shared)?;
-        if let Some(mapped_bytes) = whole(&entry) {
-            return Ok(Prepared { graph: entry.join(GRAPH), mapped_bytes, _lock: lock });
+    Entry::of_graph(place, graph).obtain(options.interrupt, |dir| optimize(graph, dir, options))
+}
+
+/// Whether `graph` would be prepared.
+pub(super) fn outlook(place: &Place<'_>, graph: &Graph) -> Outlook {
+    if graph.bytes < MIN_BYTES { Outlook::Nothing } else { Entry::of_graph(place, graph).outlook() }
+}
+
+impl<'a> Entry<'a> {
+    fn of_graph(place: &'a Place<'a>, graph: &Graph) -> Self {
+        let version = library::info().map(|info| info.version.as_str()).unwrap_or_default();
+        Entry {
+            place,
+            label: graph.path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            parts: vec![
+                graph.file.as_os_str().as_bytes().to_vec(),
+                version.as_bytes().to_vec(),
+                cpu_features().into_bytes(),
+                FORMAT.to_le_bytes().to_vec(),
+            ],
+            main: GRAPH,
+            mapped: WEIGHTS,
+            needed: graph.bytes.saturating_mul(SPACE_FACTOR),
         }
-        drop(lock);
-        let lock = take(Hold::Exclusive)?;
-        if whole(&entry).is_none() {
-            make(place, graph, &dir, &entry, options)?;
-            remove_stale(&dir, &label, &entry);
-            sweep(&place.cache_dir.join("prepared"), &dir);
-        }
-        drop(lock);
     }
-    let reason = "it was removed as often as it was made".to_owned();
-    Err(Refusal::Warning(PreparationWarning::Failed { path: entry, reason }))
+
+    /// The directory of the package's entries.
+    fn dir(&self) -> PathBuf {
+        self.place.cache_dir.join("prepared").join(&self.place.package_key)
+    }
+
+    fn path(&self) -> PathBuf {
+        let mut hasher = blake3::Hasher::new();
+        for part in std::iter::once(&self.place.digest.0[..]).chain(self.parts.iter().map(Vec::as_slice)) {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        self.dir().join(format!("{}-{}", self.label, &hasher.finalize().to_hex()[..24]))
+    }
+
+    /// The entry, made now by `make` in an empty directory if there is none.
+    pub fn obtain(
+        &self,
+        interrupt: InterruptCheck,
+        make: impl Fn(&Path) -> Result<(), Refusal>,
+    ) -> Result<Prepared, Refusal> {
+        let (dir, entry) = (self.dir(), self.path());
+        let lock_file = dir.join(LOCK);
+        let take = |hold| match Lock::take(&lock_file, hold, interrupt) {
+            Ok(lock) => Ok(lock),
+            Err(LockError::Interrupted) => Err(Refusal::Interrupted),
+            Err(LockError::Io(error)) => Err(Refusal::from((lock_file.clone(), error))),
+        };
+        // Once to find none, once to find the one that was made, once more if it was removed in between.
+        for _ in 0..3 {
+            let lock = take(Hold::Shared)?;
+            if let Some(mapped_bytes) = whole(&entry, self.main, self.mapped) {
+                return Ok(Prepared { file: entry.join(self.main), mapped_bytes, lock });
+            }
+            drop(lock);
+            let lock = take(Hold::Exclusive)?;
+            if whole(&entry, self.main, self.mapped).is_none() {
+                self.make(&dir, &entry, &make)?;
+                remove_stale(&dir, &self.label, &entry);
+                sweep(&self.place.cache_dir.join("prepared"), &dir);
+            }
+            drop(lock);
+        }
+        let reason = "it was removed as often as it was made".to_owned();
+        Err(Refusal::Warning(PreparationWarning::Failed { path: entry, reason }))
+    }
+
+    /// Whether the entry would be made.
+    pub fn outlook(&self) -> Outlook {
+        let dir = self.dir();
+        // Whoever holds the lock alone makes it, or removes it.
+        let Ok(lock) = Lock::take(&dir.join(LOCK), Hold::Shared, || true) else { return Outlook::Nothing };
+        let is_whole = whole(&self.path(), self.main, self.mapped).is_some();
+        drop(lock);
+        if is_whole || self.shortage(&dir).is_some() { Outlook::Nothing } else { Outlook::Wanted }
+    }
+
+    /// Bytes that are free, if they are fewer than needed.
+    fn shortage(&self, dir: &Path) -> Option<u64> {
+        let space = nix::sys::statvfs::statvfs(dir).ok()?;
+        let available = space.blocks_available() * space.fragment_size();
+        (available < self.needed).then_some(available)
+    }
+
+    /// Makes the entry. The caller holds the lock exclusively.
+    fn make(
+        &self,
+        dir: &Path,
+        entry: &Path,
+        make: &impl Fn(&Path) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let unwritable = |path: &Path| {
+            let path = path.to_owned();
+            move |error| Refusal::from((path.clone(), error))
+        };
+        if let Some(available) = self.shortage(dir) {
+            let (path, needed) = (dir.to_owned(), self.needed);
+            return Err(Refusal::Warning(PreparationWarning::NoSpace { path, needed, available }));
+        }
+        // Whoever left this behind is gone, since we hold the lock.
+        let temporary = dir.join("unfinished");
+        if temporary.exists() {
+            fs::remove_dir_all(&temporary).map_err(unwritable(&temporary))?;
+        }
+        cache::create_dir(&temporary).map_err(unwritable(&temporary))?;
+        let made = make(&temporary).and_then(|()| {
+            seal(&temporary).map_err(unwritable(&temporary))?;
+            if entry.exists() {
+                fs::remove_dir_all(entry).map_err(unwritable(entry))?;
+            }
+            fs::rename(&temporary, entry).map_err(unwritable(entry))?;
+            cache::sync(dir).map_err(unwritable(dir))?;
+            let package = self.place.package_dir;
+            let source = package.canonicalize().unwrap_or_else(|_| package.to_owned());
+            cache::write_file(&dir.join(SOURCE), source.as_os_str().as_bytes()).map_err(unwritable(dir))
+        });
+        if made.is_err() {
+            let _ = fs::remove_dir_all(&temporary);
+        }
+        made
+    }
 }
 
 /// Removes an entry that could not be loaded, so that the next process makes it anew.
-pub(super) fn discard(prepared: Prepared) {
-    let Some(entry) = prepared.graph.parent() else { return };
+pub(crate) fn discard(prepared: Prepared) {
+    let Some(entry) = prepared.file.parent() else { return };
     let lock_file = entry.with_file_name(LOCK);
-    drop(prepared._lock);
+    drop(prepared.lock);
     // Another process that has it loaded keeps its mapping.
     if let Ok(_lock) = Lock::take(&lock_file, Hold::Exclusive, || true) {
         let _ = fs::remove_dir_all(entry);
     }
-}
-
-/// Everything that the bytes of a prepared form depend on.
-fn key(place: &Place<'_>, graph: &Graph) -> String {
-    let version = library::info().map(|info| info.version.as_str()).unwrap_or_default();
-    let mut hasher = blake3::Hasher::new();
-    for part in [
-        &place.digest.0[..],
-        graph.file.as_os_str().as_bytes(),
-        version.as_bytes(),
-        cpu_features().as_bytes(),
-        &FORMAT.to_le_bytes(),
-    ] {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part);
-    }
-    hasher.finalize().to_hex()[..24].to_owned()
 }
 
 /// What decides which kernels, and so which order of weights, the library chooses: the processor's
@@ -200,55 +312,13 @@ fn cpu_features() -> String {
 }
 
 /// Size of the mapped file if the entry is there and has the sizes that its manifest says.
-fn whole(entry: &Path) -> Option<u64> {
+fn whole(entry: &Path, main: &str, mapped: &str) -> Option<u64> {
     let manifest: Manifest = serde_json::from_slice(&fs::read(entry.join(MANIFEST)).ok()?).ok()?;
     let matches = |(name, size): (&String, &u64)| {
         entry.join(name).metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == *size)
     };
-    let complete = manifest.files.contains_key(GRAPH) && manifest.files.iter().all(matches);
-    complete.then(|| manifest.files.get(WEIGHTS).copied().unwrap_or(0))
-}
-
-/// Makes an entry. The caller holds the lock exclusively.
-fn make(
-    place: &Place<'_>,
-    graph: &Graph,
-    dir: &Path,
-    entry: &Path,
-    options: SessionOptions,
-) -> Result<(), Refusal> {
-    let unwritable = |path: &Path| {
-        let path = path.to_owned();
-        move |error| Refusal::from((path.clone(), error))
-    };
-    let needed = graph.bytes.saturating_mul(SPACE_FACTOR);
-    if let Ok(space) = nix::sys::statvfs::statvfs(dir) {
-        let available = space.blocks_available() * space.fragment_size();
-        if available < needed {
-            let path = dir.to_owned();
-            return Err(Refusal::Warning(PreparationWarning::NoSpace { path, needed, available }));
-        }
-    }
-    // Whoever left this behind is gone, since we hold the lock.
-    let temporary = dir.join("unfinished");
-    if temporary.exists() {
-        fs::remove_dir_all(&temporary).map_err(unwritable(&temporary))?;
-    }
-    cache::create_dir(&temporary).map_err(unwritable(&temporary))?;
-    let made = optimize(graph, &temporary, options).and_then(|()| {
-        seal(&temporary).map_err(unwritable(&temporary))?;
-        if entry.exists() {
-            fs::remove_dir_all(entry).map_err(unwritable(entry))?;
-        }
-        fs::rename(&temporary, entry).map_err(unwritable(entry))?;
-        cache::sync(dir).map_err(unwritable(dir))?;
-        let source = place.package_dir.canonicalize().unwrap_or_else(|_| place.package_dir.to_owned());
-        cache::write_file(&dir.join(SOURCE), source.as_os_str().as_bytes()).map_err(unwritable(dir))
-    });
-    if made.is_err() {
-        let _ = fs::remove_dir_all(&temporary);
-    }
-    made
+    let complete = manifest.files.contains_key(main) && manifest.files.iter().all(matches);
+    complete.then(|| manifest.files.get(mapped).copied().unwrap_or(0))
 }
 
 /// Lets ONNX Runtime write the optimized graph and its weights into `dir`.

@@ -5,12 +5,18 @@
 //! end-of-text token. Text that is much longer than the model reads is cut before it is tokenized, so
 //! that megabytes cost milliseconds. And padding is left to the batch, where the lengths are known.
 
+mod compact;
 mod error;
 
 use std::io::Read;
 
-use tokenizers::{Tokenizer, TruncationParams};
+use tokenizers::{
+    DecoderWrapper, Model, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer,
+    TokenizerImpl, TruncationParams,
+};
 
+pub use compact::Bytes;
+use compact::CompactTokenizer;
 pub use error::TextError;
 
 use crate::interrupt::InterruptCheck;
@@ -35,9 +41,18 @@ pub struct Tokens {
     pub ids: Vec<u32>,
 }
 
+/// Maps a file read-only, whole.
+pub type MapFile = fn(&std::fs::File) -> std::io::Result<Box<dyn Bytes>>;
+
+/// A tokenizer, in the library's own form or over tables that processes share.
+enum Loaded {
+    Library(Box<Tokenizer>),
+    Compact(Box<CompactTokenizer>),
+}
+
 /// A loaded tokenizer with what its model adds to it.
 pub struct TextEncoder {
-    tokenizer: Tokenizer,
+    tokenizer: Loaded,
     max_length: usize,
     padding: Padding,
     pad_id: u32,
@@ -54,31 +69,23 @@ impl TextEncoder {
     /// # Errors
     /// [`PackageError::Missing`], [`PackageError::Unreadable`], [`PackageError::Malformed`].
     pub fn open(tower: &TextTower) -> Result<TextEncoder, PackageError> {
-        let path = &tower.tokenizer;
-        let unreadable = |source| PackageError::from_io(path.clone(), FileRole::Tokenizer, source);
-        let malformed = |source| PackageError::Malformed { path: path.clone(), source };
-        let (file, metadata) = open_regular(&tower.tokenizer_file).map_err(unreadable)?;
-        let size = metadata.len();
-        if size > MAX_TOKENIZER_BYTES {
-            return Err(malformed(MalformedFile::TooLarge { found: size, limit: MAX_TOKENIZER_BYTES }));
-        }
-        let mut bytes = Vec::new();
-        file.take(MAX_TOKENIZER_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
-        let mut tokenizer =
-            Tokenizer::from_bytes(&bytes).map_err(|error| malformed(MalformedFile::Tokenizer(error)))?;
-        drop(bytes);
+        let (_, mut tokenizer) = read(tower)?;
+        let pad_id = set_up(&mut tokenizer, tower)?;
+        Ok(Self::new(tower, Loaded::Library(Box::new(tokenizer)), pad_id))
+    }
 
-        tokenizer.set_encode_special_tokens(true);
-        let told = tokenizer.get_padding().map(|padding| padding.pad_id);
-        let named = || ["<pad>", "[PAD]", "<|pad|>"].iter().find_map(|token| tokenizer.token_to_id(token));
-        let of_config = tower.pad_token.as_deref().and_then(|token| tokenizer.token_to_id(token));
-        let pad_id = tower.pad_id.or(of_config).or(told).or_else(named).unwrap_or(0);
-        tokenizer.with_padding(None);
-        let truncation = TruncationParams { max_length: tower.max_length, ..Default::default() };
-        tokenizer
-            .with_truncation(Some(truncation))
-            .map_err(|error| malformed(MalformedFile::Tokenizer(error)))?;
-        Ok(TextEncoder {
+    /// The tokenizer of a text tower from its compact form, which [`compact_form`] made; `None` if that is damaged.
+    pub(crate) fn open_compact(
+        tower: &TextTower,
+        bytes: Box<dyn Bytes>,
+    ) -> Result<Option<TextEncoder>, PackageError> {
+        let Ok(mut tokenizer) = compact::open(bytes) else { return Ok(None) };
+        let pad_id = set_up(&mut tokenizer, tower)?;
+        Ok(Some(Self::new(tower, Loaded::Compact(Box::new(tokenizer)), pad_id)))
+    }
+
+    fn new(tower: &TextTower, tokenizer: Loaded, pad_id: u32) -> Self {
+        TextEncoder {
             tokenizer,
             max_length: tower.max_length,
             padding: tower.padding,
@@ -87,7 +94,7 @@ impl TextEncoder {
             prompt: tower.prompt.clone(),
             lowercase: tower.lowercase,
             vocab_size: tower.vocab_size,
-        })
+        }
     }
 
     /// Token ids of `text`, at most `max_length`, the closing special token kept.
@@ -125,7 +132,11 @@ impl TextEncoder {
             }
             &input
         };
-        let encoding = self.tokenizer.encode_fast(input, true).map_err(TextError::Tokenizer)?;
+        let encoding = guarded(|| match &self.tokenizer {
+            Loaded::Library(tokenizer) => tokenizer.encode_fast(input, true),
+            Loaded::Compact(tokenizer) => tokenizer.encode_fast(input, true),
+        });
+        let encoding = encoding.map_err(TextError::Tokenizer)?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -167,6 +178,60 @@ impl TextEncoder {
             pad(ids, mask);
         }
     }
+}
+
+/// The bytes of a tower's tokenizer file, and what the library makes of them.
+fn read(tower: &TextTower) -> Result<(Vec<u8>, Tokenizer), PackageError> {
+    let path = &tower.tokenizer;
+    let unreadable = |source| PackageError::from_io(path.clone(), FileRole::Tokenizer, source);
+    let malformed = |source| PackageError::Malformed { path: path.clone(), source };
+    let (file, metadata) = open_regular(&tower.tokenizer_file).map_err(unreadable)?;
+    let size = metadata.len();
+    if size > MAX_TOKENIZER_BYTES {
+        return Err(malformed(MalformedFile::TooLarge { found: size, limit: MAX_TOKENIZER_BYTES }));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_TOKENIZER_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
+    let tokenizer = guarded(|| Tokenizer::from_bytes(&bytes));
+    Ok((bytes, tokenizer.map_err(|error| malformed(MalformedFile::Tokenizer(error)))?))
+}
+
+/// What the tokenizer library gives, or an error where it panics: a strange file must not look like a bug of the server.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    caught.unwrap_or_else(|_| Err("the tokenizer contradicts itself".into()))
+}
+
+/// The compact form of a tower's tokenizer; empty if it has none, so that the library must do.
+pub(crate) fn compact_form(tower: &TextTower) -> Result<Vec<u8>, PackageError> {
+    let (bytes, tokenizer) = read(tower)?;
+    let written = guarded(|| Ok(compact::write(&bytes, &tokenizer)));
+    Ok(written.ok().flatten().unwrap_or_default())
+}
+
+/// Sets what all tokenizers have in common, and tells the id of the padding token.
+fn set_up<M: Model>(
+    tokenizer: &mut TokenizerImpl<
+        M,
+        NormalizerWrapper,
+        PreTokenizerWrapper,
+        PostProcessorWrapper,
+        DecoderWrapper,
+    >,
+    tower: &TextTower,
+) -> Result<u32, PackageError> {
+    tokenizer.set_encode_special_tokens(true);
+    let told = tokenizer.get_padding().map(|padding| padding.pad_id);
+    let named = || ["<pad>", "[PAD]", "<|pad|>"].iter().find_map(|token| tokenizer.token_to_id(token));
+    let of_config = tower.pad_token.as_deref().and_then(|token| tokenizer.token_to_id(token));
+    let pad_id = tower.pad_id.or(of_config).or(told).or_else(named).unwrap_or(0);
+    tokenizer.with_padding(None);
+    let truncation = TruncationParams { max_length: tower.max_length, ..Default::default() };
+    tokenizer.with_truncation(Some(truncation)).map_err(|error| PackageError::Malformed {
+        path: tower.tokenizer.clone(),
+        source: MalformedFile::Tokenizer(error),
+    })?;
+    Ok(pad_id)
 }
 
 /// At most `bytes` bytes of `text`, ending at a character and, if there is a blank in the last half,

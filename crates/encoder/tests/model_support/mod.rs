@@ -99,6 +99,7 @@ pub fn options_with(interrupt: InterruptCheck) -> EncoderOptions {
         interrupt,
         image_limits: ImageLimits::default(),
         memory: ProcessMemory::default(),
+        map: None,
     }
 }
 
