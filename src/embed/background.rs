@@ -9,7 +9,7 @@
 //! a session's settings are not its own.
 
 use super::cache::Kind;
-use super::{server, session};
+use super::session;
 use crate::error::encoder::{encode_error, warning};
 use crate::error::paths::printable;
 use crate::guc;
@@ -206,7 +206,6 @@ pub extern "C-unwind" fn imgvec_prepare_main(argument: pg_sys::Datum) {
         Err(reason) if !is_ending() => log(&format!("could not prepare model \"{}\": {reason}", job.model)),
         Err(_) => {}
     }
-    server::return_free_memory();
 }
 
 /// The job in a segment of shared memory, if the segment is still there.

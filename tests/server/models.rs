@@ -522,7 +522,7 @@ fn large_tokenizer() -> String {
     let letters: Vec<char> =
         "\u{2581}abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.".chars().collect();
     let (mut vocab, mut merges) = (serde_json::Map::new(), Vec::new());
-    let mut add = |token: String, vocab: &mut serde_json::Map<String, Value>| {
+    let add = |token: String, vocab: &mut serde_json::Map<String, Value>| {
         let id = vocab.len();
         vocab.insert(token, id.into());
     };
