@@ -68,6 +68,7 @@ INSERT INTO labels VALUES
     ('classify_embedding(imgvec,text[])', 'stable', 'strict', 'safe', 1000, 'default model: a setting, which may change between statements'),
     ('classify_embedding(imgvec,text[],text)', 'immutable', 'strict', 'safe', 1000, 'named model, as of an image; a text is mostly answered by the cache'),
     ('image_info(bytea)', 'immutable', 'strict', 'safe', 100, 'reads the header of an image'),
+    ('imgvec_prepare(text)', 'volatile', 'strict', 'unsafe', 10000, 'writes files and starts a process, whatever the query''s plan; seconds of work'),
     ('imgvec_model_list()', 'stable', 'not strict', 'restricted', 10000, 'says what this session has loaded, which a worker does not know; reads and checks files'),
     ('imgvec_backend_counters()', 'volatile', 'not strict', 'restricted', 1, 'counters of this session: they change within a statement, and a worker has others');
 
