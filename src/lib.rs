@@ -20,8 +20,8 @@ mod server;
 mod storage;
 mod types;
 
-/// Runs once, when the server first loads the library into a process. It defines settings and index
-/// options and nothing else: no thread, file or runtime may exist before a backend needs it, since the postmaster that
+/// Runs once, when the server first loads the library into a process. It defines settings, index
+/// options and hooks, and nothing else: no thread, file or runtime may exist before a backend needs it, since the postmaster that
 /// preloads us forks.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
@@ -29,4 +29,5 @@ pub extern "C-unwind" fn _PG_init() {
     guc::define();
     fault::define();
     am::options::define();
+    am::order::define();
 }

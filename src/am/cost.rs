@@ -10,7 +10,8 @@
 
 use super::options;
 use crate::storage::{Mode, Pages, Relation};
-use imgvec_ann::graph::search::{DEFAULT_LOOKAHEAD, expected_hops};
+use imgvec_ann::graph::search::{DEFAULT_LOOKAHEAD, expected_hops, is_read_through};
+use imgvec_ann::layout::Geometry;
 use imgvec_ann::store::PageStore;
 use pgrx::{pg_guard, pg_sys};
 
@@ -19,6 +20,10 @@ use pgrx::{pg_guard, pg_sys};
 const HOP_PAGES: f64 = 0.35;
 /// Operators that a hop is worth: one exact distance and 32 estimates by table look-up.
 const HOP_OPERATORS: f64 = 40.0;
+/// A page in units of a sequential page, where all of an index is read in order.
+const SWEEP_PAGES: f64 = 0.5;
+/// Operators that a row is worth there: a distance and its place in the order.
+const SWEEP_OPERATORS: f64 = 10.0;
 /// Rows that are wanted if the LIMIT is a parameter without a value: nobody asks for a share of all neighbors.
 const UNKNOWN_LIMIT: f64 = 100.0;
 /// Share of the run cost that the planner takes for such a LIMIT.
@@ -60,36 +65,49 @@ pub unsafe extern "C-unwind" fn amcostestimate(
         );
         let hop = random_page_cost * HOP_PAGES + pg_sys::cpu_operator_cost * HOP_OPERATORS;
         let rows = index.tuples.max(1.0);
-        let lookahead = lookahead(index.indexoid);
+        let (lookahead, geometry) = facts(index.indexoid);
         let matching = (*(*path).path.parent).rows.clamp(1.0, rows);
         let unknown = (*root).limit_tuples <= 0.0 && has_plain_limit(&*(*root).parse);
         let limit = if unknown { UNKNOWN_LIMIT } else { (*root).limit_tuples };
         let wanted = if limit > 0.0 { (limit * rows / matching).min(rows) } else { rows };
         let share = if unknown { UNKNOWN_SHARE } else { wanted / rows };
-        let (first, all) =
-            (expected_hops(lookahead, 0.0).min(rows), expected_hops(lookahead, wanted).min(rows));
+        let is_exact =
+            wanted >= rows || geometry.is_some_and(|geometry| is_read_through(&geometry, index.pages));
         // What computes the query, such as embed_text('dog'), runs once.
         let query = pg_sys::index_other_operands_eval_cost(root, (*path).indexorderbys);
-        *startup_cost = query + first * hop;
-        *total_cost = *startup_cost + (all - first) / share * hop + rows * pg_sys::cpu_index_tuple_cost;
+        let give_out = rows * pg_sys::cpu_index_tuple_cost;
+        if is_exact {
+            let compute = rows * (pg_sys::cpu_operator_cost * SWEEP_OPERATORS);
+            *startup_cost = query + f64::from(index.pages) * seq_page_cost * SWEEP_PAGES + compute;
+            *total_cost = *startup_cost + give_out;
+        } else {
+            let (first, all) =
+                (expected_hops(lookahead, 0.0).min(rows), expected_hops(lookahead, wanted).min(rows));
+            *startup_cost = query + first * hop;
+            *total_cost = *startup_cost + (all - first) / share * hop + give_out;
+        }
     }
 }
 
-/// How far a scan of an index will look ahead. An index that is empty or damaged must not keep others from planning.
+/// How far a scan of an index will look ahead, and its geometry, which is unknown if the column does not tell its dimensions.
+/// An index that is empty or damaged must not keep others from planning.
 ///
 /// # Safety
 /// `index` is an index of ours that the planner has locked.
 #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
-unsafe fn lookahead(index: pg_sys::Oid) -> f64 {
+unsafe fn facts(index: pg_sys::Oid) -> (f64, Option<Geometry>) {
     let no_lock = pg_sys::NoLock as pg_sys::LOCKMODE;
     // SAFETY: by contract; closed again, or by the server after an error.
     unsafe {
         let opened = pg_sys::index_open(index, no_lock);
-        let pages = Pages::new(Relation::from_raw(opened), Mode::Normal);
+        let relation = Relation::from_raw(opened);
+        let dim = usize::try_from(relation.type_modifier(0)).ok();
+        let geometry = dim.and_then(|dim| Geometry::new(dim).ok());
+        let pages = Pages::new(relation, Mode::Normal);
         let known = pages.block_count() != Ok(0);
         let lookahead = known.then(|| options::lookahead(&pages).ok()).flatten().unwrap_or(DEFAULT_LOOKAHEAD);
         pg_sys::index_close(opened, no_lock);
-        lookahead as f64
+        (lookahead as f64, geometry)
     }
 }
 
@@ -126,7 +144,9 @@ unsafe fn needs_ctid(relation: *const pg_sys::RelOptInfo) -> bool {
     }
 }
 
-/// Whether more than the order of the result hangs on that of the scan: groups, distinct rows, a merge join.
+/// Whether anything but an ORDER BY of the same query level hangs on the order of the scan: groups, distinct rows,
+/// windows, ordered aggregates, set operations, `min()`, rows WITH TIES, a merge join. What hangs on the order of a subquery is the matter of
+/// `order.rs`.
 ///
 /// A scan that has given out all that it found in time gives what it found too late, by the end of a full scan or
 /// under a filter that few rows pass. That beats to leave rows out where they are listed, but a row that comes late is a second
@@ -138,7 +158,17 @@ unsafe fn needs_order(root: &pg_sys::PlannerInfo, path: &pg_sys::IndexPath) -> b
     // SAFETY: lists of the planner hold what their names say; a path by distance has pathkeys.
     unsafe {
         let query = &*root.parse;
-        if !query.groupClause.is_null() || !query.groupingSets.is_null() || !query.distinctClause.is_null() {
+        // What orders the input of a set operation, an aggregate, a window or groups is no ORDER BY of the query.
+        if query.sortClause.is_null()
+            || !root.window_pathkeys.is_null()
+            || query.hasAggs
+            || !query.groupClause.is_null()
+            || !query.groupingSets.is_null()
+            || !query.distinctClause.is_null()
+            // Rows that are as far as the last: all that there are.
+            || query.limitOption == pg_sys::LimitOption::LIMIT_OPTION_WITH_TIES
+            || is_minimum(root)
+        {
             return true;
         }
         let distance = pointers::<pg_sys::PathKey>(path.path.pathkeys).next().map(|key| (*key).pk_eclass);
@@ -154,11 +184,30 @@ unsafe fn needs_order(root: &pg_sys::PlannerInfo, path: &pg_sys::IndexPath) -> b
     }
 }
 
+/// Whether the query is what the server makes of `min(distance)`: ORDER BY with LIMIT 1. An aggregate is over all rows, also
+/// those without a distance that are in no index, and its value no approximate one.
+///
+/// # Safety
+/// Planner's structures.
+unsafe fn is_minimum(root: &pg_sys::PlannerInfo) -> bool {
+    // SAFETY: an aggregate's query is planned below the one that has the aggregate, and its column has this name.
+    unsafe {
+        let Some(parent) = root.parent_root.as_ref() else { return false };
+        let mut targets = pointers::<pg_sys::TargetEntry>((*root.parse).targetList);
+        (*parent.parse).hasAggs
+            && root.limit_tuples == 1.0
+            && targets.any(|target| {
+                let name = (*target).resname;
+                !name.is_null() && std::ffi::CStr::from_ptr(name) == c"agg_target"
+            })
+    }
+}
+
 /// The elements of a list.
 ///
 /// # Safety
 /// `list` is NULL or a list of pointers to `T` that nobody changes meanwhile.
-unsafe fn pointers<T>(list: *mut pg_sys::List) -> impl Iterator<Item = *mut T> {
+pub(super) unsafe fn pointers<T>(list: *mut pg_sys::List) -> impl Iterator<Item = *mut T> {
     // SAFETY: by contract.
     let count = unsafe { list.as_ref() }.map_or(0, |list| usize::try_from(list.length).expect("a count"));
     // SAFETY: as many elements as the list says.

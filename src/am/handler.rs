@@ -2,7 +2,7 @@
 
 use super::opclass::{ORDER_STRATEGY, SUPPORT_KIND};
 use super::{build, cost, insert, options, scan, vacuum, validate};
-use pgrx::{Internal, pg_sys};
+use pgrx::{Internal, pg_guard, pg_sys};
 
 /// Handler function of the access method.
 #[pgrx::pg_extern(sql = false)]
@@ -30,6 +30,7 @@ fn describe(am: &mut pg_sys::IndexAmRoutine) {
 
     am.ambuild = Some(build::ambuild);
     am.ambuildempty = Some(build::ambuildempty);
+    am.amproperty = Some(amproperty);
     am.ambuildphasename = Some(build::ambuildphasename);
     am.aminsert = Some(insert::aminsert);
     am.ambulkdelete = Some(vacuum::ambulkdelete);
@@ -41,4 +42,25 @@ fn describe(am: &mut pg_sys::IndexAmRoutine) {
     am.amrescan = Some(scan::amrescan);
     am.amgettuple = Some(scan::amgettuple);
     am.amendscan = Some(scan::amendscan);
+}
+
+/// What the server would guess wrongly of `pg_indexam_has_property` and its like.
+#[pg_guard]
+unsafe extern "C-unwind" fn amproperty(
+    _index: pg_sys::Oid,
+    column: std::ffi::c_int,
+    property: pg_sys::IndexAMProperty::Type,
+    _name: *const std::ffi::c_char,
+    result: *mut bool,
+    _is_null: *mut bool,
+) -> bool {
+    let answer = match property {
+        // No operator of a class is a condition.
+        pg_sys::IndexAMProperty::AMPROP_CAN_EXCLUDE => false,
+        pg_sys::IndexAMProperty::AMPROP_DISTANCE_ORDERABLE if column > 0 => true,
+        _ => return false,
+    };
+    // SAFETY: a place for the answer.
+    unsafe { *result = answer };
+    true
 }

@@ -9,6 +9,7 @@ mod insert;
 mod inspect;
 mod opclass;
 pub mod options;
+pub mod order;
 mod scan;
 mod stats;
 mod table;

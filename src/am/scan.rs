@@ -17,6 +17,26 @@ use pgrx::datum::IntoDatum;
 use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
 use std::rc::Rc;
 
+/// Of a scan key's flags, one that is an access method's to use: the scan is read to the last row. See `order.rs`.
+const EXACT: i32 = 1 << 16;
+
+/// Whether an index is one of this access method.
+///
+/// # Safety
+/// An open index.
+pub unsafe fn is_ours(index: pg_sys::Relation) -> bool {
+    // SAFETY: an open index has its access method's routines.
+    let begin = unsafe { (*(*index).rd_indam).ambeginscan };
+    begin.is_some_and(|f| f as usize == ambeginscan as *const () as usize)
+}
+
+/// Asks a scan to give every row at its place.
+pub fn ask_exact(order_bys: &mut [pg_sys::ScanKeyData]) {
+    for key in order_bys {
+        key.sk_flags |= EXACT;
+    }
+}
+
 /// A scan's state, in the memory context of the scan.
 #[derive(Default)]
 struct Scan {
@@ -37,11 +57,11 @@ struct Running {
 }
 
 impl Running {
-    fn start(relation: Relation, query: Option<&[f32]>) -> Self {
+    fn start(relation: Relation, query: Option<&[f32]>, exact: bool) -> Self {
         let pages = Pages::new(relation, Mode::Normal);
         let index = cache::open(&pages);
         let lookahead = options::lookahead(&pages).map_err(|error| damage(relation, error)).or_raise();
-        let options = Options { lookahead, prefetch: true };
+        let options = Options { lookahead, prefetch: true, exact };
         let nowhere;
         let vector = match query {
             Some(vector) => vector,
@@ -165,7 +185,7 @@ pub unsafe extern "C-unwind" fn amgettuple(
             let is_null = key.sk_flags & pg_sys::SK_ISNULL as i32 != 0;
             let query = opclass::vector(key.sk_argument, is_null, OpClass::of(relation).elements);
             stats::count_scan(relation);
-            let running = Running::start(relation, query.as_deref());
+            let running = Running::start(relation, query.as_deref(), key.sk_flags & EXACT != 0);
             state(desc).running = Some(running);
         }
         let running = state(desc).running.as_mut().expect("started above");
@@ -176,7 +196,7 @@ pub unsafe extern "C-unwind" fn amgettuple(
         pgrx::itemptr::item_pointer_set_all(&mut desc.xs_heaptid, hit.tid.block, hit.tid.offset);
         // A second ORDER BY operator on the vector only decides between equal distances.
         for i in 0..order_bys {
-            let bound = if i == 0 { hit.lower_bound } else { f64::NEG_INFINITY };
+            let bound = if i == 0 { hit.claimed_bound() } else { f64::NEG_INFINITY };
             *desc.xs_orderbyvals.add(i) = bound.into_datum().expect("a number");
             *desc.xs_orderbynulls.add(i) = is_null && i == 0;
         }

@@ -46,3 +46,49 @@ impl DeadRows {
         unsafe { pg_guard_ffi_boundary(|| (self.callback)(&raw mut pointer, self.state)) }
     }
 }
+
+/// A hook on paths that the planner has made for a step above scans and joins.
+pub type UpperPathsHook = pg_sys::create_upper_paths_hook_type;
+/// A hook on the start of a query's execution.
+pub type ExecutorStartHook = pg_sys::ExecutorStart_hook_type;
+
+/// Sets the two hooks; answers those that were set before, which ours must call.
+pub fn install(paths: UpperPathsHook, start: ExecutorStartHook) -> (UpperPathsHook, ExecutorStartHook) {
+    // SAFETY: hooks of a process with one thread that runs SQL.
+    unsafe {
+        let before = (pg_sys::create_upper_paths_hook, pg_sys::ExecutorStart_hook);
+        (pg_sys::create_upper_paths_hook, pg_sys::ExecutorStart_hook) = (paths, start);
+        before
+    }
+}
+
+/// Calls the next hook, if there is one.
+///
+/// # Safety
+/// The arguments that the planner passed to ours.
+pub unsafe fn upper_paths(
+    next: UpperPathsHook,
+    root: *mut pg_sys::PlannerInfo,
+    stage: pg_sys::UpperRelationKind::Type,
+    input: *mut pg_sys::RelOptInfo,
+    output: *mut pg_sys::RelOptInfo,
+    extra: *mut c_void,
+) {
+    if let Some(next) = next {
+        // SAFETY: by contract; the closure holds nothing that needs a drop.
+        unsafe { pg_guard_ffi_boundary(|| next(root, stage, input, output, extra)) }
+    }
+}
+
+/// Calls the next hook, or what it would end in.
+///
+/// # Safety
+/// The arguments that the server passed to ours.
+pub unsafe fn executor_start(next: ExecutorStartHook, query: *mut pg_sys::QueryDesc, flags: std::ffi::c_int) {
+    match next {
+        // SAFETY: by contract; the closure holds nothing that needs a drop.
+        Some(next) => unsafe { pg_guard_ffi_boundary(|| next(query, flags)) },
+        // SAFETY: by contract.
+        None => unsafe { pg_sys::standard_ExecutorStart(query, flags) },
+    }
+}

@@ -48,7 +48,7 @@ pub struct Quantized {
     pub codes: Vec<i8>,
     /// What codes are multiplied by.
     pub scale: f32,
-    /// Upper bound on the norm of what is lost.
+    /// Upper bound on the norm of what is lost; more than any could be where a caller's cosine is not to be foreseen.
     pub error: f32,
     /// Squared norm of `scale * codes`.
     pub norm_squared: f32,
@@ -135,7 +135,12 @@ impl Space {
             Metric::Cosine | Metric::L2 => q.norm_squared,
             Metric::InnerProduct => q.scale * self.kernels.dot_f32_i8(&self.center, &codes),
         };
-        Ok(Some(Quantized { codes, scale: q.scale, error: q.error, norm_squared: q.norm_squared, bias }))
+        #[allow(clippy::cast_possible_truncation, reason = "a small integer")]
+        let error = match self.metric {
+            Metric::Cosine if !COSINE_NORMS.contains(&length) => UNCLAIMED_ERROR as f32,
+            Metric::Cosine | Metric::L2 | Metric::InnerProduct => q.error,
+        };
+        Ok(Some(Quantized { codes, scale: q.scale, error, norm_squared: q.norm_squared, bias }))
     }
 
     /// Squared L2 distance between two stored vectors.
@@ -170,6 +175,8 @@ pub struct Query {
     center_norm: f64,
     center_dot: f64,
     no_direction: bool,
+    /// The norm before it was scaled to unit length.
+    length: f64,
     /// What the vector was divided by to be no longer than [`MAX_NORM`]: a power of two, so that nothing is rounded.
     shrunk: f64,
 }
@@ -190,6 +197,7 @@ impl Query {
         let (rotated, length) = space.rotate(vector)?;
         let mut query = Self::centered(space, space.metric, rotated);
         query.no_direction = space.metric == Metric::Cosine && length == 0.0;
+        query.length = length;
         Ok(query)
     }
 
@@ -244,6 +252,7 @@ impl Query {
             center_dot: 0.0,
             rotated,
             no_direction: false,
+            length: 1.0,
             shrunk: 1.0,
         }
     }
@@ -287,17 +296,21 @@ impl Query {
         &self.rotated
     }
 
-    /// What the row's true distance is never below and never above, given its node's score, scale and error
-    /// bound.
+    /// What the caller's distance of a row is never below and never above, given its node's score, scale and error
+    /// bound. An upper bound of infinity says that nothing is known: the lower one then only tells where the row
+    /// belongs by geometry (see [`Hit::claimed_bound`](crate::graph::search::Hit::claimed_bound)).
     ///
     /// The true vector lies within `error` of the quantized one, so by the triangle inequality an L2
     /// distance differs by at most `error`, and an inner product by at most `error * |query|`. What f32
-    /// arithmetic loses on the way (sums of products 1e-6 of norms that are overstated fourfold, the
-    /// rotation 4e-6 of them, and [`caller_rounding`] of the result in the caller's exact distance) comes on top. NaN if
+    /// arithmetic loses on the way comes on top: in proportion (sums of products 1e-6 of norms that are overstated
+    /// fourfold, the rotation 4e-6 of them, [`caller_rounding`] in the caller's own sums), and absolutely, where
+    /// products leave the range of f32 at its lower end ([`TINY`] for each). NaN if
     /// the query has no direction: then the exact distances are NaN, too.
     ///
     /// A query that was shrunk scales inner products alone. L2 distances from so far away differ by less than those
     /// roundings unless rows are as long, so nothing is said of them, and the caller's own distances decide.
+    /// Nothing is said either where the caller's sums may overflow, nor under cosine of vectors that are so long or so
+    /// short that their squares leave f32 ([`COSINE_NORMS`]): a caller may then arrive at 0, 1, 2 or NaN.
     #[must_use]
     pub fn bounds(&self, score: f32, scale: f32, error: f32) -> [f64; 2] {
         if self.no_direction {
@@ -308,39 +321,64 @@ impl Query {
         }
         let (score, error) = (f64::from(score), f64::from(error));
         #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
-        let row_norm = f64::from(scale.abs()) * 127.0 * (self.rotated.len() as f64).sqrt();
-        let rounding = 4e-6 * (self.norm + self.center_norm + row_norm);
+        let dim = self.rotated.len() as f64;
+        let row_norm = f64::from(scale.abs()) * 127.0 * dim.sqrt();
+        // Sums of products lose this much at the lower end of f32, and a rotated vector is off by that length.
+        let (tiny_sum, tiny_norm) = (2.0 * dim * TINY, 256.0 * dim.sqrt() * TINY);
+        let rounding = 4e-6 * (self.norm + self.center_norm + row_norm) + 2.0 * tiny_norm;
         let callers = caller_rounding(self.rotated.len());
         let l2 = |sign: f64| {
-            let lost = 1e-6 * (f64::from(self.norm_squared) + row_norm.powi(2));
+            let lost = 1e-6 * (f64::from(self.norm_squared) + row_norm.powi(2)) + tiny_sum;
             let distance = (score + sign * lost).max(0.0).sqrt() + sign * (error + rounding);
             (distance * (1.0 + sign * callers)).max(0.0)
         };
-        [-1.0, 1.0].map(|sign| match self.metric {
-            Metric::L2 => l2(sign),
+        let [lower, upper] = [-1.0, 1.0].map(|sign| match self.metric {
+            // The caller's squares may have vanished, each of them.
+            Metric::L2 => (l2(sign).powi(2) + sign * tiny_sum).max(0.0).sqrt(),
             // Unit vectors: 1 - cos is half the squared L2 distance.
-            Metric::Cosine => (l2(sign).powi(2) / 2.0 + sign * callers / 5.0).max(0.0),
+            Metric::Cosine => (l2(sign).powi(2) / 2.0 + sign * callers).max(0.0),
             Metric::InnerProduct => {
                 let reach = self.norm + self.center_norm;
-                let lost = self.norm * error + rounding * reach + callers * reach * (row_norm + reach);
-                // A caller that sums in single precision may arrive at infinity.
-                let most = reach * (row_norm + error + self.center_norm) * self.shrunk;
-                if most > f64::from(f32::MAX) / 2.0 {
-                    return sign * f64::INFINITY;
-                }
+                let lost = (self.norm + tiny_norm) * error
+                    + rounding * reach
+                    + tiny_norm * row_norm
+                    + callers * reach * (row_norm + error + reach)
+                    + tiny_sum;
                 (score - self.center_dot + sign * lost) * self.shrunk
             }
-        })
+        });
+        let is_known = match self.metric {
+            Metric::L2 => true,
+            Metric::Cosine => error < UNCLAIMED_ERROR && COSINE_NORMS.contains(&self.length),
+            Metric::InnerProduct => {
+                let most =
+                    (self.norm + self.center_norm) * (row_norm + error + self.center_norm) * self.shrunk;
+                most <= f64::from(f32::MAX) / 2.0
+            }
+        };
+        [lower, if is_known { upper } else { f64::INFINITY }]
     }
 }
 
+/// What a product of two numbers loses at most where it leaves the range of f32 at its lower end, or
+/// is taken for zero there.
+const TINY: f64 = f32::MIN_POSITIVE as f64;
+
+/// Under cosine a caller that sums squares and products in single precision is right for norms in this range, to what
+/// [`caller_rounding`] says: products of two such norms are within f32, and large beside what [`TINY`] products lose.
+const COSINE_NORMS: std::ops::Range<f64> = 1e-12..1e18;
+
+/// The error bound of a row under cosine whose norm is not within [`COSINE_NORMS`]. No unit vector is quantized that badly.
+const UNCLAIMED_ERROR: f64 = 4.0;
+
 /// What a caller's own distance may lose, as a share of the sums that it is made of.
 ///
-/// pgvector sums in single precision, in four or more lanes: that loses up to `dim / 4` halves of 1.2e-7, were
-/// every addition rounded to the same side.
+/// pgvector sums in single precision, in four lanes or more, two at least: that loses up to `dim / 2` halves of
+/// 1.2e-7, were every addition rounded to the same side and every sum as large as the last. Three
+/// sums make a cosine, the norms by their roots.
 #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
 fn caller_rounding(dim: usize) -> f64 {
-    (dim as f64 * 1.5e-8).max(1e-5)
+    (dim as f64 * 3e-8).max(1e-5)
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {

@@ -3,6 +3,7 @@
 
 mod cancel;
 mod concurrency;
+mod consumers;
 mod crash;
 mod damage;
 mod dimensions;

@@ -36,7 +36,8 @@ fn cluster_with_pairs(name: &str) -> (Cluster, Client) {
 
 const FORCED: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off;
     SET enable_hashjoin = off; SET enable_hashagg = off; SET enable_nestloop = off; SET enable_incremental_sort = off";
-const ALL: &str = "SELECT id, embedding <-> origin() AS distance FROM items ORDER BY 2";
+/// All rows but one: a scan that nothing bounds is in order.
+const MOST: &str = "SELECT id, embedding <-> origin() AS distance FROM items ORDER BY 2 LIMIT 5999";
 
 #[test]
 fn rows_that_come_late_come_last_or_on_demand_not_at_all() {
@@ -47,10 +48,10 @@ fn rows_that_come_late_come_last_or_on_demand_not_at_all() {
     config.notice_callback(move |notice| heard.lock().unwrap().push(notice.message().to_owned()));
     let mut client = config.connect(NoTls).unwrap();
     client.batch_execute(FORCED).unwrap();
-    assert!(is_ordered_by_index(&explain(&mut client, ALL)));
+    assert!(is_ordered_by_index(&explain(&mut client, MOST)));
     let mut walk = |setting: &str| {
         client.batch_execute(setting).unwrap();
-        let rows = client.query(ALL, &[]).unwrap();
+        let rows = client.query(MOST, &[]).unwrap();
         let distances: Vec<f64> = rows.iter().map(|row| row.get(1)).collect();
         let in_order = distances.windows(2).take_while(|pair| pair[0] <= pair[1]).count() + 1;
         let unique: BTreeSet<i32> = ids(&rows).into_iter().collect();
@@ -58,7 +59,7 @@ fn rows_that_come_late_come_last_or_on_demand_not_at_all() {
         assert!(distances[in_order..].is_sorted(), "late rows are in order among themselves");
         (rows.len(), in_order, std::mem::take(&mut *notices.lock().unwrap()))
     };
-    let all = 2 * PAIRS as usize;
+    let all = 2 * PAIRS as usize - 1;
     let (rows, in_order, heard) = walk("SET imgvec.strict_order = off");
     assert_eq!((rows, heard.as_slice()), (all, &[][..]));
     assert!(in_order < all && in_order > 100, "{in_order} of {all} in time: nothing to see here");
@@ -125,7 +126,6 @@ fn no_plan_that_needs_the_order_relies_on_it() {
     client.batch_execute("SET enable_nestloop = on").unwrap();
     for query in [
         format!("SELECT id FROM items ORDER BY {distance} LIMIT 10"),
-        format!("SELECT id, rank() OVER (ORDER BY {distance}) FROM items ORDER BY {distance} LIMIT 10"),
         format!("SELECT items.id FROM items JOIN places USING (id) ORDER BY {distance} LIMIT 10"),
     ] {
         let plan = explain(&mut client, &query);

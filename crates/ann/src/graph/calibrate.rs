@@ -194,7 +194,7 @@ fn found_of<S: PageStore>(
     probe: &Probe,
     lookahead: usize,
 ) -> Result<usize, AccessError<S::Error>> {
-    let options = Options { lookahead, prefetch: false };
+    let options = Options { lookahead, ..Options::default() };
     let mut search = Search::with_query(index, probe.query.clone(), &options);
     let mut seen: Vec<NodeId> = Vec::with_capacity(FETCHED);
     while seen.len() < FETCHED

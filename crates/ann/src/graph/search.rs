@@ -10,7 +10,7 @@ use super::sweep::Sweep;
 use super::walk::{Stats, Walk};
 use crate::index::{AccessError, Index};
 use crate::layout::node::{Node, State};
-use crate::layout::{HeapTid, NodeId};
+use crate::layout::{Geometry, HeapTid, NodeId};
 use crate::space::{Query, VectorError};
 use crate::store::PageStore;
 
@@ -18,12 +18,19 @@ use crate::store::PageStore;
 pub const MIN_LOOKAHEAD: usize = 10;
 /// Lookahead unless told otherwise: recall@10 of .95 and more on the benchmark's sets.
 pub const DEFAULT_LOOKAHEAD: usize = 60;
-/// An index of so many places for nodes is read through: that is exact, and costs no more than to walk.
-const READ_THROUGH: usize = 1024;
+/// An index with no more places for nodes than this, about a thousand nodes and some pages of other kinds, is read
+/// through: that is exact, and costs no more than to walk.
+const FEW_PLACES: usize = 1280;
 /// A walk that has visited so many nodes for each page of the index, in fractions, costs more than to read the rest.
 const MOST_HOPS: u64 = 4;
 /// Fewest hops before that, where pages are few.
 const FEWEST_HOPS: u64 = 200;
+
+/// Whether every search of an index of so many blocks reads all of them, as [`Options::exact`] asks for.
+#[must_use]
+pub fn is_read_through(geometry: &Geometry, blocks: u32) -> bool {
+    (blocks as usize).saturating_mul(geometry.slots()) <= FEW_PLACES
+}
 
 /// How to search.
 #[derive(Clone, Copy, Debug)]
@@ -32,11 +39,14 @@ pub struct Options {
     pub lookahead: usize,
     /// Name the next pages to the store ahead of time.
     pub prefetch: bool,
+    /// Read all pages before the first row, and give every row at its place: what a search costs that goes on to
+    /// the last row anyway.
+    pub exact: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { lookahead: DEFAULT_LOOKAHEAD, prefetch: false }
+        Self { lookahead: DEFAULT_LOOKAHEAD, prefetch: false, exact: false }
     }
 }
 
@@ -63,6 +73,15 @@ pub struct Hit {
     /// It was found when rows with larger bounds had been given out. Bounds do not descend before the first
     /// such row, and there is nothing else behind it.
     pub late: bool,
+}
+
+impl Hit {
+    /// What whoever computes the row's distance himself may be told that it is not below. Where arithmetic in
+    /// single precision may arrive at anything, the lower bound tells the row's place by geometry alone.
+    #[must_use]
+    pub fn claimed_bound(&self) -> f64 {
+        if self.upper_bound == f64::INFINITY { f64::NEG_INFINITY } else { self.lower_bound }
+    }
 }
 
 /// What a search does to find more.
@@ -109,7 +128,7 @@ impl Search {
             given: 0,
             passed: f64::NEG_INFINITY,
             phase: Phase::Walking,
-            most_hops: None,
+            most_hops: options.exact.then_some(0),
         }
     }
 
@@ -197,9 +216,9 @@ impl Search {
         if let Some(most) = self.most_hops {
             return Ok(most);
         }
-        let pages = u64::from(store.block_count().map_err(AccessError::Store)?);
-        let nodes = (pages as usize).saturating_sub(1 + index.entry_pages()) * index.space.geometry.slots();
-        let most = if nodes <= READ_THROUGH { 0 } else { FEWEST_HOPS.max(pages / MOST_HOPS) };
+        let pages = store.block_count().map_err(AccessError::Store)?;
+        let is_small = is_read_through(&index.space.geometry, pages);
+        let most = if is_small { 0 } else { FEWEST_HOPS.max(u64::from(pages) / MOST_HOPS) };
         self.most_hops = Some(most);
         Ok(most)
     }

@@ -101,13 +101,13 @@ pub fn search(
     let mut found: Vec<(f64, usize)> = Vec::new();
     let mut fetched = 0;
     while let Some(hit) = search.next(store, index).unwrap() {
-        if found.len() == k && hit.lower_bound > found[k - 1].0 {
+        if found.len() == k && hit.claimed_bound() > found[k - 1].0 {
             break;
         }
         let row = row(hit.tid);
         let exact = distance(metric, &rows[row], query);
         assert!(
-            (hit.lower_bound..=hit.upper_bound).contains(&exact),
+            (hit.claimed_bound()..=hit.upper_bound).contains(&exact),
             "{exact} is not within bounds: {hit:?}"
         );
         fetched += 1;
