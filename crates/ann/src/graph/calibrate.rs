@@ -21,8 +21,8 @@ const NEAREST: usize = 10;
 /// Rows of a search that are looked at: as many as the executor would fetch for ten.
 const FETCHED: usize = 14;
 /// Of what a target allows to be missed, the part that measured queries may miss: the rest is left to queries that
-/// are unlike them, and to chance.
-const SHARE_OF_MISSES: f64 = 0.7;
+/// are unlike them, such as texts for pictures, and to chance.
+const SHARE_OF_MISSES: f64 = 0.35;
 /// What a search is tried with, each a step of about two fifths from the one before.
 const LADDER: [usize; 11] = [MIN_LOOKAHEAD, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320];
 
