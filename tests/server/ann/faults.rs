@@ -170,7 +170,8 @@ fn every_call_of_the_server_may_fail() {
                 let turn = format!("{}, {kind_name} where it would {place}, time {at}", work.name);
                 client.batch_execute(work.before).unwrap_or_else(|error| panic!("{turn}: {error:?}"));
                 let order = format!(
-                    "SET imgvec.fault_kind = {kind}; SET imgvec.fault_place = '{place}'; SET imgvec.fault_at = {at}"
+                    "SET imgvec.fault_kind = {kind}; SET imgvec.fault_place = '{}'; SET imgvec.fault_at = {at}",
+                    place.replace('\'', "''")
                 );
                 client.batch_execute(&order).unwrap();
                 let result = client.batch_execute(work.statement);
