@@ -100,6 +100,7 @@ unsafe fn only_lists_a_subquery(query: &pg_sys::Query) -> bool {
 ///
 /// # Safety
 /// A path of the planner.
+#[allow(clippy::wildcard_enum_match_arm, reason = "of the hundreds of tags few matter")]
 unsafe fn is_in_order_of_ann(path: *const pg_sys::Path) -> bool {
     use pg_sys::NodeTag as Tag;
     // SAFETY: a path's tag tells its type; all joins begin with a JoinPath.
@@ -165,6 +166,7 @@ unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags:
 ///
 /// # Safety
 /// A node's state, or NULL, in a query that has not run yet.
+#[allow(clippy::wildcard_enum_match_arm, reason = "of the hundreds of tags few matter")]
 unsafe fn visit(node: *mut pg_sys::PlanState, bounded: bool) {
     use pg_sys::NodeTag as Tag;
     if node.is_null() {

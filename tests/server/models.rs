@@ -9,11 +9,7 @@ use postgres::error::SqlState;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Memory};
-use crate::{encoder_data, failure, value};
-
-#[path = "../../crates/encoder/tests/model_support/graph.rs"]
-#[allow(dead_code, reason = "the encoder's own tests use the rest")]
-mod graph;
+use crate::{encoder_data, failure, graph, value};
 
 /// Largest difference of an element from the reference implementation.
 const TOLERANCE: f64 = 1e-4;
