@@ -46,8 +46,7 @@ fn the_reference_towers_agree_about_a_cat() {
     let scratch = Scratch::new();
     scratch.write("imgvec.toml", TOML);
     for file in ["image_mobilenetv2_conse.onnx", "text_minilm_centered_int8.onnx", "tokenizer.json"] {
-        std::os::unix::fs::symlink(shared.canonicalize().unwrap().join(file), scratch.path().join(file))
-            .unwrap();
+        std::fs::copy(shared.join(file), scratch.path().join(file)).unwrap();
     }
     let package = Package::open(scratch.path()).unwrap();
     assert_eq!((package.family, package.dim), (Family::Generic, Some(384)));

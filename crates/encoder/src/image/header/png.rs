@@ -73,7 +73,7 @@ pub(super) fn read(data: &[u8]) -> Result<Header, ImageError> {
     Ok(Header {
         info,
         least_bytes: 0,
-        peak_bytes: pixels.saturating_mul(layout.peak_bytes_per_pixel()) + rows,
+        peak_bytes: pixels.saturating_mul(layout.peak_bytes_per_pixel()).saturating_add(rows),
     })
 }
 
