@@ -167,7 +167,7 @@ impl<'a> Page<'a> {
     /// Bytes of all chunks of one place, as they are held together.
     fn chunk_bytes(&self) -> u64 {
         let planes = if self.planar { self.samples as u64 } else { 1 };
-        planes * (self.row_len() as u64).saturating_mul(u64::from(self.chunk_height))
+        (self.row_len() as u64).saturating_mul(u64::from(self.chunk_height)).saturating_mul(planes)
     }
 }
 
