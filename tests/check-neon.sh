@@ -21,5 +21,5 @@ export CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
 # Debug assertions are on in this profile, and compiling is quick.
 cargo test --target "$target" -p imgvec-vector --lib
-# Of the index what kernels compute; whole indexes take minutes in an emulator.
-cargo test --target "$target" -p imgvec-ann --lib -- arch quantize
+# Of the index the kernels; whole indexes take minutes in an emulator.
+cargo test --target "$target" -p imgvec-ann --lib -- arch fastscan int8
