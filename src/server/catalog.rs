@@ -35,7 +35,7 @@ pub fn name_of(relation: pg_sys::Oid) -> String {
         if name.is_null() {
             String::new()
         } else {
-            std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned()
+            crate::encoding::to_utf8_lossy(std::ffi::CStr::from_ptr(name).to_bytes()).into_owned()
         }
     }
 }

@@ -119,9 +119,13 @@ fn assert_whole(client: &mut Client, turn: &str) {
 /// Places in the source that can be told to fail.
 fn places_in_source() -> BTreeSet<String> {
     let mut places = BTreeSet::new();
-    for directory in ["src/am", "src/storage"] {
+    for directory in ["src/am", "src/am/inspect", "src/storage"] {
         for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)).unwrap() {
-            let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                continue;
+            }
+            let text = fs::read_to_string(path).unwrap();
             places.extend(
                 text.split("fault::point(\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()),
             );
