@@ -34,7 +34,7 @@ fn damage(file: &mut [u8], random: &mut Random) {
 }
 
 #[test]
-#[ignore = "not yet seen to pass on all damage; run it with --ignored"]
+#[ignore = "not yet seen to pass on all damage; as in make test: cargo test --profile checked --test server -- --ignored ann::damage"]
 fn flipped_bits_of_files_are_told_as_damage_at_most() {
     let count = number_from_environment("IMGVEC_FUZZ_INDEXES", 24);
     let seed = number_from_environment("IMGVEC_FUZZ_SEED", 7);

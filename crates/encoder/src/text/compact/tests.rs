@@ -442,7 +442,7 @@ fn hex(bytes: &[u8]) -> String {
 /// What a second process pays for a tokenizer of 256,000 tokens, and what the library's own form costs. Run by hand:
 /// it measures.
 #[test]
-#[ignore = "measures time and memory"]
+#[ignore = "measures time and memory: cargo test --release -p imgvec-encoder --lib -- --ignored --nocapture measure_a_tokenizer"]
 fn measure_a_tokenizer_of_256_000_tokens() {
     let resident = || -> usize {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
