@@ -52,7 +52,7 @@ pub(super) fn read(data: &[u8]) -> Result<Header, ImageError> {
     let (width, height) = (bitmap.width, bitmap.height);
     let info =
         ImageInfo { format: Bmp, width, height, frames: Some(1), orientation: 1, channels, bits_per_channel };
-    Ok(Header { info, least_bytes: 0, peak_bytes: 4 * u64::from(width) * u64::from(height) })
+    Ok(Header { info, least_bytes: 0, peak_bytes: (u64::from(width) * u64::from(height)).saturating_mul(4) })
 }
 
 pub(in crate::image) fn bitmap(data: &[u8]) -> Result<Bitmap<'_>, ImageError> {

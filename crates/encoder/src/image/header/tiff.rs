@@ -123,7 +123,7 @@ impl<'a> Page<'a> {
 
     /// Bytes of a row of a chunk.
     pub(in crate::image) fn row_len(&self) -> usize {
-        (self.chunk_width as usize * self.bits * self.chunk_samples()).div_ceil(8)
+        (self.chunk_width as usize).saturating_mul(self.bits * self.chunk_samples()).div_ceil(8)
     }
 
     /// The stored bytes of a chunk, which may be cut off.
@@ -186,12 +186,12 @@ pub(super) fn read(data: &[u8]) -> Result<Header, ImageError> {
     let layout = page.layout();
     let pixels = u64::from(page.width) * u64::from(page.height);
     // JPEG chunks: what its decoder holds at most, all coefficients and planes of 4:4:4.
-    let jpeg = if page.compression == Compression::Jpeg { 12 * page.chunk_bytes() } else { 0 };
+    let jpeg = if page.compression == Compression::Jpeg { page.chunk_bytes().saturating_mul(12) } else { 0 };
     // Beside the result, the chunks of one place and a row; later, for gray, RGB.
     let chunks = page.chunk_bytes().saturating_add(jpeg);
     let row = 8 * u64::from(page.width) * page.samples as u64;
-    let peak = (pixels * layout.channels() as u64).saturating_add(chunks) + row;
-    let peak_bytes = peak.max(pixels * layout.peak_bytes_per_pixel());
+    let peak = pixels.saturating_mul(layout.channels() as u64).saturating_add(chunks).saturating_add(row);
+    let peak_bytes = peak.max(pixels.saturating_mul(layout.peak_bytes_per_pixel()));
     Ok(Header { info, least_bytes: 0, peak_bytes })
 }
 
