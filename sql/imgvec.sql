@@ -499,3 +499,74 @@ CREATE VIEW imgvec_backend_stats AS
 COMMENT ON VIEW imgvec_backend_stats IS
     'what encoders did in this session: inputs through a model, answers from the embedding cache, and processor time, of which inference_cpu_ms is the bare model runs';
 GRANT SELECT ON imgvec_backend_stats TO PUBLIC;
+
+------------------------------------------------------------------------------------------------------
+-- Columns that keep their embeddings. Queue and log of a column are tables of its owner, beside its table; what is in them
+-- and the triggers' arguments are dumped as any table and trigger. The extension itself has no table.
+------------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION imgvec_enqueue() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'imgvec_enqueue_wrapper' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION imgvec_enqueue() IS 'trigger function of imgvec_maintain: queues rows whose source came or changed';
+
+CREATE FUNCTION imgvec_maintain(relation regclass, source text DEFAULT NULL, target text DEFAULT NULL,
+    model text DEFAULT NULL, backfill text DEFAULT 'missing', stop boolean DEFAULT false) RETURNS void
+    AS 'MODULE_PATHNAME', 'imgvec_maintain_wrapper' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
+COMMENT ON FUNCTION imgvec_maintain(regclass, text, text, text, text, boolean) IS
+    'keeps column target the embedding of expression source by a model, from now on; with stop => true, no longer';
+
+CREATE PROCEDURE imgvec_work(relation regclass DEFAULT NULL, target text DEFAULT NULL, max_seconds double precision DEFAULT NULL)
+    AS 'MODULE_PATHNAME', 'imgvec_work_wrapper' LANGUAGE C;
+COMMENT ON PROCEDURE imgvec_work(regclass, text, double precision) IS
+    'embeds waiting rows of a table, or of all own tables, until none waits or the time is up';
+
+CREATE FUNCTION imgvec_retry(relation regclass, target text DEFAULT NULL, sqlstate text DEFAULT NULL) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'imgvec_retry_wrapper' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
+COMMENT ON FUNCTION imgvec_retry(regclass, text, text) IS
+    'queues rows again that failed, all or those of one SQLSTATE; tells how many';
+
+CREATE FUNCTION imgvec_progress_list(OUT relation regclass, OUT target text, OUT source text, OUT model text, OUT rows bigint,
+    OUT embedded bigint, OUT waiting bigint, OUT failed bigint, OUT is_exact boolean, OUT rows_per_second double precision,
+    OUT oldest_waiting double precision, OUT last_error text)
+    RETURNS SETOF record AS 'MODULE_PATHNAME', 'imgvec_progress_list_wrapper'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10 COST 10000;
+COMMENT ON FUNCTION imgvec_progress_list() IS 'columns that keep their embeddings; see the view imgvec_progress';
+
+CREATE VIEW imgvec_progress AS
+    SELECT relation, target, source, model, rows, embedded, waiting, failed, is_exact, rows_per_second,
+        CASE WHEN waiting = 0 THEN interval '0' WHEN rows_per_second > 0 AND waiting / rows_per_second < 1e9
+            THEN pg_catalog.make_interval(secs => pg_catalog.round(waiting / rows_per_second)) END AS time_left,
+        pg_catalog.to_timestamp(oldest_waiting) AS oldest_waiting, last_error
+    FROM imgvec_progress_list();
+COMMENT ON VIEW imgvec_progress IS
+    'columns that keep their embeddings: how far they are, how fast, and what went wrong last; counts of large tables are estimates, and of long queues at least that many, where is_exact is false';
+GRANT SELECT ON imgvec_progress TO PUBLIC;
+
+CREATE FUNCTION imgvec_failure_list(OUT relation regclass, OUT target text, OUT key text, OUT sqlstate text, OUT message text,
+    OUT attempts integer, OUT at double precision)
+    RETURNS SETOF record AS 'MODULE_PATHNAME', 'imgvec_failure_list_wrapper'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 100 COST 10000;
+COMMENT ON FUNCTION imgvec_failure_list() IS 'rows that could not be embedded; see the view imgvec_failures';
+
+CREATE VIEW imgvec_failures AS
+    SELECT relation, target, key::jsonb AS key, sqlstate, message, attempts, pg_catalog.to_timestamp(at) AS at
+    FROM imgvec_failure_list();
+COMMENT ON VIEW imgvec_failures IS 'rows whose embedding failed for good, by their key, and why; imgvec_retry tries them again';
+GRANT SELECT ON imgvec_failures TO PUBLIC;
+
+CREATE FUNCTION imgvec_start_workers(count integer DEFAULT 1) RETURNS integer
+    AS 'MODULE_PATHNAME', 'imgvec_start_workers_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 10000;
+COMMENT ON FUNCTION imgvec_start_workers(integer) IS
+    'starts background workers that embed waiting rows of this database; tells how many';
+
+CREATE FUNCTION imgvec_stop_workers() RETURNS integer
+    AS 'MODULE_PATHNAME', 'imgvec_stop_workers_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 10000;
+COMMENT ON FUNCTION imgvec_stop_workers() IS 'ends the background workers of this database; tells how many';
+
+CREATE FUNCTION embed_text_for(relation regclass, target text, query text) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_text_for_wrapper' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION embed_text_for(regclass, text, text) IS 'embedding of a text by the model of a column that keeps its embeddings';
+
+CREATE FUNCTION embed_image_for(relation regclass, target text, image bytea) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_image_for_wrapper' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100000;
+COMMENT ON FUNCTION embed_image_for(regclass, text, bytea) IS 'embedding of an image by the model of a column that keeps its embeddings';

@@ -28,6 +28,9 @@ static MAX_SCAN_ROWS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static STRICT_ORDER: GucSetting<bool> = GucSetting::<bool>::new(false);
 static MAX_IMAGE_PIXELS: GucSetting<i32> = GucSetting::<i32>::new(50_000_000);
 static MAX_IMAGE_BYTES: GucSetting<i32> = GucSetting::<i32>::new(64 << 20);
+static WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1);
+static WORKER_DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static WORKER_NICE: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_RUN_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(256);
 
 /// Farthest lookahead of an index search.
@@ -157,6 +160,34 @@ pub fn define() {
         GucContext::Userset,
         GucFlags::default(),
     );
+    GucRegistry::define_int_guc(
+        c"imgvec.workers",
+        c"Sets how many workers the server starts for each database of imgvec.worker_databases.",
+        c"Takes effect when the server starts, with imgvec in shared_preload_libraries.",
+        &WORKERS,
+        0,
+        64,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"imgvec.worker_databases",
+        c"Sets the databases whose waiting rows the server's own workers embed.",
+        c"Separated by commas. Takes effect when the server starts, with imgvec in shared_preload_libraries.",
+        &WORKER_DATABASES,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"imgvec.worker_nice",
+        c"Sets by how much workers let other processes go first.",
+        c"The system's nice value, 0 to 19. Takes effect for workers that start later.",
+        &WORKER_NICE,
+        0,
+        19,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
     version::reserve_prefix(c"imgvec");
 }
 
@@ -244,6 +275,23 @@ pub fn max_image_bytes() -> usize {
 /// Most memory of one run of a model, in bytes.
 pub fn max_run_bytes() -> u64 {
     u64::from(MAX_RUN_MEMORY.get().unsigned_abs()) << 20
+}
+
+/// Workers for each database that the server starts by itself.
+pub fn workers() -> i32 {
+    WORKERS.get()
+}
+
+/// Databases that the server starts workers for by itself.
+pub fn worker_databases() -> Vec<String> {
+    let setting = string(&WORKER_DATABASES);
+    let names = String::from_utf8_lossy(&setting);
+    names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// The nice value of workers.
+pub fn worker_nice() -> i32 {
+    WORKER_NICE.get()
 }
 
 /// Share of the nearest rows to find, if the session sets it.

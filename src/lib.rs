@@ -16,12 +16,13 @@ mod error;
 mod fault;
 mod guc;
 mod memory;
+mod pipeline;
 mod server;
 mod storage;
 mod types;
 
 /// Runs once, when the server first loads the library into a process. It defines settings, index
-/// options and hooks, and nothing else: no thread, file or runtime may exist before a backend needs it, since the postmaster that
+/// options and hooks, registers workers when preloaded, and nothing else: no thread, file or runtime may exist before a backend needs it, since the postmaster that
 /// preloads us forks.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
@@ -30,4 +31,5 @@ pub extern "C-unwind" fn _PG_init() {
     fault::define();
     am::options::define();
     am::order::define();
+    pipeline::register();
 }

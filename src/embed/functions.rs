@@ -10,7 +10,7 @@ use pgrx::datum::UnboxDatum;
 use pgrx::prelude::*;
 
 /// The bytes of an image, unless there are too many: they are counted before they are read.
-fn fetch<'a>(image: &Bytea<'a>) -> Result<&'a [u8], Report> {
+pub(super) fn fetch<'a>(image: &Bytea<'a>) -> Result<&'a [u8], Report> {
     let (size, limit) = (image.size(), guc::max_image_bytes());
     if size > limit {
         return Err(image::too_large(size, limit));
@@ -22,7 +22,7 @@ pub fn image_embedding(image: &Bytea<'_>, model: &str) -> Embedding {
     session::with(|session| session.embed_one(model, Kind::Image, fetch(image)))
 }
 
-fn text_embedding(query: &Text<'_>, model: &str) -> Embedding {
+pub fn text_embedding(query: &Text<'_>, model: &str) -> Embedding {
     session::with(|session| session.embed_one(model, Kind::Text, Ok(query.as_str())))
 }
 

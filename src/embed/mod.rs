@@ -10,5 +10,10 @@ mod classify;
 mod functions;
 mod mapping;
 mod models;
+mod rows;
 mod server;
 mod session;
+
+pub use functions::{image_embedding, text_embedding};
+pub use rows::{Input, Inputs, embed_rows, facts};
+pub use session::Embedding;

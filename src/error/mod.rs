@@ -8,6 +8,7 @@ pub mod image;
 pub mod index;
 mod package;
 pub mod paths;
+pub mod pipeline;
 pub mod vector;
 
 use crate::encoding;
@@ -23,6 +24,8 @@ use std::ffi::CString;
 #[derive(Debug)]
 pub struct Report {
     code: Code,
+    /// The server's number of the code, where it was caught: a user's own code is none of the list.
+    number: Option<i32>,
     message: String,
     detail: Option<String>,
     hint: Option<String>,
@@ -30,7 +33,7 @@ pub struct Report {
 
 impl Report {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), detail: None, hint: None }
+        Self { code, number: None, message: message.into(), detail: None, hint: None }
     }
 
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
@@ -52,10 +55,34 @@ impl Report {
         self
     }
 
+    /// The SQLSTATE.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The report with the number of the server's code, which a user may have made up.
+    pub fn numbered(self, number: Option<i32>) -> Self {
+        Self { number, ..self }
+    }
+
+    /// The SQLSTATE's five characters.
+    pub fn sqlstate(&self) -> String {
+        let code = self.number.unwrap_or(self.code as i32);
+        (0..5)
+            .map(|place| char::from(u8::try_from((code >> (6 * place)) & 0x3f).unwrap_or(0) + b'0'))
+            .collect()
+    }
+
+    /// Whether the statement was cancelled, which is nobody's failure.
+    pub fn is_interrupt(&self) -> bool {
+        matches!(self.sqlstate().as_str(), "57014" | "57P01" | "57P02" | "57P03" | "57P05")
+    }
+
     /// The report with each of its texts changed.
     fn map(self, change: impl Fn(String) -> String) -> Self {
         Self {
             code: self.code,
+            number: self.number,
             message: change(self.message),
             detail: self.detail.map(&change),
             hint: self.hint.map(&change),
@@ -151,6 +178,22 @@ impl Report {
     /// Sends it as a NOTICE and goes on.
     pub fn notice(self) {
         self.report(PgLogLevel::NOTICE);
+    }
+}
+
+/// An error that was caught, ours or the server's.
+impl From<pg_sys::panic::CaughtError> for Report {
+    fn from(error: pg_sys::panic::CaughtError) -> Self {
+        let (pg_sys::panic::CaughtError::PostgresError(report)
+        | pg_sys::panic::CaughtError::ErrorReport(report)
+        | pg_sys::panic::CaughtError::RustPanic { ereport: report, .. }) = error;
+        Self {
+            code: report.sql_error_code(),
+            number: None,
+            message: report.message().to_owned(),
+            detail: report.detail().map(str::to_owned),
+            hint: report.hint().map(str::to_owned),
+        }
     }
 }
 

@@ -57,3 +57,75 @@ pub unsafe fn each_family_member(cache: i32, family: pg_sys::Oid, mut each: impl
         pg_sys::ReleaseCatCacheList(list);
     }
 }
+
+/// An object that depends on others.
+#[derive(Clone, Copy)]
+pub enum Object {
+    Relation(pg_sys::Oid),
+    Trigger(pg_sys::Oid),
+}
+
+fn address(class: pg_sys::Oid, object: pg_sys::Oid, column: i16) -> pg_sys::ObjectAddress {
+    pg_sys::ObjectAddress { classId: class, objectId: object, objectSubId: i32::from(column) }
+}
+
+impl Object {
+    fn address(self) -> pg_sys::ObjectAddress {
+        match self {
+            Object::Relation(oid) => address(pg_sys::RelationRelationId, oid, 0),
+            Object::Trigger(oid) => address(pg_sys::TriggerRelationId, oid, 0),
+        }
+    }
+}
+
+/// Has an object dropped together with a column, without CASCADE.
+pub fn make_part_of_column(object: Object, relation: pg_sys::Oid, column: i16) {
+    let (object, column) = (object.address(), address(pg_sys::RelationRelationId, relation, column));
+    // SAFETY: writes a row of pg_depend; both addresses are of objects that exist.
+    unsafe { pg_sys::recordDependencyOn(&object, &column, pg_sys::DependencyType::DEPENDENCY_AUTO) };
+}
+
+/// Keeps a relation from being dropped without CASCADE as long as the object is there.
+pub fn make_need(object: Object, relation: pg_sys::Oid) {
+    let (object, relation) = (object.address(), address(pg_sys::RelationRelationId, relation, 0));
+    // SAFETY: as above.
+    unsafe { pg_sys::recordDependencyOn(&object, &relation, pg_sys::DependencyType::DEPENDENCY_NORMAL) };
+}
+
+/// Whether a relation goes when the column goes, or when any column of the table does that 0 stands for.
+pub fn is_part_of_column(object: pg_sys::Oid, relation: pg_sys::Oid, column: i16) -> bool {
+    let sql = "SELECT FROM pg_catalog.pg_depend WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND objid = $1
+        AND refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND refobjid = $2
+        AND (refobjsubid = $3 OR $3 = 0) AND deptype = 'a'";
+    let arguments =
+        [super::spi::oid(object), super::spi::oid(relation), super::spi::integer(i64::from(column))];
+    super::security::pinned(|| super::spi::first(sql, &arguments, |_| ()).is_some())
+}
+
+/// A relation by schema and name.
+pub fn relation(schema: &str, name: &str) -> Option<pg_sys::Oid> {
+    let (schema, name) = (super::spi::c_string(schema), super::spi::c_string(name));
+    // SAFETY: look into the catalogs.
+    let relation = unsafe {
+        let schema = pg_sys::get_namespace_oid(schema.as_ptr(), true);
+        if schema == pg_sys::InvalidOid { schema } else { pg_sys::get_relname_relid(name.as_ptr(), schema) }
+    };
+    (relation != pg_sys::InvalidOid).then_some(relation)
+}
+
+/// Whether a role may insert into a table.
+pub fn may_insert(role: pg_sys::Oid, table: pg_sys::Oid) -> bool {
+    let insert = pg_sys::ACL_INSERT as pg_sys::AclMode;
+    // SAFETY: looks into the catalogs.
+    unsafe { pg_sys::pg_class_aclcheck(table, role, insert) == pg_sys::AclResult::ACLCHECK_OK }
+}
+
+/// A column's name, if it is there.
+pub fn column_name(relation: pg_sys::Oid, column: i16) -> Option<String> {
+    // SAFETY: looks into the catalogs; the answer is NULL or a NUL-terminated copy.
+    unsafe {
+        let name = pg_sys::get_attname(relation, column, true);
+        (!name.is_null())
+            .then(|| crate::encoding::to_utf8_lossy(std::ffi::CStr::from_ptr(name).to_bytes()).into_owned())
+    }
+}

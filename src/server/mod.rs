@@ -2,9 +2,20 @@
 //! threads, and everything that differs from version to version. It knows nothing of vectors and graphs.
 
 pub mod catalog;
+pub mod expression;
+pub mod latch;
+pub mod process;
 pub mod raw;
 pub mod security;
+pub mod spi;
 pub mod subtransaction;
 pub mod threads;
+pub mod triggers;
 pub mod version;
 pub mod workers;
+
+/// Whether this server replays another one's changes, and writes none.
+pub fn is_standby() -> bool {
+    // SAFETY: a plain question to the server.
+    unsafe { pgrx::pg_sys::RecoveryInProgress() }
+}

@@ -4,6 +4,7 @@
 //! call that can raise an error goes through pgrx's boundary, which makes a panic of it. `tests/extern_calls.rs` keeps
 //! such declarations and calls in this file; those that raise nothing may live elsewhere and are listed there.
 
+use pgrx::pg_guard;
 use pgrx::pg_sys;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use std::ffi::c_void;
@@ -14,6 +15,10 @@ mod unguarded {
     unsafe extern "C-unwind" {
         // access/amvalidate.h. Looks into catalog caches, and so may raise any error.
         pub fn opfamily_can_sort_type(family: pg_sys::Oid, data_type: pg_sys::Oid) -> bool;
+        // utils/elog.h. Reads the code of the message that is being made.
+        pub fn geterrcode() -> std::ffi::c_int;
+        // catalog/partition.h. Reads the catalogs.
+        pub fn get_partition_ancestors(relation: pg_sys::Oid) -> *mut pg_sys::List;
     }
 }
 
@@ -21,6 +26,58 @@ mod unguarded {
 pub fn opfamily_can_sort_type(family: pg_sys::Oid, data_type: pg_sys::Oid) -> bool {
     // SAFETY: looks up two oids, which may be any; the closure holds nothing that needs a drop.
     unsafe { pg_guard_ffi_boundary(|| unguarded::opfamily_can_sort_type(family, data_type)) }
+}
+
+thread_local! {
+    /// The code of the last message that was made under [`WatchErrors`].
+    static LAST_CODE: std::cell::Cell<Option<i32>> = const { std::cell::Cell::new(None) };
+}
+
+/// Notes the codes of errors while it lives: what catches an error of the server knows the list's codes only.
+pub struct WatchErrors(Box<pg_sys::ErrorContextCallback>);
+
+impl WatchErrors {
+    pub fn new() -> Self {
+        LAST_CODE.set(None);
+        // SAFETY: the callback stays where it is, in its box, until it is taken from the stack.
+        unsafe {
+            let mut callback = Box::new(pg_sys::ErrorContextCallback {
+                previous: pg_sys::error_context_stack,
+                callback: Some(note_code),
+                arg: std::ptr::null_mut(),
+            });
+            pg_sys::error_context_stack = &raw mut *callback;
+            Self(callback)
+        }
+    }
+
+    /// The code of the error that was just caught.
+    pub fn code(&self) -> Option<i32> {
+        LAST_CODE.get()
+    }
+}
+
+impl Drop for WatchErrors {
+    fn drop(&mut self) {
+        // SAFETY: what was there before.
+        unsafe { pg_sys::error_context_stack = self.0.previous };
+    }
+}
+
+/// Called while the server makes a message; raises nothing.
+#[pg_guard]
+unsafe extern "C-unwind" fn note_code(_argument: *mut c_void) {
+    // SAFETY: inside of such a callback, as the function wants.
+    LAST_CODE.set(Some(unsafe { unguarded::geterrcode() }));
+}
+
+/// Whether a partition lies below another relation, at any depth.
+pub fn is_partition_of(partition: pg_sys::Oid, root: pg_sys::Oid) -> bool {
+    // SAFETY: the relation is a partition, or the answer is an empty list; the closure holds nothing that needs a drop.
+    unsafe {
+        let ancestors = pg_guard_ffi_boundary(|| unguarded::get_partition_ancestors(partition));
+        pg_sys::list_member_oid(ancestors, root)
+    }
 }
 
 /// What tells a vacuum which rows are dead.

@@ -50,6 +50,41 @@ pub fn restricted<T>(owner: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
     work()
 }
 
+/// Runs `work`, which reads and writes a table, with its owner's rights and path. Policies that bind the owner too
+/// (FORCE ROW LEVEL SECURITY) do not hide rows from it: the server's own checks of foreign keys do the same.
+///
+/// Where the user is the owner, nobody else's code runs with the user's rights, so nothing is forbidden that a statement
+/// of the user may do. Otherwise the work is a security-restricted operation.
+pub fn as_owner<T>(owner: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
+    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+    // SAFETY: as in `restricted`.
+    let _guard = unsafe {
+        pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
+        let level = pg_sys::NewGUCNestLevel();
+        let mut flags = pg_sys::SECURITY_NOFORCE_RLS.cast_signed();
+        if user != owner {
+            flags |= pg_sys::SECURITY_RESTRICTED_OPERATION.cast_signed();
+        }
+        pg_sys::SetUserIdAndSecContext(owner, context | flags);
+        restrict_search_path();
+        Restricted { user, context, level }
+    };
+    work()
+}
+
+/// Runs `work`, statements of our own, as the same user by the path that [`restricted`] has.
+pub fn pinned<T>(work: impl FnOnce() -> T) -> T {
+    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+    // SAFETY: as in `restricted`; user and context stay what they are.
+    let _guard = unsafe {
+        pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
+        let level = pg_sys::NewGUCNestLevel();
+        restrict_search_path();
+        Restricted { user, context, level }
+    };
+    work()
+}
+
 /// Sets the search path for the current level of settings.
 fn restrict_search_path() {
     // SAFETY: static NUL-terminated strings. An invalid value would raise an error.
@@ -90,4 +125,10 @@ pub fn is_bound_by_policies(table: pg_sys::Oid) -> bool {
     // SAFETY: looks into the catalogs. With `true` it answers also where row_security = off would be an error.
     let result = unsafe { pg_sys::check_enable_rls(table, pg_sys::InvalidOid, true) };
     result == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
+}
+
+/// Whether each statement sees what was committed before it began.
+pub fn sees_commits() -> bool {
+    // SAFETY: plain state of the transaction.
+    unsafe { pg_sys::XactIsoLevel <= pg_sys::XACT_READ_COMMITTED.cast_signed() }
 }

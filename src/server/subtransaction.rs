@@ -1,5 +1,7 @@
 //! Trying what may fail without failing the statement.
 
+use super::raw::WatchErrors;
+use crate::error::Report;
 use pgrx::pg_sys;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -71,5 +73,38 @@ impl Progress {
                 }
             }
         }
+    }
+}
+
+/// Runs `work` in a subtransaction, and answers the error that ended it and undid it. A bug's panic goes on from here.
+///
+/// The caller looks whether the error is a request to cancel, which must go on: [`Report::is_interrupt`].
+pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Report> {
+    // SAFETY: as in `attempt`. The server's error was copied and its state flushed before it became a panic.
+    unsafe {
+        let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::MemoryContextSwitchTo(context);
+        let watch = WatchErrors::new();
+        let result = pg_sys::PgTryBuilder::new(AssertUnwindSafe(|| Ok(work())))
+            .catch_others(|error| {
+                let is_of_the_server = matches!(error, pg_sys::panic::CaughtError::PostgresError(_));
+                Err((Report::from(error), is_of_the_server))
+            })
+            .catch_rust_panic(|panic| panic.rethrow())
+            .execute()
+            .map_err(|(report, is_of_the_server)| {
+                report.numbered(is_of_the_server.then(|| watch.code()).flatten())
+            });
+        drop(watch);
+        pg_sys::MemoryContextSwitchTo(context);
+        if result.is_ok() {
+            pg_sys::ReleaseCurrentSubTransaction();
+        } else {
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+        }
+        pg_sys::MemoryContextSwitchTo(context);
+        pg_sys::CurrentResourceOwner = owner;
+        result
     }
 }

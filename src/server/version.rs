@@ -45,11 +45,27 @@ pub fn first_files_subtransaction(relation: &pg_sys::RelationData) -> pg_sys::Su
 pub unsafe fn column_type(descriptor: pg_sys::TupleDesc, column: usize) -> (pg_sys::Oid, i32) {
     // SAFETY: by contract.
     unsafe {
+        let attribute = attribute(descriptor, column);
+        ((*attribute).atttypid, (*attribute).atttypmod)
+    }
+}
+
+/// A column's description, from 0.
+///
+/// # Safety
+/// A descriptor that has the column.
+pub unsafe fn attribute(
+    descriptor: pg_sys::TupleDesc,
+    column: usize,
+) -> *const pg_sys::FormData_pg_attribute {
+    // SAFETY: by contract.
+    unsafe {
         #[cfg(not(feature = "pg18"))]
         let attribute = &raw const (*descriptor).attrs.as_slice(column + 1)[column];
         #[cfg(feature = "pg18")]
-        let attribute = pg_sys::TupleDescAttr(descriptor, i32::try_from(column).expect("a column"));
-        ((*attribute).atttypid, (*attribute).atttypmod)
+        let attribute =
+            pg_sys::TupleDescAttr(descriptor, i32::try_from(column).expect("a column")).cast_const();
+        attribute
     }
 }
 

@@ -202,7 +202,8 @@ impl Cluster {
         self.wait_until_ready();
     }
 
-    fn wait_until_ready(&mut self) {
+    /// Waits until the server accepts connections, for a minute at most.
+    pub fn wait_until_ready(&mut self) {
         let begin = Instant::now();
         loop {
             let Err(error) = self.config().connect(NoTls) else { return };
@@ -239,6 +240,8 @@ impl Cluster {
     pub fn crash(&mut self) {
         let mut running = self.running.take().expect("the server runs");
         let postmaster = running.postmaster.id();
+        // A stopped postmaster starts no more children while they are listed.
+        signal(postmaster, "STOP");
         let children = process::children(postmaster);
         signal(postmaster, "KILL");
         children.iter().for_each(|&child| signal(child, "KILL"));
@@ -354,6 +357,12 @@ impl Cluster {
     pub fn psql(&self, sql: &str) -> String {
         let mut command = self.program("psql");
         run(command.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql]))
+    }
+
+    /// Processes that the test killed are no crash: their lines in the log are reworded.
+    pub fn forgive_kills(&self) {
+        let log = self.log().replace("was terminated by signal 9: Killed", "was killed by the test");
+        fs::write(self.directory.join("log"), log).expect("the server's log can be written");
     }
 
     /// Fails if a server process was ended by a signal or reported damage.

@@ -16,6 +16,7 @@ mod hostile;
 mod memory;
 mod models;
 mod operations;
+mod pipeline;
 mod plans;
 mod ported;
 mod release;

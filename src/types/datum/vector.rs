@@ -276,6 +276,16 @@ impl NewVectorArray {
     }
 }
 
+impl NewVectorArray {
+    /// The datum of a complete array, in the memory context that it was made in; `element` is the oid of type imgvec.
+    pub fn into_raw(self, element: pg_sys::Oid) -> pg_sys::Datum {
+        assert!(self.filled == self.count && self.end == self.bytes, "an unfinished array");
+        // SAFETY: the array is ours.
+        unsafe { (*self.array.as_ptr()).elemtype = element };
+        pg_sys::Datum::from(self.array.as_ptr())
+    }
+}
+
 // SAFETY: the array is complete, and its element type is set below.
 unsafe impl BoxRet for NewVectorArray {
     unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {

@@ -70,7 +70,16 @@ INSERT INTO labels VALUES
     ('image_info(bytea)', 'immutable', 'strict', 'safe', 100, 'reads the header of an image'),
     ('imgvec_prepare(text)', 'volatile', 'strict', 'unsafe', 10000, 'writes files and starts a process, whatever the query''s plan; seconds of work'),
     ('imgvec_model_list()', 'stable', 'not strict', 'restricted', 10000, 'says what this session has loaded, which a worker does not know; reads and checks files'),
-    ('imgvec_backend_counters()', 'volatile', 'not strict', 'restricted', 1, 'counters of this session: they change within a statement, and a worker has others');
+    ('imgvec_backend_counters()', 'volatile', 'not strict', 'restricted', 1, 'counters of this session: they change within a statement, and a worker has others'),
+    ('imgvec_enqueue()', 'volatile', 'not strict', 'unsafe', 1, 'only triggers call it; it writes'),
+    ('imgvec_maintain(regclass,text,text,text,text,boolean)', 'volatile', 'not strict', 'unsafe', 10000, 'creates tables and triggers; NULL has meanings of its own'),
+    ('imgvec_retry(regclass,text,text)', 'volatile', 'not strict', 'unsafe', 10000, 'writes; NULL stands for all'),
+    ('imgvec_progress_list()', 'volatile', 'not strict', 'unsafe', 10000, 'counts tables in subtransactions, which a worker may not start'),
+    ('imgvec_failure_list()', 'volatile', 'not strict', 'unsafe', 10000, 'reads tables in subtransactions, which a worker may not start'),
+    ('imgvec_start_workers(integer)', 'volatile', 'strict', 'unsafe', 10000, 'starts processes, and waits for them'),
+    ('imgvec_stop_workers()', 'volatile', 'strict', 'unsafe', 10000, 'ends processes'),
+    ('embed_text_for(regclass,text,text)', 'stable', 'strict', 'restricted', 1000, 'the column''s model: a declaration, which may change between statements; runs SQL of its own'),
+    ('embed_image_for(regclass,text,bytea)', 'stable', 'strict', 'restricted', 100000, 'the column''s model: a declaration, which may change between statements; runs SQL of its own');
 
 CREATE TEMP VIEW declared AS
 SELECT p.oid::regprocedure::text AS function,

@@ -90,7 +90,7 @@ pub(crate) fn script(client: &mut Client, statements: &str) {
 }
 
 /// A number from the environment, for runs that are longer than `make test` should be.
-fn number_from_environment(name: &str, default: u32) -> u32 {
+pub(crate) fn number_from_environment(name: &str, default: u32) -> u32 {
     let text = env::var(name).unwrap_or_default();
     if text.is_empty() { default } else { text.parse().unwrap_or_else(|_| panic!("{name} is no number")) }
 }

@@ -2,7 +2,7 @@
 //! servers, upgrade. Each module tells one story; the pages that recommend something take their SQL from here.
 
 mod dump;
-mod pages;
+pub(crate) mod pages;
 mod partitions;
 mod pooler;
 mod replication;

@@ -8,7 +8,7 @@ use std::path::Path;
 const NOT_RUN: [&str; 1] = ["citus"];
 
 /// Labels and contents of all SQL blocks of a page.
-fn all_blocks(page: &str) -> Vec<(String, String)> {
+pub(crate) fn all_blocks(page: &str) -> Vec<(String, String)> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(page);
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut blocks = Vec::new();
@@ -26,7 +26,7 @@ fn all_blocks(page: &str) -> Vec<(String, String)> {
 ///
 /// # Panics
 /// If there is none.
-pub(super) fn blocks(page: &str, label: &str) -> Vec<String> {
+pub(crate) fn blocks(page: &str, label: &str) -> Vec<String> {
     let found: Vec<_> =
         all_blocks(page).into_iter().filter(|block| block.0 == label).map(|block| block.1).collect();
     assert!(!found.is_empty(), "{page} has no SQL block labeled {label}");
@@ -34,7 +34,7 @@ pub(super) fn blocks(page: &str, label: &str) -> Vec<String> {
 }
 
 /// The statements of a block, without the comments at their ends.
-pub(super) fn statements(block: &str) -> Vec<String> {
+pub(crate) fn statements(block: &str) -> Vec<String> {
     let code: Vec<_> = block.lines().map(|line| line.split("--").next().unwrap_or_default()).collect();
     code.join("\n").split(';').map(|sql| sql.trim().to_owned()).filter(|sql| !sql.is_empty()).collect()
 }

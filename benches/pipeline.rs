@@ -1,0 +1,215 @@
+//! What columns that keep their embeddings cost: the COPY that queues, the sessions that embed, a queue that is long.
+//! `make bench` runs it; `benches/README.md` says how to read it. The model is the starter.
+//!
+//! `COPIES` (default 10000) pictures of 30 kB and ten times as many captions are copied; `PICTURES` (2000) are embedded;
+//! `QUEUE` (5000000) rows wait. Lines of one run compare; times are the best of three where it says so.
+
+#[path = "../tests/cluster/mod.rs"]
+mod cluster;
+
+use cluster::Cluster;
+use image::{Rgb, RgbImage};
+use postgres::{Client, NoTls};
+use std::io::{Cursor, Write as _};
+use std::thread;
+use std::time::Instant;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// Bytes that look random (xorshift; Marsaglia 2003), so that nothing compresses.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
+
+/// A JPEG of 224 x 224 pixels; every seed is another one.
+fn photograph(seed: u64) -> Vec<u8> {
+    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let colors: Vec<Rgb<u8>> = (0..196)
+        .map(|_| {
+            let [r, g, b, ..] = random.next().to_le_bytes();
+            Rgb([r, g, b])
+        })
+        .collect();
+    let image = RgbImage::from_fn(224, 224, |x, y| colors[(y / 16 * 14 + x / 16) as usize]);
+    let mut data = Cursor::new(Vec::new());
+    image.write_to(&mut data, image::ImageFormat::Jpeg).expect("RGB can be a JPEG");
+    data.into_inner()
+}
+
+fn run(client: &mut Client, sql: &str) {
+    client.batch_execute(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+}
+
+fn value(client: &mut Client, sql: &str) -> i64 {
+    client.query_one(sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error}")).get(0)
+}
+
+/// Seconds of a COPY of these lines into an empty table, the best of three.
+fn copy(client: &mut Client, table: &str, queue: Option<&str>, data: &[u8]) -> f64 {
+    (0..3)
+        .map(|_| {
+            run(client, &format!("TRUNCATE {table}"));
+            if let Some(queue) = queue {
+                run(client, &format!("TRUNCATE {queue}"));
+            }
+            run(client, "CHECKPOINT");
+            let begin = Instant::now();
+            let mut writer = client.copy_in(&format!("COPY {table} FROM STDIN")).expect("COPY begins");
+            data.chunks(1 << 20).for_each(|chunk| writer.write_all(chunk).expect("COPY goes on"));
+            writer.finish().expect("COPY ends");
+            begin.elapsed().as_secs_f64()
+        })
+        .fold(f64::INFINITY, f64::min)
+}
+
+fn copies(cluster: &Cluster, rows: u64) {
+    let mut client = cluster.client();
+    let mut random = Random(7);
+    let mut pictures = Vec::new();
+    for id in 0..rows {
+        write!(pictures, "{id}\t\\\\x").expect("memory");
+        for _ in 0..30_000 / 8 {
+            write!(pictures, "{:016x}", random.next()).expect("memory");
+        }
+        pictures.push(b'\n');
+    }
+    let mut captions = Vec::new();
+    for id in 0..10 * rows {
+        writeln!(captions, "{id}\ta caption of forty bytes, number {:07}", id).expect("memory");
+    }
+    for (what, kind, source, data) in [
+        ("pictures of 30 kB", "bytea", "data", &pictures),
+        ("captions of 40 bytes", "text", "data", &captions),
+    ] {
+        run(
+            &mut client,
+            &format!(
+                "CREATE TABLE plain (id bigint PRIMARY KEY, data {kind}, embedding imgvec(256));
+                 CREATE TABLE kept (LIKE plain INCLUDING ALL)"
+            ),
+        );
+        // Columns that COPY does not give.
+        for table in ["plain", "kept"] {
+            run(
+                &mut client,
+                &format!("ALTER TABLE {table} DROP COLUMN embedding, ADD COLUMN embedding imgvec(256)"),
+            );
+        }
+        run(&mut client, &format!("SELECT imgvec_maintain('kept', '{source}', 'embedding', 'starter')"));
+        let plain = copy(&mut client, "plain (id, data)", None, data);
+        let kept = copy(&mut client, "kept (id, data)", Some("kept_embedding_queue"), data);
+        let count = value(&mut client, "SELECT count(*) FROM kept_embedding_queue");
+        println!(
+            "COPY of {count} {what}: {plain:.3} s plain, {kept:.3} s maintained, {:+.1} %",
+            100.0 * (kept / plain - 1.0)
+        );
+        run(&mut client, "DROP TABLE plain, kept");
+    }
+}
+
+fn work(cluster: &Cluster, rows: u64) {
+    let mut client = cluster.client();
+    run(&mut client, "CREATE TABLE photos (id bigint PRIMARY KEY, data bytea, embedding imgvec(256))");
+    let insert = client.prepare("INSERT INTO photos VALUES ($1, $2)").expect("a statement");
+    for id in 0..rows {
+        client.execute(&insert, &[&i64::try_from(id).expect("a count"), &photograph(id + 1)]).expect("a row");
+    }
+    run(&mut client, "SELECT imgvec_prepare('starter')");
+    let rate = |seconds: f64| rows as f64 / seconds;
+    // What the session remembers must not answer.
+    let mut session = cluster.client();
+    run(
+        &mut session,
+        "SET imgvec.embedding_cache_entries = 0; SELECT embed_image(data, 'starter') FROM photos LIMIT 1",
+    );
+    let begin = Instant::now();
+    run(&mut session, "UPDATE photos SET embedding = embed_image(data, 'starter')");
+    let update = rate(begin.elapsed().as_secs_f64());
+    println!("UPDATE ... SET embedding = embed_image(data): {update:.1} rows a second");
+    for sessions in [1, 2] {
+        run(&mut client, "UPDATE photos SET embedding = NULL");
+        run(&mut client, "VACUUM photos");
+        run(&mut client, "SELECT imgvec_maintain('photos', 'data', 'embedding', 'starter')");
+        let workers: Vec<Client> = (0..sessions)
+            .map(|_| {
+                let mut worker = cluster.config().connect(NoTls).expect("a session");
+                run(&mut worker, "SET imgvec.embedding_cache_entries = 0; SELECT embed_image(data, 'starter') FROM photos LIMIT 1");
+                worker
+            })
+            .collect();
+        let begin = Instant::now();
+        thread::scope(|scope| {
+            for mut worker in workers {
+                scope.spawn(move || run(&mut worker, "CALL imgvec_work('photos')"));
+            }
+        });
+        let speed = rate(begin.elapsed().as_secs_f64());
+        assert_eq!(value(&mut client, "SELECT count(*) FROM photos WHERE embedding IS NULL"), 0);
+        println!(
+            "imgvec_work in {sessions} session(s): {speed:.1} rows a second, {:.2} times the UPDATE",
+            speed / update
+        );
+        run(&mut client, "SELECT imgvec_maintain('photos', target => 'embedding', stop => true)");
+    }
+}
+
+/// A batch from a queue of few and of many rows, whose rows are gone, so that the queue alone costs.
+fn queue(cluster: &Cluster, rows: u64) {
+    let mut client = cluster.client();
+    for waiting in [5_000, rows] {
+        run(&mut client, "CREATE TABLE notes (id bigint PRIMARY KEY, caption text, embedding imgvec(256))");
+        run(&mut client, "SELECT imgvec_maintain('notes', 'caption', 'embedding', 'starter')");
+        run(
+            &mut client,
+            "INSERT INTO notes_embedding_queue SELECT i, now() FROM generate_series(1, 500) AS i",
+        );
+        run(
+            &mut client,
+            &format!(
+                "INSERT INTO notes_embedding_queue SELECT i + 500, now() FROM generate_series(1, {waiting}) AS i"
+            ),
+        );
+        run(&mut client, "CALL imgvec_work('notes', max_seconds => 0)");
+        let begin = Instant::now();
+        let before = value(&mut client, "SELECT count(*) FROM notes_embedding_queue");
+        let counted = begin.elapsed();
+        let begin = Instant::now();
+        run(&mut client, "CALL imgvec_work('notes', max_seconds => 0)");
+        let batch = begin.elapsed();
+        let after = value(&mut client, "SELECT count(*) FROM notes_embedding_queue");
+        println!(
+            "a call of one batch with {before} rows waiting: {} rows in {:.1} ms (counting them takes {:.1} ms)",
+            before - after,
+            batch.as_secs_f64() * 1e3,
+            counted.as_secs_f64() * 1e3
+        );
+        let begin = Instant::now();
+        run(&mut client, "CALL imgvec_work('notes')");
+        println!(
+            "  to the end in {:.1} s; the queue's file then has {} bytes",
+            begin.elapsed().as_secs_f64(),
+            value(&mut client, "SELECT pg_relation_size('notes_embedding_queue')")
+        );
+        run(&mut client, "DROP TABLE notes");
+    }
+}
+
+fn main() {
+    let cluster = Cluster::new("bench-pipeline")
+        .conf("shared_buffers = '512MB'")
+        .conf("max_wal_size = '8GB'")
+        .conf("client_min_messages = warning")
+        .start();
+    copies(&cluster, number("COPIES", 10_000));
+    work(&cluster, number("PICTURES", 2_000));
+    queue(&cluster, number("QUEUE", 5_000_000));
+}

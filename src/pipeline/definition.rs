@@ -1,0 +1,64 @@
+//! What a maintained column is, as its triggers' argument says it: JSON, so that a dump carries it.
+
+use crate::embed::Inputs;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Version of the format.
+pub const VERSION: u32 = 1;
+
+/// The kind of input, as JSON has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Image,
+    Text,
+}
+
+impl From<Kind> for Inputs {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Image => Inputs::Images,
+            Kind::Text => Inputs::Texts,
+        }
+    }
+}
+
+/// A declaration. Columns have the names that they had when it was made.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Definition {
+    pub version: u32,
+    /// The column that holds the embedding.
+    pub target: String,
+    /// The expression that is embedded, with names that need no search path.
+    pub source: String,
+    pub kind: Kind,
+    pub model: String,
+    /// Schema and name of the table of waiting rows.
+    pub queue: (String, String),
+    /// Schema and name of the table of failures, progress and the backfill's place.
+    pub log: (String, String),
+    /// The table's oid when the declaration was made: while it is the same, numbers of columns tell what renamed columns
+    /// are called now. A dump that is restored has another, and names count.
+    pub relation: u32,
+    /// Numbers of the columns that are named here.
+    pub columns: BTreeMap<String, i16>,
+    /// The columns that tell rows apart.
+    pub key: Vec<String>,
+    /// The columns that the source reads.
+    pub watch: Vec<String>,
+    /// Whether the source is nothing but a column, so that NULL can be seen without evaluating it.
+    pub is_column: bool,
+}
+
+impl Definition {
+    /// The argument of a trigger.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("strings, numbers and lists")
+    }
+
+    /// Reads the argument of a trigger; `None` for what is none, or of a newer version.
+    pub fn from_json(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok().filter(|definition: &Self| definition.version == VERSION)
+    }
+}

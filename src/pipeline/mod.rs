@@ -1,0 +1,18 @@
+//! Columns that keep their embeddings: see README.md beside this file.
+
+mod backfill;
+mod batch;
+mod column;
+mod declare;
+mod defaults;
+mod definition;
+mod enqueue;
+mod progress;
+mod query;
+mod retry;
+mod tables;
+mod work;
+mod worker;
+mod workers;
+
+pub use workers::register;

@@ -1,0 +1,161 @@
+//! The tables and triggers of a maintained column: made, tied to the column, and dropped.
+
+use super::column::{Column, Extension, Key, KeyColumn, Table};
+use super::definition::{Definition, Kind};
+use super::query::{literal, name, qualified, quoted};
+use crate::server::{catalog, security, spi};
+
+/// Trigger events, with the transition tables that they have where they fire for a statement.
+const EVENTS: [(&str, &str); 2] = [
+    ("insert", "REFERENCING NEW TABLE AS imgvec_new"),
+    ("update", "REFERENCING OLD TABLE AS imgvec_old NEW TABLE AS imgvec_new"),
+];
+
+/// A name that no trigger of the table has: a column may have taken another one's name.
+fn trigger_name(table: &Table, target: &str, event: &str) -> String {
+    let sql = "SELECT FROM pg_trigger WHERE tgrelid = $1 AND tgname = $2::name";
+    (1..)
+        .map(|number| {
+            let ending = if number == 1 { format!("_{event}") } else { format!("_{event}{number}") };
+            name(&format!("imgvec_{target}"), &ending)
+        })
+        .find(|name| spi::first(sql, &[spi::oid(table.oid), spi::text(name)], |_| ()).is_none())
+        .expect("numbers do not end")
+}
+
+/// A name that no relation of the schema has.
+pub fn unused(schema: &str, stem: &str, ending: &str) -> String {
+    let sql = "SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = $1::name AND c.relname = $2::name";
+    (1..)
+        .map(|number| {
+            let ending = if number == 1 { ending.to_owned() } else { format!("{ending}{number}") };
+            name(stem, &ending)
+        })
+        .find(|name| spi::first(sql, &[spi::text(schema), spi::text(name)], |_| ()).is_none())
+        .expect("numbers do not end")
+}
+
+/// Whether triggers fire for each row. A transition table holds whole rows, pictures included, which would go through
+/// temporary files; and the triggers of a partitioned table's partitions are made by the server only for rows.
+fn fires_for_rows(table: &Table, kind: Kind) -> bool {
+    let wide = "SELECT FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND atttypid = 'bytea'::regtype";
+    kind == Kind::Image
+        || table.is_partitioned()
+        || table.is_partition
+        || spi::first(wide, &[spi::oid(table.oid)], |_| ()).is_some()
+}
+
+/// Makes queue, log and triggers. The current user's rights are needed, and everything belongs to the table's owner.
+pub fn create(extension: &Extension, table: &Table, key: &Key, definition: &Definition) {
+    let queue = qualified(&definition.queue.0, &definition.queue.1);
+    let log = qualified(&definition.log.0, &definition.log.1);
+    let persistence = if table.persistence == b'u' { "UNLOGGED " } else { "" };
+    let columns = |constraint: &str| -> String {
+        let column = |(place, column): (usize, &KeyColumn)| {
+            let collation =
+                column.collation.as_ref().map(|name| format!(" COLLATE {name}")).unwrap_or_default();
+            format!("k{} {}{collation}{constraint}, ", place + 1, column.type_name)
+        };
+        key.0.iter().enumerate().map(column).collect()
+    };
+    // Rows come and go: vacuum by their number, not by a share of a table that is large for an hour.
+    let vacuum = "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000";
+    spi::run(
+        &format!(
+            "CREATE {persistence}TABLE {queue} ({}queued_at timestamptz NOT NULL) USING heap WITH ({vacuum})",
+            columns(" NOT NULL")
+        ),
+        &[],
+    );
+    spi::run(
+        &format!(
+            "CREATE {persistence}TABLE {log} ({}kind text NOT NULL, at timestamptz NOT NULL, sqlstate text, message text,
+             attempts integer, not_before timestamptz, rows bigint, CHECK (kind IN ('backfill', 'batch', 'error', 'failed', 'retry')))
+             USING heap WITH ({vacuum})",
+            columns("")
+        ),
+        &[],
+    );
+    let classes: Vec<String> =
+        key.0.iter().enumerate().map(|(place, column)| format!("k{} {}", place + 1, column.class)).collect();
+    spi::run(
+        &format!("CREATE UNIQUE INDEX ON {log} ({}) WHERE kind IN ('failed', 'retry')", classes.join(", ")),
+        &[],
+    );
+    let what = format!("{}.{}", table.qualified(), quoted(&definition.target));
+    for (relation, comment) in [
+        (&queue, format!("rows that wait for their embedding in {what}; of imgvec_maintain")),
+        (&log, format!("failures and progress of embedding {what}; of imgvec_maintain")),
+    ] {
+        spi::run(&format!("COMMENT ON TABLE {relation} IS {}", literal(&comment)), &[]);
+        spi::run(&format!("REVOKE ALL ON {relation} FROM PUBLIC"), &[]);
+        // A publication of all tables asks for it before rows can be deleted.
+        spi::run(&format!("ALTER TABLE {relation} REPLICA IDENTITY FULL"), &[]);
+        if security::current_user() != table.owner {
+            spi::run(&format!("ALTER TABLE {relation} OWNER TO {}", quoted(&table.owner_name)), &[]);
+        }
+    }
+    let argument = literal(&definition.to_json());
+    let function = qualified(&extension.schema, "imgvec_enqueue");
+    for (event, transition) in EVENTS {
+        let rows = fires_for_rows(table, definition.kind);
+        let each = if rows { "FOR EACH ROW".to_owned() } else { format!("{transition} FOR EACH STATEMENT") };
+        spi::run(
+            &format!(
+                "CREATE TRIGGER {} AFTER {event} ON {} {each} EXECUTE FUNCTION {function}({argument})",
+                quoted(&trigger_name(table, &definition.target, event)),
+                table.qualified()
+            ),
+            &[],
+        );
+    }
+    let column = Column { table: table.clone(), definition: definition.clone() };
+    tie(extension, &column);
+}
+
+/// Ties queue, log and triggers to the target, so that they go when it goes, if they are not tied: a dump does not keep it.
+pub fn tie(extension: &Extension, column: &Column) {
+    let Some(number) = column.table.number(column.target()) else { return };
+    let relation = column.table.oid;
+    let oid = |(schema, name): &(String, String)| {
+        let sql = "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE n.nspname = $1::name AND c.relname = $2::name";
+        spi::first(sql, &[spi::text(schema), spi::text(name)], |row| row.oid(1))
+    };
+    let (queue, log) = (oid(&column.definition.queue), oid(&column.definition.log));
+    let Some(queue) = queue else { return };
+    if catalog::is_part_of_column(queue, relation, number) {
+        return;
+    }
+    catalog::make_part_of_column(catalog::Object::Relation(queue), relation, number);
+    if let Some(log) = log {
+        catalog::make_part_of_column(catalog::Object::Relation(log), relation, number);
+    }
+    for trigger in triggers(extension, column) {
+        catalog::make_part_of_column(catalog::Object::Trigger(trigger.0), relation, number);
+        catalog::make_need(catalog::Object::Trigger(trigger.0), queue);
+    }
+}
+
+/// Oids and names of the column's triggers.
+fn triggers(extension: &Extension, column: &Column) -> Vec<(pgrx::pg_sys::Oid, String)> {
+    let sql =
+        "SELECT oid, tgname, convert_from(substring(tgargs FOR length(tgargs) - 1), getdatabaseencoding())
+        FROM pg_trigger WHERE tgfoid = $1 AND tgrelid = $2 AND tgparentid = 0 AND length(tgargs) > 1";
+    let all = spi::rows(sql, &[spi::oid(extension.enqueue), spi::oid(column.table.oid)], |row| {
+        (row.oid(1), row.string(2), Definition::from_json(&row.string(3)))
+    });
+    all.into_iter()
+        .filter(|trigger| trigger.2.as_ref().is_some_and(|it| it.queue == column.definition.queue))
+        .map(|trigger| (trigger.0, trigger.1))
+        .collect()
+}
+
+/// Drops triggers, queue and log.
+pub fn drop(extension: &Extension, column: &Column) {
+    for (_, name) in triggers(extension, column) {
+        spi::run(&format!("DROP TRIGGER {} ON {}", quoted(&name), column.table.qualified()), &[]);
+    }
+    spi::run(&format!("DROP TABLE IF EXISTS {}, {}", column.queue(), column.log()), &[]);
+}

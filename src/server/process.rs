@@ -1,0 +1,187 @@
+//! Processes of the server beside this one, and what a background worker does with its own.
+
+use super::latch;
+use pgrx::callbacks::{PgXactCallbackEvent, register_xact_callback};
+use pgrx::prelude::*;
+use std::cell::Cell;
+use std::ffi::c_int;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+unsafe extern "C" {
+    // The C library's: neither raises an error.
+    fn nice(increment: c_int) -> c_int;
+    fn _exit(status: c_int) -> !;
+}
+
+thread_local! {
+    /// Whether the transaction wakes workers when it commits.
+    static WAKES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this process was asked to stop.
+static STOP: AtomicBool = AtomicBool::new(false);
+/// Whether this process is connected to its database.
+static IS_CONNECTED: AtomicBool = AtomicBool::new(false);
+
+/// Has the background workers of this database look around when the transaction has committed.
+pub fn wake_workers_at_commit() {
+    if !WAKES.replace(true) {
+        register_xact_callback(PgXactCallbackEvent::Commit, || {
+            WAKES.set(false);
+            wake_workers();
+        });
+        register_xact_callback(PgXactCallbackEvent::Abort, || WAKES.set(false));
+    }
+}
+
+/// Sets the latches of all background workers that are connected to this database: whoever is not meant looks, and sleeps on.
+fn wake_workers() {
+    // SAFETY: the array lives as long as the server. Fields are read without a lock: a process that comes or goes meanwhile is
+    // woken for nothing, or looks around anyway when it starts. Setting a latch raises no error.
+    unsafe {
+        let all = &*pg_sys::ProcGlobal;
+        let count = usize::try_from(all.allProcCount).unwrap_or(0);
+        for place in 0..count {
+            let process = all.allProcs.add(place);
+            #[cfg(not(feature = "pg18"))]
+            let is_worker = (*process).isBackgroundWorker;
+            #[cfg(feature = "pg18")]
+            let is_worker = !(*process).isRegularBackend;
+            if is_worker && (*process).pid != 0 && (*process).databaseId == pg_sys::MyDatabaseId {
+                pg_sys::SetLatch(&raw mut (*process).procLatch);
+            }
+        }
+    }
+}
+
+/// Whether this worker is to stop.
+pub fn is_stopping() -> bool {
+    STOP.load(Ordering::Relaxed)
+}
+
+/// The signal to stop: cancels what runs, and is remembered.
+#[pg_guard]
+unsafe extern "C-unwind" fn stop(_signal: c_int) {
+    STOP.store(true, Ordering::Relaxed);
+    // SAFETY: what the server's own handler of a request to cancel does; all of it may be done in a handler.
+    unsafe {
+        (&raw mut pg_sys::InterruptPending).write_volatile(1);
+        (&raw mut pg_sys::QueryCancelPending).write_volatile(1);
+        pg_sys::SetLatch(pg_sys::MyLatch);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn reload(_signal: c_int) {
+    // SAFETY: as above.
+    unsafe {
+        (&raw mut pg_sys::ConfigReloadPending).write_volatile(1);
+        pg_sys::SetLatch(pg_sys::MyLatch);
+    }
+}
+
+/// A worker whose database is gone ends for good: with status 0 the server does not start it again. Called last of all.
+#[pg_guard]
+unsafe extern "C-unwind" fn forget_if_unconnected(_code: c_int, _argument: pg_sys::Datum) {
+    if !IS_CONNECTED.load(Ordering::Relaxed) {
+        // SAFETY: everything else is cleaned up.
+        unsafe { _exit(0) };
+    }
+}
+
+/// The database that a worker connects to.
+pub enum Database {
+    Oid(pg_sys::Oid),
+    Name(std::ffi::CString),
+}
+
+/// Makes this background worker one that stops when it is asked to, and connects it, as a superuser.
+pub fn connect_worker(database: &Database) {
+    let signal = |number: u32, handler: unsafe extern "C-unwind" fn(c_int)| {
+        let number = number.cast_signed();
+        // SAFETY: handlers that do what handlers may.
+        unsafe {
+            #[cfg(not(feature = "pg18"))]
+            pg_sys::pqsignal(number, Some(handler));
+            #[cfg(feature = "pg18")]
+            pg_sys::pqsignal_be(number, Some(handler));
+        }
+    };
+    signal(pg_sys::SIGTERM, stop);
+    signal(pg_sys::SIGHUP, reload);
+    // SAFETY: the start of a worker: signals, then the database. If that is not there, the process ends.
+    unsafe {
+        pg_sys::on_proc_exit(Some(forget_if_unconnected), pg_sys::Datum::null());
+        pg_sys::BackgroundWorkerUnblockSignals();
+        match database {
+            Database::Oid(oid) => {
+                pg_sys::BackgroundWorkerInitializeConnectionByOid(*oid, pg_sys::InvalidOid, 0);
+            }
+            Database::Name(name) => {
+                pg_sys::BackgroundWorkerInitializeConnection(name.as_ptr(), std::ptr::null(), 0);
+            }
+        }
+    }
+    IS_CONNECTED.store(true, Ordering::Relaxed);
+}
+
+/// Takes over changed settings.
+pub fn reload_if_asked() {
+    // SAFETY: outside of any transaction, as in the server's own workers.
+    unsafe {
+        if (&raw const pg_sys::ConfigReloadPending).read_volatile() != 0 {
+            (&raw mut pg_sys::ConfigReloadPending).write_volatile(0);
+            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        }
+    }
+}
+
+/// Lets other processes go first.
+pub fn be_nice(increment: c_int) {
+    // SAFETY: no pointers. What the system refuses stays as it is.
+    unsafe { nice(increment) };
+}
+
+/// Ends a worker so that the server starts it again after its time.
+pub fn end_to_restart() -> ! {
+    // SAFETY: outside of any transaction.
+    unsafe { pg_sys::proc_exit(1) }
+}
+
+/// One transaction of a worker; `activity` is what pg_stat_activity shows meanwhile.
+pub fn transaction<T>(activity: &str, work: impl FnOnce() -> T) -> T {
+    let activity = super::spi::c_string(activity);
+    // SAFETY: as the server's own example of a worker does. An error ends the worker.
+    unsafe {
+        pg_sys::SetCurrentStatementStartTimestamp();
+        pg_sys::StartTransactionCommand();
+        pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED.cast_signed();
+        pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, activity.as_ptr());
+        let result = super::spi::with_snapshot(work);
+        pg_sys::CommitTransactionCommand();
+        pg_sys::pgstat_report_stat(false);
+        pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null());
+        result
+    }
+}
+
+/// Waits for a moment. Serves interrupts.
+pub fn wait(time: std::time::Duration) {
+    latch::wait(time);
+}
+
+/// Sleeps; tells whether somebody woke us. A request to stop ends it too.
+pub fn sleep(time: std::time::Duration) -> bool {
+    latch::sleep(time)
+}
+
+/// Whether there is a process of that number.
+pub fn is_alive(process: i32) -> bool {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(process), None).is_ok()
+}
+
+/// Signals a process to end.
+pub fn terminate(process: i32) {
+    // One that is gone needs none.
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(process), nix::sys::signal::Signal::SIGTERM);
+}

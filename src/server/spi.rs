@@ -1,0 +1,232 @@
+//! SQL that the extension runs itself.
+//!
+//! Each call is a connection of its own to the server's SPI, so that nothing stays open when an error unwinds. Texts are
+//! UTF-8 on our side and in the database's encoding on the other.
+
+use crate::encoding;
+use crate::error::{Code, Report};
+use pgrx::pg_sys;
+use std::ffi::{CStr, CString};
+
+/// A value for `$1`, `$2` and so on, with its type; `None` is NULL.
+pub type Argument = (pg_sys::Oid, Option<pg_sys::Datum>);
+
+/// Rows of a query, as long as its connection lasts.
+pub struct Rows {
+    table: *mut pg_sys::SPITupleTable,
+    count: usize,
+}
+
+impl Rows {
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Row> + '_ {
+        (0..self.count).map(|number| {
+            // SAFETY: the table has `count` rows; both live until the connection ends, and rows leave it only by `iter`.
+            let tuple = unsafe { *(*self.table).vals.add(number) };
+            // SAFETY: as above.
+            Row { tuple, descriptor: unsafe { (*self.table).tupdesc } }
+        })
+    }
+}
+
+/// One row; columns count from 1.
+#[derive(Clone, Copy)]
+pub struct Row {
+    tuple: pg_sys::HeapTuple,
+    descriptor: pg_sys::TupleDesc,
+}
+
+impl Row {
+    /// The value as its type writes it.
+    pub fn text(&self, column: i32) -> Option<String> {
+        // SAFETY: tuple and descriptor belong together; the answer is NULL or a NUL-terminated copy.
+        unsafe {
+            let value = pg_sys::SPI_getvalue(self.tuple, self.descriptor, column);
+            (!value.is_null()).then(|| encoding::to_utf8_lossy(CStr::from_ptr(value).to_bytes()).into_owned())
+        }
+    }
+
+    /// The value as its type writes it; empty for NULL.
+    pub fn string(&self, column: i32) -> String {
+        self.text(column).unwrap_or_default()
+    }
+
+    /// A whole number; 0 for NULL and what is none.
+    pub fn integer(&self, column: i32) -> i64 {
+        self.text(column).and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+
+    /// Whether a boolean is true.
+    pub fn is_true(&self, column: i32) -> bool {
+        self.text(column).as_deref() == Some("t")
+    }
+
+    /// An oid; invalid for NULL.
+    pub fn oid(&self, column: i32) -> pg_sys::Oid {
+        let number = self.text(column).and_then(|text| text.parse().ok()).unwrap_or(0);
+        pg_sys::Oid::from(number)
+    }
+
+    /// The value itself, as long as the connection lasts.
+    pub fn datum(&self, column: i32) -> Option<pg_sys::Datum> {
+        let mut is_null = false;
+        // SAFETY: tuple and descriptor belong together.
+        let datum = unsafe { pg_sys::SPI_getbinval(self.tuple, self.descriptor, column, &raw mut is_null) };
+        (!is_null).then_some(datum)
+    }
+}
+
+/// SQL text in the database's encoding.
+pub fn c_string(sql: &str) -> CString {
+    CString::new(encoding::from_utf8_lossy(sql).into_owned()).unwrap_or_else(|_| {
+        Report::new(Code::ERRCODE_SYNTAX_ERROR, "text contains a zero character")
+            .detail("SQL ends at a zero character.")
+            .hint("Leave it out.")
+            .raise()
+    })
+}
+
+/// Runs one statement and hands its rows to `read`, while the connection lasts.
+pub fn query<T>(sql: &str, arguments: &[Argument], read: impl FnOnce(&Rows) -> T) -> T {
+    let text = c_string(sql);
+    let mut types: Vec<pg_sys::Oid> = arguments.iter().map(|argument| argument.0).collect();
+    let mut values: Vec<pg_sys::Datum> =
+        arguments.iter().map(|argument| argument.1.unwrap_or(pg_sys::Datum::null())).collect();
+    let nulls: Vec<std::ffi::c_char> = arguments
+        .iter()
+        .map(|argument| if argument.1.is_none() { b'n' } else { b' ' }.cast_signed())
+        .collect();
+    // SAFETY: the arrays have as many entries as there are arguments and live through the call. After an error the
+    // transaction, or subtransaction, closes the connection.
+    unsafe {
+        pg_sys::SPI_connect();
+        let status = pg_sys::SPI_execute_with_args(
+            text.as_ptr(),
+            i32::try_from(arguments.len()).expect("a handful"),
+            types.as_mut_ptr(),
+            values.as_mut_ptr(),
+            nulls.as_ptr(),
+            false,
+            0,
+        );
+        if status < 0 {
+            Report::new(Code::ERRCODE_INTERNAL_ERROR, "could not run a statement of imgvec's own")
+                .detail(format!("The server answers {status}."))
+                .raise();
+        }
+        let table = pg_sys::SPI_tuptable;
+        let count = if table.is_null() { 0 } else { usize::try_from(pg_sys::SPI_processed).unwrap_or(0) };
+        let result = read(&Rows { table, count });
+        pg_sys::SPI_finish();
+        result
+    }
+}
+
+/// Runs one statement; tells how many rows it processed.
+pub fn run(sql: &str, arguments: &[Argument]) -> u64 {
+    query(sql, arguments, |_| {
+        // SAFETY: plain read of a variable that the statement has set.
+        unsafe { pg_sys::SPI_processed }
+    })
+}
+
+/// What `read` makes of each row.
+pub fn rows<T>(sql: &str, arguments: &[Argument], mut read: impl FnMut(&Row) -> T) -> Vec<T> {
+    query(sql, arguments, |rows| rows.iter().map(|row| read(&row)).collect())
+}
+
+/// What `read` makes of the first row, if there is one.
+pub fn first<T>(sql: &str, arguments: &[Argument], read: impl FnOnce(&Row) -> T) -> Option<T> {
+    query(sql, arguments, |rows| rows.iter().next().map(|row| read(&row)))
+}
+
+/// An argument of type `text`.
+pub fn text(value: &str) -> Argument {
+    use pgrx::IntoDatum;
+    (pg_sys::TEXTOID, encoding::from_utf8_lossy(value).as_ref().into_datum())
+}
+
+/// An argument of type `oid`.
+pub fn oid(value: pg_sys::Oid) -> Argument {
+    (pg_sys::OIDOID, Some(pg_sys::Datum::from(value.to_u32())))
+}
+
+/// An argument of type `bigint`.
+pub fn integer(value: i64) -> Argument {
+    (pg_sys::INT8OID, Some(pg_sys::Datum::from(value)))
+}
+
+/// An identifier, in quotes.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A string constant. The backslash form keeps it right whatever `standard_conforming_strings` says.
+pub fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// A procedure that ends transactions, from its CALL to its end.
+pub struct Procedure(());
+
+impl Procedure {
+    /// Begins, unless the call stands in a transaction block or in a function.
+    ///
+    /// # Safety
+    /// The call's own data.
+    pub unsafe fn begin(call: pg_sys::FunctionCallInfo) -> Option<Self> {
+        // SAFETY: by contract; the node is a CallContext if its tag says so.
+        unsafe {
+            let context = (*call).context;
+            let is_atomic = context.is_null()
+                || (*context).type_ != pg_sys::NodeTag::T_CallContext
+                || (*context.cast::<pg_sys::CallContext>()).atomic;
+            if is_atomic {
+                return None;
+            }
+            pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC.cast_signed());
+        }
+        Some(Self(()))
+    }
+
+    /// Commits what was done, and begins the next transaction, which sees what others commit.
+    pub fn commit(&self) {
+        // SAFETY: connected as non-atomic by `begin`; no connection above it is open, since each statement closes its own.
+        unsafe {
+            pg_sys::SPI_commit();
+            pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED.cast_signed();
+        }
+    }
+
+    /// Ends the connection. After an error the server does that.
+    pub fn end(self) {
+        // SAFETY: connected by `begin`.
+        unsafe {
+            pg_sys::SPI_finish();
+        }
+    }
+}
+
+/// Runs `work` with a snapshot, which values out of line are fetched by, and in a memory context of its own.
+pub fn with_snapshot<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: both are put back below; after an error the transaction does it, and the context goes with its parent.
+    unsafe {
+        let context = pg_sys::AllocSetContextCreateInternal(
+            pg_sys::CurrentMemoryContext,
+            c"imgvec pipeline".as_ptr(),
+            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+        );
+        let before = pg_sys::MemoryContextSwitchTo(context);
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        let result = work();
+        pg_sys::PopActiveSnapshot();
+        pg_sys::MemoryContextSwitchTo(before);
+        pg_sys::MemoryContextDelete(context);
+        result
+    }
+}

@@ -1,0 +1,116 @@
+//! Several sessions at one queue, beside sessions that change the table.
+
+use std::thread;
+
+use super::{CAPTIONS, assert_complete, progress, run, start};
+use crate::{Random, value};
+
+const TEXT: &str = "embed_text(caption, 'starter')";
+
+#[test]
+fn sessions_share_a_queue_beside_writers() {
+    let (cluster, mut client) = start("pipeline-sharing");
+    run(&mut client, CAPTIONS);
+    run(&mut client, "INSERT INTO notes SELECT i, 'thing number ' || i FROM generate_series(1, 4000) AS i");
+    thread::scope(|scope| {
+        let writers: Vec<_> = (1..=3)
+            .map(|seed| {
+                let mut client = cluster.client();
+                scope.spawn(move || {
+                    let mut random = Random(seed);
+                    let mut number = 0;
+                    while number < 200 {
+                        let id = random.below(4000);
+                        let statement = match random.below(6) {
+                            0 => format!("DELETE FROM notes WHERE id = {id}"),
+                            1 => format!("INSERT INTO notes VALUES ({id}, 'new {seed} {number}') ON CONFLICT DO NOTHING"),
+                            2 => format!("UPDATE notes SET other = '{number}' WHERE id BETWEEN {id} AND {id} + 30"),
+                            3 => format!("UPDATE notes SET caption = NULL WHERE id = {id}"),
+                            _ => format!("UPDATE notes SET caption = 'now {seed} {number}' WHERE id BETWEEN {id} AND {id} + 5"),
+                        };
+                        // Writers may meet each other's rows in another order.
+                        if let Err(error) = client.batch_execute(&statement) {
+                            assert_eq!(error.code().map(|code| code.code()), Some("40P01"), "{statement}: {error:?}");
+                        }
+                        number += 1;
+                    }
+                })
+            })
+            .collect();
+        let workers: Vec<_> = (0..4)
+            .map(|_| {
+                let mut client = cluster.client();
+                scope.spawn(move || {
+                    for _ in 0..3 {
+                        run(&mut client, "CALL imgvec_work('notes')");
+                    }
+                })
+            })
+            .collect();
+        for worker in workers {
+            worker.join().unwrap();
+        }
+        for writer in writers {
+            writer.join().unwrap();
+        }
+    });
+    run(&mut client, "CALL imgvec_work('notes')");
+    assert_complete(&mut client, "notes", TEXT);
+    // An empty queue keeps no disk space, and its log few lines.
+    assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM notes_embedding_queue"), 0);
+    assert!(value::<i64>(&mut client, "SELECT pg_relation_size('notes_embedding_queue')") <= 1 << 20);
+}
+
+#[test]
+fn a_row_that_another_session_holds_is_left_for_later() {
+    let (cluster, mut client) = start("pipeline-held");
+    run(&mut client, CAPTIONS);
+    run(&mut client, "INSERT INTO notes SELECT i, 'thing number ' || i FROM generate_series(1, 200) AS i");
+    let mut holder = cluster.client();
+    run(
+        &mut holder,
+        "BEGIN;\nUPDATE notes SET caption = 'held' WHERE id = 5;\nDELETE FROM notes WHERE id = 6",
+    );
+    // All others are embedded before the time is up.
+    run(&mut client, "CALL imgvec_work('notes', max_seconds => 2)");
+    assert_eq!(value::<i64>(&mut client, "SELECT count(embedding) FROM notes"), 198);
+    assert_eq!(progress(&mut client, "notes"), "2 waiting, 0 failed");
+    let mut second = cluster.client();
+    run(&mut holder, "COMMIT");
+    run(&mut second, "CALL imgvec_work('notes')");
+    assert_complete(&mut client, "notes", TEXT);
+    assert_eq!(value::<i64>(&mut client, "SELECT count(embedding) FROM notes"), 199);
+}
+
+#[test]
+fn a_long_queue_leaves_nothing_behind() {
+    let (_cluster, mut client) = start("pipeline-long");
+    // Rows of the queue whose rows of the table are gone: what it costs is the queue's own.
+    run(&mut client, CAPTIONS);
+    run(
+        &mut client,
+        "INSERT INTO notes SELECT i, 'x' FROM generate_series(1, 200000) AS i;
+                      TRUNCATE notes",
+    );
+    assert!(value::<i64>(&mut client, "SELECT pg_relation_size('notes_embedding_queue')") > 4 << 20);
+    run(&mut client, "CALL imgvec_work('notes')");
+    assert_eq!(value::<i64>(&mut client, "SELECT pg_relation_size('notes_embedding_queue')"), 0);
+}
+
+#[test]
+fn cancelling_keeps_what_was_done() {
+    let (_cluster, mut client) = start("pipeline-cancel");
+    run(&mut client, CAPTIONS);
+    run(&mut client, "INSERT INTO notes SELECT i, repeat('thing number ' || i || ' ', 20) FROM generate_series(1, 20000) AS i;
+                      SET statement_timeout = '2500ms'");
+    let result = client.batch_execute("CALL imgvec_work('notes')");
+    run(&mut client, "SET statement_timeout = 0");
+    let (done, waiting) = (
+        value::<i64>(&mut client, "SELECT count(embedding) FROM notes"),
+        value::<i64>(&mut client, "SELECT waiting FROM imgvec_progress"),
+    );
+    // A quick machine may be through.
+    assert_eq!(result.is_err(), waiting > 0, "{result:?}");
+    assert_eq!(done + waiting, 20000, "each row is embedded or waits");
+    run(&mut client, "TRUNCATE notes;\nCALL imgvec_work('notes')");
+}
