@@ -33,15 +33,14 @@ CREATE CAST (vector AS imgvec) WITHOUT FUNCTION AS ASSIGNMENT;
 CREATE CAST (imgvec AS halfvec) WITH FUNCTION imgvec_to_halfvec(imgvec, integer, boolean) AS IMPLICIT;
 CREATE CAST (halfvec AS imgvec) WITH FUNCTION halfvec_to_imgvec(halfvec, integer, boolean) AS ASSIGNMENT;
 
--- Bodies are bound when they are created. The casts are pgvector's, by way of its vector.
+-- pgvector's own functions, on values that have the layout of its vector. An SQL body that casts between the two would not
+-- survive pg_upgrade: its dump knows of no dependency on a cast without a function, and may create that later.
 CREATE FUNCTION imgvec_to_sparsevec(imgvec, integer, boolean) RETURNS sparsevec
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN vector_to_sparsevec($1::vector, $2, $3);
+    AS '$libdir/vector', 'vector_to_sparsevec' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION imgvec_to_sparsevec(imgvec, integer, boolean) IS 'convert imgvec to sparsevec';
 
 CREATE FUNCTION sparsevec_to_imgvec(sparsevec, integer, boolean) RETURNS imgvec
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN sparsevec_to_vector($1, $2, $3)::imgvec;
+    AS '$libdir/vector', 'sparsevec_to_vector' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION sparsevec_to_imgvec(sparsevec, integer, boolean) IS 'convert sparsevec to imgvec';
 
 CREATE CAST (imgvec AS sparsevec) WITH FUNCTION imgvec_to_sparsevec(imgvec, integer, boolean) AS IMPLICIT;

@@ -1,8 +1,8 @@
 //! pg_upgrade takes databases with `ann` indexes as they are: files are linked, nothing is built again. Always from
 //! the server's version to itself; from an older one where `tests/upgrade.sh` has put its installation.
 
-use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use postgres::Client;
 
@@ -27,6 +27,22 @@ const CONTENTS: &str = "SELECT md5(string_agg(line, ',' ORDER BY line)) FROM (SE
 fn is_available(client: &mut Client, extension: &str) -> bool {
     let query = format!("SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = '{extension}')");
     value(client, &query)
+}
+
+/// The last lines of each log below a directory: pg_upgrade names the one that says why.
+fn ends_of_logs(directory: &Path) -> String {
+    let mut ends = String::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            ends += &ends_of_logs(&path);
+        } else if let Ok(log) = fs::read_to_string(&path) {
+            let lines: Vec<&str> = log.lines().rev().take(12).collect();
+            let lines: Vec<&str> = lines.into_iter().rev().collect();
+            ends += &format!("{}:\n{}\n", path.display(), lines.join("\n"));
+        }
+    }
+    ends
 }
 
 fn upgrade(name: &str, old_stage: Stage) {
@@ -103,9 +119,10 @@ fn upgrade(name: &str, old_stage: Stage) {
     let output = pg_upgrade.output().unwrap();
     assert!(
         output.status.success(),
-        "pg_upgrade: {}\n{}",
+        "pg_upgrade: {}\n{}\n{}",
         String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
+        String::from_utf8_lossy(&output.stderr),
+        ends_of_logs(&new.data().join("pg_upgrade_output.d"))
     );
 
     new.start();
