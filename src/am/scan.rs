@@ -7,9 +7,9 @@
 
 use super::opclass::{self, OpClass};
 use super::{cache, options, stats, waiting};
-use crate::error::index::{damage, vector as bad_vector};
+use crate::error::index::{damage, no_such_row, vector as bad_vector};
 use crate::error::{Code, OrRaise, Report};
-use crate::storage::{Mode, Pages, Relation};
+use crate::storage::{Pages, Relation};
 use crate::{fault, guc};
 use imgvec_ann::Index;
 use imgvec_ann::graph::search::{Hit, Options, Search};
@@ -57,10 +57,10 @@ struct Running {
 }
 
 impl Running {
-    fn start(relation: Relation, query: Option<&[f32]>, exact: bool) -> Self {
-        let pages = Pages::new(relation, Mode::Normal);
-        let index = cache::open(&pages);
-        let lookahead = options::lookahead(&pages).map_err(|error| damage(relation, error)).or_raise();
+    fn start(pages: &Pages, query: Option<&[f32]>, exact: bool) -> Self {
+        let relation = pages.relation();
+        let index = cache::open(pages);
+        let lookahead = options::lookahead(pages).map_err(|error| damage(relation, error)).or_raise();
         let options = Options { lookahead, prefetch: true, exact };
         let nowhere;
         let vector = match query {
@@ -84,7 +84,8 @@ impl Running {
         }
     }
 
-    fn next(&mut self, relation: Relation) -> Option<Hit> {
+    fn next(&mut self, pages: &Pages) -> Option<Hit> {
+        let relation = pages.relation();
         if self.is_over {
             return None;
         }
@@ -99,8 +100,7 @@ impl Running {
             .notice();
             return None;
         }
-        let pages = Pages::new(relation, Mode::Normal);
-        let hit = self.search.next(&pages, &self.index).map_err(|error| damage(relation, error)).or_raise();
+        let hit = self.search.next(pages, &self.index).map_err(|error| damage(relation, error)).or_raise();
         // Behind a late row there are none but late ones.
         if let Some(Hit { late: true, .. }) = hit
             && self.is_strict
@@ -177,6 +177,7 @@ pub unsafe extern "C-unwind" fn amgettuple(
         if order_bys == 0 {
             no_order(relation);
         }
+        let pages = Pages::of_scan(relation, desc.xs_snapshot);
         if state(desc).running.is_none() {
             if waiting::is_waiting(relation) {
                 return false;
@@ -185,13 +186,17 @@ pub unsafe extern "C-unwind" fn amgettuple(
             let is_null = key.sk_flags & pg_sys::SK_ISNULL as i32 != 0;
             let query = opclass::vector(key.sk_argument, is_null, OpClass::of(relation).elements);
             stats::count_scan(relation);
-            let running = Running::start(relation, query.as_deref(), key.sk_flags & EXACT != 0);
+            let running = Running::start(&pages, query.as_deref(), key.sk_flags & EXACT != 0);
             state(desc).running = Some(running);
         }
         let running = state(desc).running.as_mut().expect("started above");
-        let Some(hit) = running.next(relation) else {
+        let Some(hit) = running.next(&pages) else {
             return false;
         };
+        // Else the server would look for it, or, by the number that asks for a new block, add one to the table.
+        if !desc.heapRelation.is_null() && !Relation::from_raw(desc.heapRelation).has_block(hit.tid.block) {
+            no_such_row(relation, hit.tid).raise();
+        }
         let is_null = running.query_is_null;
         pgrx::itemptr::item_pointer_set_all(&mut desc.xs_heaptid, hit.tid.block, hit.tid.offset);
         // A second ORDER BY operator on the vector only decides between equal distances.

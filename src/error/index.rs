@@ -4,7 +4,7 @@ use super::{Code, Report};
 use crate::storage::Relation;
 use imgvec_ann::AccessError;
 use imgvec_ann::build::AddError;
-use imgvec_ann::layout::{GeometryError, MAX_DIM};
+use imgvec_ann::layout::{BlockNumber, GeometryError, HeapTid, MAX_DIM};
 use imgvec_ann::space::{MAX_NORM, VectorError};
 use std::convert::Infallible;
 
@@ -29,6 +29,20 @@ pub fn damage(index: Relation, error: AccessError<Infallible>) -> Report {
                 .hint("Partition the table, and index the partitions.")
         }
     }
+}
+
+/// A link to a page that an index does not have.
+pub fn no_such_page(index: Relation, block: BlockNumber) -> Report {
+    Report::new(Code::ERRCODE_INDEX_CORRUPTED, format!("index \"{}\" is damaged", index.name()))
+        .detail(format!("A link leads to block {}, which its file does not have.", block.0))
+        .hint("REINDEX the index.")
+}
+
+/// A row at a place that the table does not have.
+pub fn no_such_row(index: Relation, tid: HeapTid) -> Report {
+    Report::new(Code::ERRCODE_INDEX_CORRUPTED, format!("index \"{}\" is damaged", index.name()))
+        .detail(format!("It has row ({},{}), and the table has no such block.", tid.block, tid.offset))
+        .hint("REINDEX the index.")
 }
 
 /// An index without a single page: no build of it came to its end, or its file was cut off.

@@ -88,6 +88,24 @@ pub unsafe fn begin_ordered_scan(
     }
 }
 
+/// Raises the error "snapshot too old" where a page has changed since a snapshot that `old_snapshot_threshold` calls too
+/// old, and may lack rows that it should see. PostgreSQL 17 has no such setting.
+///
+/// # Safety
+/// A valid snapshot, an open relation, and a page of it that is locked.
+#[cfg_attr(any(feature = "pg17", feature = "pg18"), allow(unused_variables, reason = "nothing to ask"))]
+pub unsafe fn refuse_old_snapshot(
+    snapshot: pg_sys::Snapshot,
+    relation: pg_sys::Relation,
+    page: pg_sys::Page,
+) {
+    #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+    // SAFETY: by contract.
+    unsafe {
+        pg_sys::TestForOldSnapshot(snapshot, relation, page);
+    }
+}
+
 /// Sleeps if the cost of a vacuum asks for it, and serves interrupts.
 pub fn vacuum_delay() {
     // SAFETY: sleeps or raises an error; the callers hold no lock.

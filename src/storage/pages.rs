@@ -1,6 +1,7 @@
 //! Reading and changing pages of an index.
 
 use super::Relation;
+use crate::error::index::no_such_page;
 use crate::fault;
 use crate::server::version;
 use imgvec_ann::layout::{BlockNumber, OPAQUE_BYTES, PAGE_BYTES, Page};
@@ -31,6 +32,8 @@ pub enum Mode {
 pub struct Pages<'a> {
     relation: Relation<'a>,
     mode: Mode,
+    /// Whose rows a scan wants, or NULL: pages that tell of them too little are refused.
+    snapshot: pg_sys::Snapshot,
     /// What the free-space map said last: saying the same again is not worth a lock.
     known_free: Cell<Option<BlockNumber>>,
     /// Whether a page had to be fetched from outside the buffers: only then is it worth to name pages ahead.
@@ -39,7 +42,16 @@ pub struct Pages<'a> {
 
 impl<'a> Pages<'a> {
     pub fn new(relation: Relation<'a>, mode: Mode) -> Self {
-        Self { relation, mode, known_free: Cell::new(None), is_cold: Cell::new(false) }
+        let snapshot = std::ptr::null_mut();
+        Self { relation, mode, snapshot, known_free: Cell::new(None), is_cold: Cell::new(false) }
+    }
+
+    /// The pages as a scan reads them.
+    ///
+    /// # Safety
+    /// `snapshot` is NULL or stays valid as long as these pages are used.
+    pub unsafe fn of_scan(relation: Relation<'a>, snapshot: pg_sys::Snapshot) -> Self {
+        Self { snapshot, ..Self::new(relation, Mode::Normal) }
     }
 
     pub fn relation(&self) -> Relation<'a> {
@@ -55,10 +67,12 @@ impl<'a> Pages<'a> {
 
     /// Pins a page that exists.
     fn pin(&self, block: BlockNumber) -> pg_sys::Buffer {
-        // A damaged link must not read as the number that asks for a new page.
-        assert!(block.0 != pg_sys::InvalidBlockNumber, "no index has this block");
+        // A damaged link leads anywhere, even to the number that would ask the server for a new page.
+        if !self.relation.has_block(block.0) {
+            no_such_page(self.relation, block).raise();
+        }
         fault::point("read a page");
-        // SAFETY: an open relation; a block beyond its end is an error of the server.
+        // SAFETY: an open relation that has the block.
         unsafe {
             let misses = pg_sys::pgBufferUsage.shared_blks_read;
             let buffer = pg_sys::ReadBufferExtended(
@@ -166,6 +180,10 @@ impl PageStore for Pages<'_> {
         let locked = Locked::new(self.pin(block), pg_sys::BUFFER_LOCK_SHARE);
         // SAFETY: writers need the exclusive lock, which our share lock keeps off until the guard's end.
         let page = unsafe { body(locked.page()) };
+        if !self.snapshot.is_null() {
+            // SAFETY: of a scan that is under way; the page is locked. After an error the server unlocks it.
+            unsafe { version::refuse_old_snapshot(self.snapshot, self.relation.as_raw(), locked.page()) };
+        }
         Ok(PageRead { locked, page })
     }
 

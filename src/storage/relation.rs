@@ -112,6 +112,17 @@ impl Relation<'_> {
         unsafe { pg_sys::RelationGetNumberOfBlocksInFork(self.raw, fork) }
     }
 
+    /// Whether the main fork has a block. Costs no call of the system where the server has met it before: files grow, and
+    /// when one is cut off, which nobody does while the relation is locked, the server forgets the number.
+    pub fn has_block(self, block: u32) -> bool {
+        let main = pg_sys::ForkNumber::MAIN_FORKNUM;
+        let fork = usize::try_from(main).expect("the first fork");
+        // SAFETY: the server clears the pointer when it closes the files.
+        let known =
+            unsafe { self.data().rd_smgr.as_ref() }.map_or(0, |files| files.smgr_cached_nblocks[fork]);
+        (known != pg_sys::InvalidBlockNumber && block < known) || block < self.block_count(main)
+    }
+
     /// Type modifier of a column, from 0, or of the type beneath its domain; -1 if none. For an imgvec it is the
     /// number of dimensions.
     pub fn type_modifier(self, column: usize) -> i32 {

@@ -34,7 +34,7 @@ fn damage(file: &mut [u8], random: &mut Random) {
 }
 
 #[test]
-#[ignore = "not yet seen to pass on all damage; as in make test: cargo test --profile checked --test server -- --ignored ann::damage"]
+
 fn flipped_bits_of_files_are_told_as_damage_at_most() {
     let count = number_from_environment("IMGVEC_FUZZ_INDEXES", 24);
     let seed = number_from_environment("IMGVEC_FUZZ_SEED", 7);
@@ -86,8 +86,14 @@ fn flipped_bits_of_files_are_told_as_damage_at_most() {
             let Err(error) = client.simple_query(&statement) else { continue };
             let error = error.as_db_error().unwrap_or_else(|| panic!("seed {seed}: {statement}: {error:?}"));
             refused += 1;
-            // The index is damaged, or the server itself finds that a page is.
-            if !["XX001", "XX002"].contains(&error.code().code()) {
+            // The index is damaged; or the server itself finds so, in a page's header or when the numbers of a vector are
+            // others than the table's.
+            let is_told = match error.code().code() {
+                "XX002" => true,
+                "XX001" => error.message().starts_with("invalid page in block"),
+                _ => error.message() == "index returned tuples in wrong order",
+            };
+            if !is_told {
                 wrong.push(format!("{statement}: {} {}", error.code().code(), error.message()));
             }
         }

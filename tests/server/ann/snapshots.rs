@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use postgres::Client;
 use postgres::error::SqlState;
@@ -11,7 +12,7 @@ use super::{
     CREATE_INDEX, DIM, assert_each_row_once, assert_sound, by_index, by_table, check, create_items, ids,
     insert_items, quiet, recall, script, search,
 };
-use crate::{failure, value};
+use crate::{failure, skip, value};
 
 /// Begins a transaction that keeps seeing what is there now.
 fn hold(client: &mut Client) {
@@ -219,6 +220,85 @@ fn scans_do_not_reach_behind_a_table_that_vacuum_made_shorter() {
     // The scanner's last snapshot may have kept rows from the last vacuum.
     writer.batch_execute("VACUUM items").unwrap();
     assert_eq!(assert_sound(&mut writer).rows, 1000);
+}
+
+/// How a statement ends in a transaction that goes on: `None` if it succeeds.
+fn attempt(client: &mut Client, statement: &str) -> Option<SqlState> {
+    client.batch_execute("SAVEPOINT before").unwrap();
+    let result = client.simple_query(statement);
+    client.batch_execute("ROLLBACK TO before").unwrap();
+    result.err().map(|error| error.code().unwrap_or_else(|| panic!("{statement}: {error:?}")).clone())
+}
+
+/// PostgreSQL 14 to 16 can take rows away that a snapshot still sees, once that is older than `old_snapshot_threshold`. So
+/// whoever reads a page with such a snapshot that was changed since must be told, whatever was changed there.
+#[test]
+fn a_snapshot_that_is_too_old_for_a_btree_is_so_for_every_scan() {
+    const ROWS: i32 = 3000;
+    let is_old = SqlState::SNAPSHOT_TOO_OLD;
+    let mut cluster = quiet("ann-too-old").start();
+    let mut writer = cluster.client();
+    if value::<i32>(&mut writer, "SELECT current_setting('server_version_num')::integer") >= 170_000 {
+        skip("ann-too-old", "PostgreSQL 17 has no old_snapshot_threshold", "IMGVEC_REQUIRE_OLD_SNAPSHOTS");
+        return;
+    }
+    // For the server that is five seconds.
+    cluster.conf("old_snapshot_threshold = 0");
+    drop(writer);
+    cluster.restart();
+    let mut writer = cluster.client();
+    create_items(&mut writer, ROWS);
+    writer.batch_execute(CREATE_INDEX).unwrap();
+    writer
+        .batch_execute(&format!(
+            "CREATE TABLE few AS SELECT * FROM items LIMIT 200;
+             CREATE INDEX ON few USING ann (embedding imgvec_l2_ops);
+             CREATE TABLE quiet AS TABLE items;
+             CREATE INDEX ON quiet USING ann (embedding imgvec_l2_ops);
+             CREATE TABLE pages (name text);
+             INSERT INTO pages SELECT 'x' FROM generate_series(1, {ROWS})"
+        ))
+        .unwrap();
+    let mut old = cluster.client();
+    let near = |table: &str, limit: &str| {
+        format!("SELECT id FROM {table} ORDER BY embedding <-> vec(4, {DIM}) {limit}")
+    };
+    old.batch_execute(&format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off;
+         SET LOCAL enable_bitmapscan = off; DECLARE near CURSOR FOR {}",
+        near("items", "LIMIT 2500")
+    ))
+    .unwrap();
+    assert_eq!(ids(&old.query("FETCH 1 FROM near", &[]).unwrap()), [4]);
+    insert_items(&mut writer, ROWS + 1, ROWS + 300);
+    writer.batch_execute("INSERT INTO few SELECT * FROM items WHERE id > 2990").unwrap();
+
+    let by_btree = "SELECT id FROM items WHERE id > 2990";
+    let begin = Instant::now();
+    // Somebody must prune for the server to look at its clock.
+    while attempt(&mut old, by_btree) != Some(is_old.clone()) {
+        assert!(begin.elapsed() < Duration::from_secs(120), "the server calls no snapshot too old");
+        writer.batch_execute("VACUUM pages").unwrap();
+        thread::sleep(Duration::from_millis(200));
+    }
+    for statement in [
+        near("items", "LIMIT 1"),
+        near("items", "LIMIT 200"),
+        near("items", ""),
+        near("few", "LIMIT 1"),
+        near("few", ""),
+        near("items WHERE id % 50 = 0", "LIMIT 5"),
+        "FETCH ALL FROM near".to_owned(),
+        "SELECT ann_index_recall('items_embedding', 3, 3)".to_owned(),
+    ] {
+        assert_eq!(attempt(&mut old, &statement), Some(is_old.clone()), "{statement}");
+    }
+    // Pages that nobody changed tell all that there is to know.
+    for limit in ["LIMIT 1", ""] {
+        assert_eq!(attempt(&mut old, &near("quiet", limit)), None, "{limit}");
+    }
+    old.batch_execute("ROLLBACK").unwrap();
+    assert_sound(&mut writer);
 }
 
 #[test]
