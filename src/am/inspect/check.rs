@@ -17,20 +17,73 @@ use std::ops::Range;
 const LISTED: usize = 5;
 
 /// Verifies an index page by page and node by node, and, when asked, that every row of the table is in it.
+///
+/// What changes meanwhile may look wrong, and so may a row that is being written. So a check of the rows keeps writers
+/// away. Without it the index is read beside them, and only what looks wrong then is looked at again without them.
 #[pg_extern(sql = false)]
 fn ann_index_check(index: pg_sys::Oid, heapallindexed: bool) -> NewRecord {
     // SAFETY: plain question.
     let in_recovery = unsafe { pg_sys::RecoveryInProgress() };
     // A standby cannot take a lock that keeps replay away.
-    let lock = if in_recovery { pg_sys::AccessShareLock } else { pg_sys::ShareLock };
-    let opened = Opened::new(index, lock, |subject| {
+    if in_recovery || !heapallindexed {
+        let opened = open(index, pg_sys::AccessShareLock);
+        let replayed = replayed();
+        match examine(&opened, heapallindexed) {
+            Ok(found) if found.count() == 0 => return counts(&found.report),
+            found if in_recovery => {
+                if replayed != self::replayed() {
+                    is_replaying(&opened);
+                }
+                found.or_raise().raise(&opened);
+            }
+            _ => {}
+        }
+    }
+    let opened = open(index, pg_sys::ShareLock);
+    let found = examine(&opened, heapallindexed).or_raise();
+    if found.count() > 0 {
+        found.raise(&opened);
+    }
+    counts(&found.report)
+}
+
+fn open(index: pg_sys::Oid, lock: u32) -> Opened {
+    Opened::new(index, lock, |subject| {
         if !security::owns(subject.index) {
             Report::new(Code::ERRCODE_INSUFFICIENT_PRIVILEGE, "must be owner of the index to check it")
-                .detail("The check locks the table against writers.")
+                .detail("The check reads the whole index, and may lock the table against writers.")
                 .hint("Have the owner check it, or a member of the owner's role.")
                 .raise();
         }
-    });
+    })
+}
+
+/// What a check found.
+struct Found {
+    report: CheckReport,
+    /// Of the rows.
+    problems: Problems,
+}
+
+impl Found {
+    fn count(&self) -> u64 {
+        self.report.problem_count + self.problems.count
+    }
+
+    fn raise(self, opened: &Opened) -> ! {
+        let count = self.count();
+        let told = self.report.problems.iter().map(ToString::to_string).chain(self.problems.told);
+        let told: Vec<String> = told.take(LISTED).collect();
+        Report::new(Code::ERRCODE_INDEX_CORRUPTED, format!("index \"{}\" is damaged", opened.index.name()))
+            .detail(format!("{count} problems, such as: {}.", told.join("; ")))
+            .hint("REINDEX the index.")
+            .raise()
+    }
+}
+
+/// # Errors
+/// A report of a page that cannot be read.
+fn examine(opened: &Opened, heapallindexed: bool) -> Result<Found, Report> {
     let is_waiting = waiting::is_waiting(*opened.index);
     if !is_waiting {
         cache::require_pages(&opened.pages());
@@ -38,21 +91,27 @@ fn ann_index_check(index: pg_sys::Oid, heapallindexed: bool) -> NewRecord {
     if heapallindexed && !opened.index.is_valid() {
         not_valid(*opened.index).raise();
     }
-    let replayed = replayed();
-    let name = opened.index.name();
     let (pages, table_blocks) = (opened.pages(), opened.heap.block_count(pg_sys::ForkNumber::MAIN_FORKNUM));
     let mut rows = IndexRows::new(table_blocks, memory_bytes());
+    let mut problems = Problems::default();
     let report = if is_waiting {
         CheckReport::default()
     } else {
-        check::check(&pages, |tid| rows.add(tid)).map_err(|error| damage(*opened.index, error)).or_raise()
-    };
-    let mut problems = Problems::default();
-    for part in rows.parts() {
-        let read = |each: &mut dyn FnMut(HeapTid)| {
-            check::rows(&pages, each).map_err(|error| damage(*opened.index, error)).or_raise();
+        let row = |tid: HeapTid| {
+            if !opened.heap.has_block(tid.block) {
+                problems
+                    .tell(|| format!("row ({},{}) is behind the end of the table", tid.block, tid.offset));
+            }
+            rows.add(tid);
         };
-        let indexed = rows.sorted(&part, read);
+        check::check(&pages, row).map_err(|error| damage(*opened.index, error))?
+    };
+    for part in rows.parts() {
+        let mut read = Ok(());
+        let indexed = rows.sorted(&part, |each| {
+            read = check::rows(&pages, each).map_err(|error| damage(*opened.index, error));
+        });
+        read?;
         for tid in indexed.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]) {
             problems.tell(|| format!("row ({},{}) is there twice", tid.block, tid.offset));
         }
@@ -60,30 +119,20 @@ fn ann_index_check(index: pg_sys::Oid, heapallindexed: bool) -> NewRecord {
             let missing = |tid: HeapTid| {
                 problems.tell(|| format!("row ({},{}) is missing", tid.block, tid.offset));
             };
-            find_missing(&opened, &part, &indexed, missing);
+            find_missing(opened, &part, &indexed, missing);
         }
     }
-    let count = report.problem_count + problems.count;
-    let told = report.problems.iter().map(ToString::to_string).chain(problems.told);
-    let told: Vec<String> = told.take(LISTED).collect();
-    if count > 0 && replayed != self::replayed() {
-        Report::new(
-            Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("index \"{name}\" cannot be checked while changes are replayed"),
-        )
-        .detail(
-            "A standby cannot keep changes away, and what is read before and after one may not fit together.",
-        )
-        .hint("Call pg_wal_replay_pause(), check, and call pg_wal_replay_resume(); or check on the primary.")
-        .raise();
-    }
-    if count > 0 {
-        Report::new(Code::ERRCODE_INDEX_CORRUPTED, format!("index \"{name}\" is damaged"))
-            .detail(format!("{count} problems, such as: {}.", told.join("; ")))
-            .hint("REINDEX the index.")
-            .raise();
-    }
-    counts(&report)
+    Ok(Found { report, problems })
+}
+
+fn is_replaying(opened: &Opened) -> ! {
+    Report::new(
+        Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("index \"{}\" cannot be checked while changes are replayed", opened.index.name()),
+    )
+    .detail("A standby cannot keep changes away, and what is read before and after one may not fit together.")
+    .hint("Call pg_wal_replay_pause(), check, and call pg_wal_replay_resume(); or check on the primary.")
+    .raise()
 }
 
 /// How far a standby has replayed the log; 0 on a primary.

@@ -99,7 +99,8 @@ pub fn rows<S: PageStore>(store: &S, mut each: impl FnMut(HeapTid)) -> Result<()
     Ok(())
 }
 
-/// Reads the whole index, and calls `each` with every row, in no order. Nobody may change it meanwhile.
+/// Reads the whole index, and calls `each` with every row, in no order. Changes meanwhile may look like problems;
+/// new nodes do not.
 ///
 /// # Errors
 /// [`AccessError`] if a page cannot be read or decoded.
@@ -131,6 +132,14 @@ pub fn check<S: PageStore>(
             }
         }
     }
+    // Links may lead to nodes that came after their page was read, if somebody inserts meanwhile.
+    let is_node_now = |id: NodeId| {
+        let block = g.block_of(id);
+        let nodes = store.block_count().is_ok_and(|count| block.0 < count).then(|| nodes_of(store, g, block));
+        nodes
+            .and_then(Result::ok)
+            .is_some_and(|nodes| nodes.iter().any(|node| node.id == id && node.header.state != State::Free))
+    };
     let mut reach = Reach::new(g, pages);
     for id in index.entry_points() {
         if places.is_node(id) {
@@ -145,7 +154,7 @@ pub fn check<S: PageStore>(
         |id| places.is_node(id),
         |node| {
             if places.live.has(node.id.0) {
-                check_links(node, &places, &mut report);
+                check_links(node, &places, is_node_now, &mut report);
             }
         },
     )?;
@@ -156,7 +165,7 @@ pub fn check<S: PageStore>(
         }
         for node in nodes_of(store, g, block)?.iter().filter(|node| is_lost(node.id)) {
             report.unreachable += 1;
-            check_links(node, &places, &mut report);
+            check_links(node, &places, is_node_now, &mut report);
         }
     }
     Ok(report)
@@ -200,12 +209,12 @@ fn check_node(node: &Seen, rows: u64, report: &mut CheckReport) {
 }
 
 /// What must hold of a live node's links, once all places are known.
-fn check_links(node: &Seen, places: &Places, report: &mut CheckReport) {
+fn check_links(node: &Seen, places: &Places, is_node_now: impl Fn(NodeId) -> bool, report: &mut CheckReport) {
     report.edges += node.neighbors.len() as u64;
     for &to in &node.neighbors {
         if places.free.has(to.0) {
             report.stale_edges += 1;
-        } else if !places.is_node(to) {
+        } else if !places.is_node(to) && !is_node_now(to) {
             report.tell(Problem::Link { from: node.id, to });
         }
     }
