@@ -2,7 +2,7 @@
 
 use super::insert::seed;
 use super::opclass::OpClass;
-use super::table::Table;
+use super::table::{Table, may_be_sampled};
 use super::threads::BuildThreads;
 use super::waiting::declared_dim;
 use crate::error::index::{
@@ -15,7 +15,7 @@ use crate::storage::{Fork, Mode, NewPages, Pages, Relation, TemporaryFiles};
 use imgvec_ann::build::{Added, BuildError, Builder, Parameters, Phase};
 use imgvec_ann::graph::calibrate;
 use imgvec_ann::layout::meta::Meta;
-use imgvec_ann::layout::{BlockNumber, Geometry, PAGE_BYTES, Page};
+use imgvec_ann::layout::{BlockNumber, Geometry, HeapTid, PAGE_BYTES, Page};
 use imgvec_ann::random::SplitMix64;
 use imgvec_ann::store::PageSink;
 use imgvec_ann::{Index, Metric};
@@ -25,6 +25,9 @@ use std::ffi::CStr;
 
 /// Vectors whose mean becomes the center.
 const SAMPLE_ROWS: usize = 2000;
+
+/// Share of the memory of a build that rows may take which wait for others to make up a sample.
+const HELD_SHARE: usize = 8;
 
 /// Rows between reports of progress.
 const REPORT_EVERY: u64 = 1000;
@@ -153,38 +156,95 @@ fn build(table: &Table) -> (f64, u64) {
         )
         .raise();
     }
-    let metric = OpClass::of(index).metric;
+    let mut loading = Loading {
+        index,
+        metric: OpClass::of(index).metric,
+        dim: declared_dim(index),
+        builder: None,
+        held: table.is_costly().then(Vec::new),
+        rows: 0,
+    };
     report_phase(SAMPLING);
-    let start = |dim: usize, sample: &[Vec<f32>]| {
-        let views: Vec<&[f32]> = sample.iter().map(Vec::as_slice).collect();
-        // SAFETY: the files are gone when the build ends, or the statement.
-        let files = Box::new(unsafe { TemporaryFiles::new() });
-        new_builder(index, metric, new_geometry(index, dim), &views).spill_to(files)
-    };
-    let dim = declared_dim(index).or_else(|| table.first_dim());
-    let mut builder = dim.map(|dim| start(dim, &table.sample(dim, SAMPLE_ROWS)));
-
-    report_phase(LOADING);
-    let mut rows: u64 = 0;
-    let mut take = |vector: &[f32], tid| {
-        pgrx::check_for_interrupts!();
-        // A build beside writers may meet the first vector only now.
-        let builder = builder.get_or_insert_with(|| start(vector.len(), &[]));
-        if builder.add(vector, tid).map_err(|error| added(index, error)).or_raise() == Added::Stored {
-            rows += 1;
-            if rows.is_multiple_of(REPORT_EVERY) {
-                report(pg_sys::PROGRESS_CREATEIDX_TUPLES_DONE, usize::try_from(rows).expect("a count"));
-            }
+    if loading.held.is_none() {
+        loading.dim = loading.dim.or_else(|| table.first_dim());
+        if let Some(dim) = loading.dim {
+            loading.start(dim, &table.sample(dim, SAMPLE_ROWS));
         }
-    };
-    let heap_rows = table.scan(&mut take);
-    if let Some(builder) = builder {
+    }
+    report_phase(LOADING);
+    let heap_rows = table.scan(|vector, tid| {
+        pgrx::check_for_interrupts!();
+        loading.take(vector, tid);
+    });
+    loading.add_held();
+    let rows = loading.rows;
+    if let Some(builder) = loading.builder {
         if let Some(wanted) = builder.memory_wanted() {
             tell_of_files(index, wanted);
         }
         write(builder, index, Fork::Main);
     }
     (heap_rows, rows)
+}
+
+/// The rows of a table on their way into a builder.
+struct Loading<'a> {
+    index: Relation<'a>,
+    metric: Metric,
+    dim: Option<usize>,
+    builder: Option<Builder>,
+    /// The first rows, where the sample must come from them: what computes a vector from a row may be a model that takes
+    /// a second, and must run once a row.
+    held: Option<Vec<(Vec<f32>, HeapTid)>>,
+    rows: u64,
+}
+
+impl Loading<'_> {
+    fn start(&mut self, dim: usize, sample: &[Vec<f32>]) {
+        let views: Vec<&[f32]> = sample.iter().map(Vec::as_slice).collect();
+        // SAFETY: the files are gone when the build ends, or the statement.
+        let files = Box::new(unsafe { TemporaryFiles::new() });
+        let geometry = new_geometry(self.index, dim);
+        self.builder = Some(new_builder(self.index, self.metric, geometry, &views).spill_to(files));
+    }
+
+    fn take(&mut self, vector: &[f32], tid: HeapTid) {
+        let Some(held) = &mut self.held else {
+            self.add(vector, tid);
+            return;
+        };
+        held.push((vector.to_vec(), tid));
+        let is_enough = held.len() * size_of_val(vector) >= memory_bytes() / HELD_SHARE;
+        if is_enough || held.len() == SAMPLE_ROWS {
+            self.add_held();
+        }
+    }
+
+    /// Starts a build from the rows that were held, if any were to be.
+    fn add_held(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        let Some(dim) = self.dim.or_else(|| held.first().map(|(vector, _)| vector.len())) else { return };
+        let sample = held.iter().map(|(vector, _)| vector).filter(|vector| may_be_sampled(vector, dim));
+        self.start(dim, &sample.cloned().collect::<Vec<_>>());
+        for (vector, tid) in held {
+            self.add(&vector, tid);
+        }
+    }
+
+    fn add(&mut self, vector: &[f32], tid: HeapTid) {
+        let index = self.index;
+        // A build beside writers may meet the first vector only now.
+        if self.builder.is_none() {
+            self.start(vector.len(), &[]);
+        }
+        let builder = self.builder.as_mut().expect("started above");
+        if builder.add(vector, tid).map_err(|error| added(index, error)).or_raise() == Added::Stored {
+            self.rows += 1;
+            if self.rows.is_multiple_of(REPORT_EVERY) {
+                report(pg_sys::PROGRESS_CREATEIDX_TUPLES_DONE, usize::try_from(self.rows).expect("a count"));
+            }
+        }
+    }
 }
 
 /// Says that a build would be faster with more memory.

@@ -20,6 +20,9 @@ const SAMPLE_PLACES: u32 = 64;
 /// Pages read at each of them: wide rows are one to a page.
 const SAMPLE_PAGES: u32 = 4;
 
+/// What costs as many operators as this runs once a row: functions in SQL and procedural languages, and models.
+const COSTLY_OPERATORS: f64 = 100.0;
+
 /// A table, its index, and how the one becomes the other.
 pub struct Table<'a> {
     heap: Relation<'a>,
@@ -152,6 +155,19 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// Whether it costs much to compute a row's vector, or whether the row is to be indexed, by the COST of functions.
+    pub fn is_costly(&self) -> bool {
+        fault::point("price the index's expressions");
+        // SAFETY: the description is valid as long as the table is; its lists hold expressions.
+        unsafe {
+            [(*self.info).ii_Expressions, (*self.info).ii_Predicate].into_iter().any(|expressions| {
+                let mut cost = pg_sys::QualCost::default();
+                pg_sys::cost_qual_eval(&raw mut cost, expressions, std::ptr::null_mut());
+                cost.startup + cost.per_tuple >= COSTLY_OPERATORS * pg_sys::cpu_operator_cost
+            })
+        }
+    }
+
     /// Up to `count` rows from all over the table. Vectors of other dimensions, or too long for an index,
     /// are left out: who reads the whole table reports them.
     pub fn sample(&self, dim: usize, count: usize) -> Vec<Vec<f32>> {
@@ -161,7 +177,7 @@ impl<'a> Table<'a> {
         let mut seen = 0;
         let mut take = |vector: &[f32], _| {
             pgrx::check_for_interrupts!();
-            if vector.len() != dim || vector.iter().any(|x| f64::from(x.abs()) > MAX_NORM) {
+            if !may_be_sampled(vector, dim) {
                 return;
             }
             // Reservoir sampling (Vitter 1985).
@@ -188,6 +204,11 @@ impl<'a> Table<'a> {
         }
         rows
     }
+}
+
+/// Whether a vector may be one of a sample for an index of so many dimensions.
+pub fn may_be_sampled(vector: &[f32], dim: usize) -> bool {
+    vector.len() == dim && vector.iter().all(|x| f64::from(x.abs()) <= MAX_NORM)
 }
 
 fn range_start(blocks: u32, place: u32) -> u32 {

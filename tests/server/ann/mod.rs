@@ -9,6 +9,7 @@ mod crash;
 mod damage;
 mod dimensions;
 mod errors;
+mod expressions;
 mod extremes;
 mod faults;
 mod filters;
