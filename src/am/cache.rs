@@ -7,21 +7,52 @@ use imgvec_ann::Index;
 use imgvec_ann::store::PageStore;
 use lru::LruCache;
 use std::cell::RefCell;
-use std::num::NonZeroUsize;
 use std::rc::Rc;
 
-/// Indexes kept. One takes 100 kB to 6 MB, by its number of entries.
-const KEPT: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
+/// Memory of the indexes kept; the last used is kept whatever it takes. One takes 100 kB to 20 MB, by its entries and
+/// dimensions.
+const MOST_BYTES: usize = 64 << 20;
 
 thread_local! {
-    static OPENED: RefCell<LruCache<Identity, Rc<Index>>> = RefCell::new(LruCache::new(KEPT));
+    static OPENED: RefCell<Kept> = RefCell::new(Kept { indexes: LruCache::unbounded(), bytes: 0 });
+}
+
+/// Indexes, each with the memory that it took when it was put here.
+struct Kept {
+    indexes: LruCache<Identity, (Rc<Index>, usize)>,
+    bytes: usize,
+}
+
+impl Kept {
+    fn take(&mut self, identity: &Identity) -> Option<Rc<Index>> {
+        let (index, bytes) = self.indexes.pop(identity)?;
+        self.bytes -= bytes;
+        Some(index)
+    }
+
+    /// Keeps an index; answers those that it takes the place of.
+    fn put(&mut self, identity: Identity, index: Rc<Index>) -> Vec<Rc<Index>> {
+        let bytes = index.memory_bytes();
+        self.bytes += bytes;
+        let mut gone = Vec::new();
+        if let Some((_, (index, bytes))) = self.indexes.push(identity, (index, bytes)) {
+            self.bytes -= bytes;
+            gone.push(index);
+        }
+        while self.bytes > MOST_BYTES && self.indexes.len() > 1 {
+            let Some((_, (index, bytes))) = self.indexes.pop_lru() else { break };
+            self.bytes -= bytes;
+            gone.push(index);
+        }
+        gone
+    }
 }
 
 /// The index for a search, read anew if it changed much since it was kept: costs one page read otherwise.
 pub fn open(pages: &Pages) -> Rc<Index> {
     let identity = pages.relation().identity();
     // Not borrowed while pages are read: an error would leave the cell borrowed.
-    let kept = OPENED.with_borrow_mut(|opened| opened.pop(&identity));
+    let kept = OPENED.with_borrow_mut(|opened| opened.take(&identity));
     let index = match kept {
         Some(index) if is_searchable(&index, pages) => index,
         Some(mut index) => {
@@ -40,7 +71,7 @@ pub fn open(pages: &Pages) -> Rc<Index> {
 pub fn with_mut<T>(pages: &Pages, change: impl FnOnce(&mut Index) -> T) -> T {
     let identity = pages.relation().identity();
     // Taken out, so that it need not be copied unless a scan holds it, and is forgotten on errors.
-    let kept = OPENED.with_borrow_mut(|opened| opened.pop(&identity));
+    let kept = OPENED.with_borrow_mut(|opened| opened.take(&identity));
     let mut index = kept.unwrap_or_else(|| read(pages));
     let result = change(Rc::make_mut(&mut index));
     keep(identity, index);
@@ -64,5 +95,5 @@ fn read(pages: &Pages) -> Rc<Index> {
 }
 
 fn keep(identity: Identity, index: Rc<Index>) {
-    let _evicted = OPENED.with_borrow_mut(|opened| opened.push(identity, index));
+    let _gone = OPENED.with_borrow_mut(|opened| opened.put(identity, index));
 }

@@ -149,6 +149,16 @@ impl Index {
         self.unknown == 0 && self.meta.entry_generation == meta.entry_generation
     }
 
+    /// About the memory that it takes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let EntryTable { pages, blocks, codes } = &self.entries;
+        let vectors = 8 * size_of::<f32>() * self.space.geometry.padded_dim();
+        let tables =
+            pages.capacity() * size_of::<BlockNumber>() + blocks.capacity() * size_of::<EntryBlock>();
+        tables + codes.capacity() + vectors + size_of::<Self>()
+    }
+
     /// The space of its vectors.
     #[must_use]
     pub fn space(&self) -> &Space {
@@ -263,6 +273,12 @@ impl EntryTable {
                 self.codes.extend_from_slice(entry::codes(&page, g, start));
             }
             next = following;
+        }
+        // What is kept from scan to scan takes no more than it needs; where inserts add to it, room for more saves copies.
+        if first == 0 {
+            self.pages.shrink_to_fit();
+            self.blocks.shrink_to_fit();
+            self.codes.shrink_to_fit();
         }
         Ok(())
     }

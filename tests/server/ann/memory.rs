@@ -65,8 +65,8 @@ fn cluster_with_items(name: &str) -> (Cluster, Client) {
 fn many_scans_in_one_statement_keep_memory_flat() {
     let scans = number_from_environment("IMGVEC_RESCANS", 80_000) as usize;
     let (_cluster, mut client) = cluster_with_items("ann-rescans");
-    // The numbers of a series wait in work_mem.
-    client.batch_execute("SET work_mem = '64kB'; SET enable_seqscan = off; SET enable_sort = off; SET enable_memoize = off; SET enable_material = off; SET imgvec.ef_search = 40").unwrap();
+    // The numbers of a series wait in work_mem. Compiled expressions would take memory by what the planner expects.
+    client.batch_execute("SET jit = off; SET work_mem = '64kB'; SET enable_seqscan = off; SET enable_sort = off; SET enable_memoize = off; SET enable_material = off; SET imgvec.ef_search = 40").unwrap();
     // The inner scan depends on the outer row and ends early: each time a rescan.
     let nested = |client: &mut Client, count: usize| {
         let query = format!(
@@ -190,4 +190,80 @@ fn a_check_and_a_vacuum_hold_no_more_than_they_may() {
     client.batch_execute("DELETE FROM items WHERE id > 1000").unwrap();
     assert!(held("VACUUM items") < GROWTH_BYTES, "a vacuum of {ROWS} rows");
     assert_eq!(super::check(&mut client, "items_embedding").rows, 1200);
+}
+
+/// Memory that a session has more while it works than before.
+fn grown(client: &mut Client, work: impl FnOnce(&mut Client)) -> u64 {
+    let pid = u32::try_from(value::<i32>(client, "SELECT pg_backend_pid()")).unwrap();
+    let before = Memory::of(pid).anonymous;
+    peak(client, work).saturating_sub(before)
+}
+
+/// `IMGVEC_FULL_SCAN_ROWS` sets how many rows there are.
+#[test]
+fn a_scan_of_all_rows_holds_a_part_of_them() {
+    let rows = number_from_environment("IMGVEC_FULL_SCAN_ROWS", 100_000);
+    let cluster = quiet("ann-full-scan").conf("maintenance_work_mem = '2GB'").start();
+    let mut client = cluster.client();
+    client
+        .batch_execute(&format!(
+            "CREATE TABLE items (id integer, embedding imgvec(4));
+             INSERT INTO items SELECT i, ARRAY[cos(i), sin(i), cos(i * 0.7), i % 1009 / 1009.0]::imgvec
+                 FROM generate_series(1, {rows}) AS i;
+             {CREATE_INDEX}"
+        ))
+        .unwrap();
+    let mut client = cluster.client();
+    client.batch_execute("SET enable_seqscan = off; SET enable_sort = off").unwrap();
+    let grown = grown(&mut client, |client| {
+        client
+            .batch_execute(
+                "BEGIN; DECLARE all_rows CURSOR FOR SELECT id FROM items ORDER BY embedding <-> '[1,0,1,0]'",
+            )
+            .unwrap();
+        let moved = client.execute("MOVE ALL FROM all_rows", &[]).unwrap();
+        assert_eq!(moved, u64::from(rows));
+        client.batch_execute("COMMIT").unwrap();
+    });
+    eprintln!("a scan of all of {rows} rows: {} MB", grown >> 20);
+    assert!(grown < 256 << 20, "{grown} bytes");
+}
+
+/// `IMGVEC_OPENED_INDEXES` and `IMGVEC_OPENED_ROWS` set how many indexes there are and over how many rows.
+#[test]
+fn opened_indexes_share_a_budget_of_memory() {
+    let indexes = number_from_environment("IMGVEC_OPENED_INDEXES", 6);
+    let rows = number_from_environment("IMGVEC_OPENED_ROWS", 1000);
+    let cluster = quiet("ann-opened").conf("maintenance_work_mem = '1GB'").start();
+    let mut client = cluster.client();
+    client
+        .batch_execute(&format!(
+            "{VECTORS}; CREATE TABLE items (id integer, embedding imgvec(2048));
+             INSERT INTO items SELECT i, vec(i, 2048) FROM generate_series(1, {rows}) AS i"
+        ))
+        .unwrap();
+    for i in 0..indexes {
+        client
+            .batch_execute(&format!(
+                "CREATE INDEX index_{i} ON items USING ann (embedding imgvec_l2_ops) WHERE id > -{i} - 1"
+            ))
+            .unwrap();
+    }
+    let mut client = cluster.client();
+    client.batch_execute("SET enable_seqscan = off; SET enable_sort = off").unwrap();
+    let grown = grown(&mut client, |client| {
+        // Twice: those that were dropped are read again.
+        for i in (0..indexes).chain(0..indexes) {
+            client.batch_execute(&format!("SELECT ann_index_info('index_{i}')")).unwrap();
+        }
+    });
+    let opened: i64 = value(
+        &mut client,
+        &format!(
+            "SELECT sum((ann_index_info(('index_' || i)::regclass)).entries)::bigint FROM generate_series(0, {indexes} - 1) AS i"
+        ),
+    );
+    eprintln!("{indexes} indexes of {rows} rows, {opened} entries: {} MB", grown >> 20);
+    // The budget, one index more, and what the server's caches hold.
+    assert!(grown < 128 << 20, "{grown} bytes");
 }
