@@ -36,6 +36,7 @@ help:
 	@echo 'make installcheck       SQL tests against the running server that PGHOST, PGPORT, PGUSER name'
 	@echo 'make bench              speed and memory of the encoder, recall and speed of the index, scores of the starter model'
 	@echo 'make bench-index        the index alone, beside pgvector where the server has it (tests/chroot.sh)'
+	@echo 'make bench-crossover    from how many rows on the index is cheaper than the table, and where the planner takes it'
 	@echo 'make fuzz [CASES=n]     property tests with many random cases; pages, packages and pictures with damage'
 	@echo 'make lint               format, clippy, licences'
 	@echo 'make setup              install what is missing (the others do that by themselves)'
@@ -141,6 +142,12 @@ export ROWS SETS COUNT VECTORS PHOTOS HALFVEC HNSW_ROWS
 bench-index: build
 	cargo bench --bench index --no-run $(FEATURES)
 	@set -e; stage=$$(tests/stage.sh); IMGVEC_STAGE=$$stage cargo bench --bench index $(FEATURES)
+
+# From how many rows on a search by the index is cheaper than one by the table, and where the planner's crossover is.
+.PHONY: bench-crossover
+bench-crossover: build
+	cargo bench --bench crossover --no-run $(FEATURES)
+	@set -e; stage=$$(tests/stage.sh); IMGVEC_STAGE=$$stage cargo bench --bench crossover $(FEATURES)
 
 target/bench/venv/complete: Makefile
 	@tests/setup.sh bench

@@ -1,5 +1,10 @@
 //! What a scan costs, in the planner's units.
 //!
+//! The planner asks one question of us: this index, or the whole table and a sort? Both read pages that may be in memory or not,
+//! in the same proportion, so what counts is how many rows of the table a search is worth. That is computed from times that
+//! `make bench-crossover` measures, and then expressed in the planner's own price for a row of this table, which has the settings
+//! of the server and the widths of the table's columns in it: see [`Exchange`].
+//!
 //! A search has a start-up cost, the lookahead; how many more nodes it visits depends on the number of rows it
 //! gives out (`expected_hops`). The planner takes a share of the run cost in
 //! proportion, though. So the number of rows is foreseen from the LIMIT and the selectivity of the filter,
@@ -10,20 +15,33 @@
 
 use super::options;
 use crate::storage::{Mode, Pages, Relation};
-use imgvec_ann::graph::search::{DEFAULT_LOOKAHEAD, expected_hops, is_read_through};
+use crate::types::price::{Shape, column_width};
+use imgvec_ann::graph::search::{DEFAULT_LOOKAHEAD, expected_hops, is_read_through, most_hops};
 use imgvec_ann::layout::Geometry;
 use imgvec_ann::store::PageStore;
 use pgrx::{pg_guard, pg_sys};
 
-/// A page of the index in units of a random page: it is read from the buffers far more often than not,
-/// and 32 neighbors are estimated on it.
-const HOP_PAGES: f64 = 0.35;
-/// Operators that a hop is worth: one exact distance and 32 estimates by table look-up.
-const HOP_OPERATORS: f64 = 40.0;
-/// A page in units of a sequential page, where all of an index is read in order.
-const SWEEP_PAGES: f64 = 0.5;
-/// Operators that a row is worth there: a distance and its place in the order.
-const SWEEP_OPERATORS: f64 = 10.0;
+/// Nanoseconds, of a table in memory: a page; a row with its place in the sort, beside its distance.
+const PAGE_NS: f64 = 320.0;
+const ROW_NS: f64 = 190.0;
+/// Of a search, beyond what a scan of the table takes to begin: opening the index and preparing the query.
+const START_NS: f64 = 5_500.0;
+const START_DIMENSION_NS: f64 = 21.0;
+/// Of a hop: one page of the index, one distance to eight bits, 32 estimates by look-up; each dimension of those.
+const HOP_NS: f64 = 900.0;
+const HOP_DIMENSION_NS: f64 = 0.7;
+/// Of an index that is read through: a page; a node with its place in the order, and each of its dimensions.
+const SWEPT_PAGE_NS: f64 = 100.0;
+const SWEPT_NODE_NS: f64 = 140.0;
+const SWEPT_DIMENSION_NS: f64 = 0.13;
+/// Rows that are fetched for each that is given out, before the executor knows that none is nearer.
+const FETCHED_ROWS: f64 = 1.2;
+/// Share of a hop that follows `random_page_cost`, of which the times are about the server's default.
+const RANDOM_SHARE: f64 = 0.5;
+const USUAL_RANDOM_PAGES: f64 = 4.0;
+/// What a scan costs that must not be, far beyond what the server adds for disabled plans. Infinity would not do: a LIMIT takes
+/// a share of it, which is no number, and the planner takes that for cheap.
+const FORBIDDEN: f64 = 1e30;
 /// Rows that are wanted if the LIMIT is a parameter without a value: nobody asks for a share of all neighbors.
 const UNKNOWN_LIMIT: f64 = 100.0;
 /// Share of the run cost that the planner takes for such a LIMIT.
@@ -34,7 +52,7 @@ const UNKNOWN_SHARE: f64 = 0.1;
 pub unsafe extern "C-unwind" fn amcostestimate(
     root: *mut pg_sys::PlannerInfo,
     path: *mut pg_sys::IndexPath,
-    _loop_count: f64,
+    loop_count: f64,
     startup_cost: *mut pg_sys::Cost,
     total_cost: *mut pg_sys::Cost,
     selectivity: *mut pg_sys::Selectivity,
@@ -48,7 +66,7 @@ pub unsafe extern "C-unwind" fn amcostestimate(
         (*selectivity, *correlation) = (1.0, 0.0);
         *pages = f64::from(index.pages);
         if (*path).indexorderbys.is_null() || needs_ctid((*path).path.parent) || needs_order(&*root, &*path) {
-            (*startup_cost, *total_cost) = (f64::INFINITY, f64::INFINITY);
+            (*startup_cost, *total_cost) = (FORBIDDEN, FORBIDDEN);
             // Since 18 a path with fewer disabled nodes wins whatever it costs, and settings such as enable_seqscan and
             // enable_sort disable those of the plan that must be taken instead.
             #[cfg(feature = "pg18")]
@@ -57,57 +75,150 @@ pub unsafe extern "C-unwind" fn amcostestimate(
             }
             return;
         }
-        let (mut random_page_cost, mut seq_page_cost) = (0.0, 0.0);
-        pg_sys::get_tablespace_page_costs(
-            index.reltablespace,
-            &raw mut random_page_cost,
-            &raw mut seq_page_cost,
-        );
-        let hop = random_page_cost * HOP_PAGES + pg_sys::cpu_operator_cost * HOP_OPERATORS;
         let rows = index.tuples.max(1.0);
-        let (lookahead, geometry) = facts(index.indexoid);
+        let facts = facts(index.indexoid);
+        let width =
+            column_width(root, (*(*path).path.parent).relid, i16::try_from(*index.indexkeys).unwrap_or(0));
+        let shape = Shape::new(facts.type_modifier, width);
         let matching = (*(*path).path.parent).rows.clamp(1.0, rows);
         let unknown = (*root).limit_tuples <= 0.0 && has_plain_limit(&*(*root).parse);
         let limit = if unknown { UNKNOWN_LIMIT } else { (*root).limit_tuples };
         let wanted = if limit > 0.0 { (limit * rows / matching).min(rows) } else { rows };
         let share = if unknown { UNKNOWN_SHARE } else { wanted / rows };
+        let exchange = Exchange::new(root, &*path, shape, wanted);
         let is_exact =
-            wanted >= rows || geometry.is_some_and(|geometry| is_read_through(&geometry, index.pages));
+            wanted >= rows || facts.geometry.is_some_and(|geometry| is_read_through(&geometry, index.pages));
+        let begin = START_NS + START_DIMENSION_NS * shape.dim;
+        let sweep =
+            f64::from(index.pages) * SWEPT_PAGE_NS + rows * (SWEPT_NODE_NS + SWEPT_DIMENSION_NS * shape.dim);
+        let (start_ns, all_ns) = if is_exact {
+            (begin + sweep, begin + sweep)
+        } else {
+            let hop = (HOP_NS + HOP_DIMENSION_NS * shape.dim) * exchange.random_weight;
+            // A walk that finds no end is ended by reading all pages.
+            let hops = |wanted: f64| {
+                let (hops, most) = (expected_hops(facts.lookahead, wanted).min(rows), most_hops(index.pages));
+                if hops > most { most * hop + sweep } else { hops * hop }
+            };
+            let (first, all) = (hops(0.0), hops(wanted));
+            (begin + first, begin + first + (all - first) / share)
+        };
         // What computes the query, such as embed_text('dog'), runs once.
         let query = pg_sys::index_other_operands_eval_cost(root, (*path).indexorderbys);
-        let give_out = rows * pg_sys::cpu_index_tuple_cost;
-        if is_exact {
-            let compute = rows * (pg_sys::cpu_operator_cost * SWEEP_OPERATORS);
-            *startup_cost = query + f64::from(index.pages) * seq_page_cost * SWEEP_PAGES + compute;
-            *total_cost = *startup_cost + give_out;
-        } else {
-            let (first, all) =
-                (expected_hops(lookahead, 0.0).min(rows), expected_hops(lookahead, wanted).min(rows));
-            *startup_cost = query + first * hop;
-            *total_cost = *startup_cost + (all - first) / share * hop + give_out;
+        // The distance of each row is computed once more.
+        let give_out = rows * (pg_sys::cpu_index_tuple_cost + FETCHED_ROWS * exchange.distance_cost);
+        *startup_cost = query + start_ns * exchange.cost_of_ns;
+        *total_cost = query + all_ns * exchange.cost_of_ns + give_out;
+        if wanted < rows {
+            // The server adds pages at random for the rows, as if none were in memory, where it counts those of the table as
+            // pages in sequence: what that is more than their time is taken off again.
+            let added = exchange.fetch_cost(root, &*path, rows, loop_count);
+            let needed = rows * PAGE_NS * exchange.random_weight * FETCHED_ROWS * exchange.cost_of_ns;
+            *total_cost -= (added - needed).max(0.0);
         }
     }
 }
 
-/// How far a scan of an index will look ahead, and its geometry, which is unknown if the column does not tell its dimensions.
-/// An index that is empty or damaged must not keep others from planning.
+/// Turns nanoseconds into the planner's units.
+struct Exchange {
+    /// What the planner asks for a row of the table, by the time that the row takes.
+    cost_of_ns: f64,
+    /// What it asks for one distance.
+    distance_cost: f64,
+    random_page_cost: f64,
+    /// How much dearer than usual a page at random is.
+    random_weight: f64,
+}
+
+impl Exchange {
+    /// # Safety
+    /// The planner's structures; the path has its ORDER BY.
+    unsafe fn new(
+        root: *mut pg_sys::PlannerInfo,
+        path: &pg_sys::IndexPath,
+        shape: Shape,
+        wanted: f64,
+    ) -> Self {
+        // SAFETY: by contract; an ORDER BY operator is a call of an operator.
+        unsafe {
+            let table = &*path.path.parent;
+            let (mut random_page_cost, mut seq_page_cost) = (0.0, 0.0);
+            pg_sys::get_tablespace_page_costs(
+                table.reltablespace,
+                &raw mut random_page_cost,
+                &raw mut seq_page_cost,
+            );
+            let mut distance = pg_sys::QualCost::default();
+            if let Some(call) = pointers::<pg_sys::OpExpr>(path.indexorderbys).next() {
+                pg_sys::set_opfuncid(call);
+                pg_sys::add_function_cost(root, (*call).opfuncid, call.cast(), &raw mut distance);
+            }
+            let pages = f64::from(table.pages) / table.tuples.max(1.0);
+            // As the server prices a sort: of all rows, or of those that stay among the first.
+            let sort = 2.0 * pg_sys::cpu_operator_cost * (2.0 * wanted).max(2.0).log2();
+            let row_cost = pages * seq_page_cost + pg_sys::cpu_tuple_cost + distance.per_tuple + sort;
+            let row_ns = pages * PAGE_NS + ROW_NS + shape.distance_ns();
+            let random =
+                if seq_page_cost > 0.0 { random_page_cost / seq_page_cost } else { USUAL_RANDOM_PAGES };
+            Self {
+                cost_of_ns: row_cost / row_ns,
+                distance_cost: distance.per_tuple,
+                random_page_cost,
+                random_weight: 1.0 + RANDOM_SHARE * (random / USUAL_RANDOM_PAGES - 1.0),
+            }
+        }
+    }
+
+    /// What the server will add to the cost of a scan for fetching all rows of the index.
+    ///
+    /// # Safety
+    /// The planner's structures.
+    unsafe fn fetch_cost(
+        &self,
+        root: *mut pg_sys::PlannerInfo,
+        path: &pg_sys::IndexPath,
+        rows: f64,
+        loop_count: f64,
+    ) -> f64 {
+        // SAFETY: by contract.
+        unsafe {
+            let loops = loop_count.max(1.0);
+            let table_pages = (*path.path.parent).pages;
+            let index_pages = f64::from((*path.indexinfo).pages);
+            let fetched = pg_sys::index_pages_fetched(rows * loops, table_pages, index_pages, root);
+            fetched / loops * self.random_page_cost
+        }
+    }
+}
+
+/// What the planner does not know of an index.
+struct Facts {
+    /// How far a scan will look ahead.
+    lookahead: f64,
+    /// Of its column; -1 if that does not tell the number of dimensions.
+    type_modifier: i32,
+    /// Unknown as well then.
+    geometry: Option<Geometry>,
+}
+
+/// Asks an index. One that is empty or damaged must not keep others from planning.
 ///
 /// # Safety
 /// `index` is an index of ours that the planner has locked.
 #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
-unsafe fn facts(index: pg_sys::Oid) -> (f64, Option<Geometry>) {
+unsafe fn facts(index: pg_sys::Oid) -> Facts {
     let no_lock = pg_sys::NoLock as pg_sys::LOCKMODE;
     // SAFETY: by contract; closed again, or by the server after an error.
     unsafe {
         let opened = pg_sys::index_open(index, no_lock);
         let relation = Relation::from_raw(opened);
-        let dim = usize::try_from(relation.type_modifier(0)).ok();
-        let geometry = dim.and_then(|dim| Geometry::new(dim).ok());
+        let type_modifier = relation.type_modifier(0);
+        let geometry = usize::try_from(type_modifier).ok().and_then(|dim| Geometry::new(dim).ok());
         let pages = Pages::new(relation, Mode::Normal);
         let known = pages.block_count() != Ok(0);
         let lookahead = known.then(|| options::lookahead(&pages).ok()).flatten().unwrap_or(DEFAULT_LOOKAHEAD);
         pg_sys::index_close(opened, no_lock);
-        (lookahead as f64, geometry)
+        Facts { lookahead: lookahead as f64, type_modifier, geometry }
     }
 }
 

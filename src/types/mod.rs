@@ -9,5 +9,6 @@ mod distance;
 mod halfvec;
 mod io;
 mod length;
+pub mod price;
 
 pub use datum::Vector;

@@ -37,6 +37,7 @@ INSERT INTO labels VALUES
     ('imgvec_combine(double precision[],double precision[])', 'immutable', 'strict', 'safe', 1, 'part of an aggregate, called once a group or worker'),
     ('imgvec_avg(double precision[])', 'immutable', 'strict', 'safe', 1, 'part of an aggregate, called once a group or worker'),
     ('imgvec_sum(double precision[])', 'immutable', 'strict', 'safe', 1, 'part of an aggregate, called once a group or worker'),
+    ('imgvec_distance_support(internal)', 'immutable', 'strict', 'safe', 1, 'reads the expression that the planner hands over'),
     ('imgvec_support(internal)', 'immutable', 'strict', 'safe', 1, 'reads the expression that the planner hands over'),
     ('imgvec(imgvec,integer,boolean)', 'immutable', 'strict', 'safe', 1, 'copies or converts a value; may fail, so not leakproof'),
     ('array_to_imgvec(integer[],integer,boolean)', 'immutable', 'strict', 'safe', 1, 'copies or converts a value; may fail, so not leakproof'),

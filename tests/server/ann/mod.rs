@@ -20,6 +20,7 @@ mod order;
 pub(crate) mod pgvector;
 mod pitr;
 mod plain_sql;
+mod planner;
 mod recycling;
 mod reuse;
 mod roles;

@@ -132,9 +132,18 @@ fn the_order_is_sent_and_each_shard_answers_from_its_index() {
          ORDER BY (embedding OPERATOR(public.<=>) {query}::public.imgvec) ASC NULLS LAST"
     );
     let mut shard = servers.shards[0].client();
-    shard.batch_execute("SET cursor_tuple_fraction = 0.001").unwrap();
+    for fraction in ["0.001", "0.1"] {
+        shard.batch_execute(&format!("SET cursor_tuple_fraction = {fraction}")).unwrap();
+        let plan = verbose_plan(&mut shard, &cursor);
+        assert!(
+            plan.iter().any(|line| line.contains("Index Scan using photos_embedding")),
+            "{fraction}: {plan:#?}"
+        );
+    }
+    // Who fetches everything is better off with the table.
+    shard.batch_execute("SET cursor_tuple_fraction = 1").unwrap();
     let plan = verbose_plan(&mut shard, &cursor);
-    assert!(plan.iter().any(|line| line.contains("Index Scan using photos_embedding")), "{plan:#?}");
+    assert!(plan.iter().any(|line| line.contains("Seq Scan")), "{plan:#?}");
 
     // Rows beyond the first fetch, more than the index's beam is wide, all of the table; a filter goes along.
     let mut found = 0.0;

@@ -57,6 +57,18 @@ pub fn expected_hops(lookahead: f64, rows: f64) -> f64 {
     2.0 * (lookahead + rows.max(0.0))
 }
 
+/// Hops after which a search reads all of an index of so many blocks.
+#[must_use]
+pub fn most_hops(blocks: u32) -> f64 {
+    #[allow(clippy::cast_precision_loss, reason = "below 2^30")]
+    let hops = hops_before_sweep(blocks) as f64;
+    hops
+}
+
+fn hops_before_sweep(blocks: u32) -> u64 {
+    FEWEST_HOPS.max(u64::from(blocks) / MOST_HOPS)
+}
+
 /// A row, nearest first as far as known.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hit {
@@ -218,7 +230,7 @@ impl Search {
         }
         let pages = store.block_count().map_err(AccessError::Store)?;
         let is_small = is_read_through(&index.space.geometry, pages);
-        let most = if is_small { 0 } else { FEWEST_HOPS.max(u64::from(pages) / MOST_HOPS) };
+        let most = if is_small { 0 } else { hops_before_sweep(pages) };
         self.most_hops = Some(most);
         Ok(most)
     }
