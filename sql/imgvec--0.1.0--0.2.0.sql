@@ -129,6 +129,7 @@ COMMENT ON FUNCTION embed_text_for(regclass, text, text) IS 'embedding of a text
 CREATE FUNCTION embed_image_for(relation regclass, target text, image bytea) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_image_for_wrapper' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100000;
 COMMENT ON FUNCTION embed_image_for(regclass, text, bytea) IS 'embedding of an image by the model of a column that keeps its embeddings';
+
 -- Distances tell the planner their cost by the width of the vectors.
 CREATE FUNCTION imgvec_distance_support(internal) RETURNS internal
     AS 'MODULE_PATHNAME', 'imgvec_distance_support_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;

@@ -55,10 +55,10 @@ mod armed {
         GucRegistry::define_int_guc(
             c"imgvec.fault_kind",
             c"Sets how the point fails.",
-            c"0: an error, 1: a panic, 2: a request to cancel arrives, 3: memory is exhausted.",
+            c"0: an error, 1: a panic, 2: a request to cancel arrives, 3: memory is exhausted, 4: nothing goes on until the session is ended.",
             &KIND,
             0,
-            3,
+            4,
             GucContext::Suset,
             flags,
         );
@@ -108,6 +108,13 @@ mod armed {
             2 => unsafe {
                 std::ptr::write_volatile(&raw mut pg_sys::QueryCancelPending, 1);
                 std::ptr::write_volatile(&raw mut pg_sys::InterruptPending, 1);
+            },
+            // Whoever wants to know what a kill leaves behind at this point kills now.
+            // SAFETY: a flag that the server's signal handlers set.
+            4 => unsafe {
+                while std::ptr::read_volatile(&raw const pg_sys::ProcDiePending) == 0 {
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
             },
             // SAFETY: more than any address space holds: an error of the server's own, which leaves by its own way.
             _ => unsafe {

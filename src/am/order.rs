@@ -57,7 +57,8 @@ unsafe extern "C-unwind" fn create_upper_paths(
             let path: *mut pg_sys::Path = (*cell).ptr_value.cast();
             if is_in_order_of_ann(path) {
                 // A copy that adds nothing: the path itself may need its order to be made into a plan.
-                let unordered = pg_sys::create_projection_path(root, output, path, (*path).pathtarget);
+                let unordered =
+                    pg_sys::create_projection_path(root, (*path).parent, path, (*path).pathtarget);
                 (*unordered).path.pathkeys = ptr::null_mut();
                 (*cell).ptr_value = unordered.cast();
             }

@@ -9,6 +9,7 @@ mod graph;
 
 mod ann;
 mod cancel;
+mod cases;
 mod dump;
 mod encodings;
 mod gallery;

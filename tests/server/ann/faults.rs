@@ -27,7 +27,7 @@ struct Work {
     statement: &'static str,
 }
 
-const WORKS: [Work; 7] = [
+const WORKS: [Work; 8] = [
     Work { name: "build", before: "SELECT 1", statement: "REINDEX INDEX items_embedding" },
     Work {
         name: "build with files",
@@ -38,6 +38,13 @@ const WORKS: [Work; 7] = [
         name: "insert",
         before: "SELECT 1",
         statement: "INSERT INTO items SELECT i, vec(i, 192) FROM generate_series(1001, 1030) AS i",
+    },
+    Work {
+        // A new index has room for no node: each page is added to its file.
+        name: "insert into an empty index",
+        before: "DROP TABLE IF EXISTS fresh; CREATE TABLE fresh (id integer, embedding imgvec(1000));
+                 CREATE INDEX fresh_embedding ON fresh USING ann (embedding imgvec_l2_ops)",
+        statement: "INSERT INTO fresh SELECT i, vec(i, 1000) FROM generate_series(1, 12) AS i",
     },
     Work {
         // The transaction goes on behind the failure.
@@ -103,13 +110,14 @@ fn assert_whole(client: &mut Client, turn: &str) {
         .unwrap_or_else(|error| panic!("{turn}: the session does not go on: {error:?}"));
     assert_eq!(value::<i64>(client, "SELECT count(*) FROM items"), ROWS, "{turn}");
     // The build of the other index is the one that needs files.
-    for index in if turn.contains("files") {
-        ["items_embedding", "wide_embedding"].as_slice()
-    } else {
-        &["items_embedding"]
-    } {
+    let other = match () {
+        () if turn.contains("files") => Some("wide_embedding"),
+        () if turn.contains("empty index") => Some("fresh_embedding"),
+        () => None,
+    };
+    for index in ["items_embedding"].into_iter().chain(other) {
         let checked =
-            client.query_one("SELECT rows FROM ann_index_check($1::text::regclass, true)", &[index]);
+            client.query_one("SELECT rows FROM ann_index_check($1::text::regclass, true)", &[&index]);
         checked.unwrap_or_else(|error| panic!("{turn}: {index}: {error:?}"));
     }
     let nearest = "SELECT id FROM items ORDER BY embedding <-> vec(77, 192) LIMIT 1";
@@ -143,7 +151,7 @@ fn every_call_of_the_server_may_fail() {
             "{VECTORS}; CREATE TABLE items (id integer, embedding imgvec(192));
              INSERT INTO items SELECT i, vec(i, 192) FROM generate_series(1, {ROWS}) AS i;
              CREATE TABLE wide (id integer, embedding imgvec(1000));
-             INSERT INTO wide SELECT i, vec(i, 1000) FROM generate_series(1, 900) AS i;
+             INSERT INTO wide SELECT i, vec(i, 1000) FROM generate_series(1, 1100) AS i;
              {CREATE_INDEX}; CREATE INDEX wide_embedding ON wide USING ann (embedding imgvec_l2_ops)"
         ))
         .unwrap();
@@ -195,7 +203,8 @@ fn every_call_of_the_server_may_fail() {
     eprintln!("{turns} failures at {} places, all survived", failed.len());
     let never: Vec<_> = places_in_source().difference(&failed).cloned().collect();
     eprintln!("never failed: {never:?}");
-    assert!(failed.len() > 24, "only these failed: {failed:?}");
+    // What a free-space map says depends on the order of pages, which differs from run to run.
+    assert!(never.len() <= 3, "these did not fail: {never:?}");
     let log = cluster.log();
     for sign in ["leak", "PANIC", "still referenced", "WARNING:"] {
         let line = log.lines().find(|line| line.contains(sign));

@@ -25,6 +25,7 @@ mod recycling;
 mod reuse;
 mod roles;
 mod shapes;
+mod small;
 mod snapshots;
 mod spill;
 mod standby;
