@@ -58,7 +58,7 @@ fn killed_workers_lose_no_row() {
         ),
     );
     drop(client);
-    let mut random = Random(u32::try_from(seed).unwrap_or(1).max(1));
+    let mut random = Random(seed.max(1));
     println!("seed {seed}, {cycles} kills");
     for cycle in 0..cycles {
         let mut workers: Vec<_> = (0..2)
