@@ -3,7 +3,7 @@
 //! 512 dimensions; throughput is counted in vectors or codes.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use imgvec_ann::arch::{Kernels, Level, Scaled};
+use imgvec_ann::arch::{Kernels, Level};
 use imgvec_ann::quantize::rotation::Rotation;
 use imgvec_ann::random::SplitMix64;
 use std::hint::black_box;
@@ -64,11 +64,20 @@ fn kernels(criterion: &mut Criterion) {
         k.matrix_i8(black_box(&inputs.rows), black_box(&inputs.rows), DIM, &mut products);
         black_box(&products);
     });
-    let mut bits = vec![0; DIM / 8];
-    let (base, other) = inputs.rows[..2 * DIM].split_at(DIM);
-    run("residual code", 1, &mut |k| {
-        let (base, other) = (Scaled { codes: base, scale: 0.01 }, Scaled { codes: other, scale: 0.011 });
-        black_box(k.residual(black_box(base), black_box(other), &inputs.floats, &mut bits));
+    let mut bits = [0; DIM / 8];
+    let decoded: Vec<f32> = one.iter().map(|&code| f32::from(code) * 0.01).collect();
+    for planes in [1, 2] {
+        run(&format!("residual code, {planes} bits"), 1, &mut |k| {
+            let (base, other) = (black_box(&decoded), black_box(&inputs.floats));
+            black_box(k.residual(base, other, &inputs.floats, planes, &mut bits[..planes * DIM / 16]));
+        });
+    }
+    run("dot f32 x f32", 1, &mut |k| {
+        black_box(k.dot_f32(black_box(&decoded), black_box(&inputs.floats)));
+    });
+    let mut codes = vec![0; DIM];
+    run("quantize", 1, &mut |k| {
+        black_box(k.quantize(black_box(&inputs.floats), &mut codes));
     });
 }
 

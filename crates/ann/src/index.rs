@@ -1,11 +1,13 @@
 //! An index that was opened: metapage and entry table in memory.
 
 use crate::graph::calibrate;
-use crate::layout::entry;
+use crate::graph::key::Key;
 use crate::layout::meta::{EntryChanges, Meta, Stamp};
-use crate::layout::{BlockNumber, MAX_DEGREE, NodeId, PageError};
+use crate::layout::{self, BlockNumber, Geometry, MAX_DEGREE, NodeId, PageError, entry, vectors};
+use crate::quantize::fastscan;
 use crate::space::{Query, Space};
 use crate::store::PageStore;
+use std::collections::HashSet;
 
 /// What can go wrong while pages are read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -40,12 +42,22 @@ pub(crate) fn damaged<E: std::error::Error>(block: BlockNumber) -> impl FnOnce(P
 /// One entry in so many may have changed before a search wants the table anew.
 const STALE_SHARE: u32 = 64;
 
-/// The entry table in memory.
+/// The entry table in memory, grouped by leaders.
 #[derive(Clone, Debug, Default)]
 struct EntryTable {
     pages: Vec<BlockNumber>,
+    /// All nodes in the order of their places; holes included.
+    ids: Vec<NodeId>,
+    /// By number of the leader.
+    groups: Vec<Group>,
+}
+
+/// The entries of one leader, by blocks of 32.
+#[derive(Clone, Debug, Default)]
+struct Group {
     blocks: Vec<EntryBlock>,
     codes: Vec<u8>,
+    len: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -53,6 +65,25 @@ struct EntryBlock {
     ids: [NodeId; MAX_DEGREE],
     adds: [f32; MAX_DEGREE],
     scales: [f32; MAX_DEGREE],
+}
+
+impl Group {
+    fn push(&mut self, g: &Geometry, e: &entry::Entry, bits: &[u8]) {
+        let row = self.len % MAX_DEGREE;
+        if row == 0 {
+            self.blocks.push(EntryBlock {
+                ids: [NodeId::NONE; MAX_DEGREE],
+                adds: [0.0; MAX_DEGREE],
+                scales: [0.0; MAX_DEGREE],
+            });
+            self.codes.resize(self.codes.len() + g.code_block_bytes(), 0);
+        }
+        let block = self.blocks.last_mut().expect("there is one");
+        (block.ids[row], block.adds[row], block.scales[row]) = (e.id, e.add, e.scale);
+        let start = self.codes.len() - g.code_block_bytes();
+        fastscan::set_code(&mut self.codes[start..], row, bits);
+        self.len += 1;
+    }
 }
 
 /// Metapage and entry table of an index. Cheap to keep from scan to scan: see [`Index::refresh`].
@@ -71,13 +102,15 @@ const GROWTH: f64 = 0.2;
 const USUAL_ROWS: u32 = 250_000;
 
 impl Index {
-    /// Reads the metapage and the entry table: 2 to about 90 pages.
+    /// Reads the metapage, the basis, the leaders and the entry table: 2 to some hundred pages.
     ///
     /// # Errors
     /// [`AccessError`].
     pub fn open<S: PageStore>(store: &S) -> Result<Self, AccessError<S::Error>> {
         let meta = read_meta(store)?;
-        let space = Space::new(&meta);
+        let reflectors = read_vectors(store, &meta, meta.reflections_first, meta.reflections)?;
+        let leaders = read_vectors(store, &meta, meta.leaders_first, meta.geometry.leaders())?;
+        let space = Space::new(&meta, reflectors, &leaders);
         let mut entries = EntryTable::default();
         entries.load_from(store, &meta, 0)?;
         Ok(Self { meta, space, entries, unknown: 0 })
@@ -195,18 +228,17 @@ impl Index {
 
     /// The nodes that searches may start from.
     pub fn entry_points(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.entries.blocks.iter().flat_map(|b| b.ids).filter(|&id| id != NodeId::NONE)
+        self.entries.ids.iter().copied().filter(|&id| id != NodeId::NONE)
     }
 
     /// As [`Index::entry_points`], with each entry's number in the table.
     pub(crate) fn entry_points_with_place(&self) -> impl Iterator<Item = (usize, NodeId)> + '_ {
-        self.entries.blocks.iter().flat_map(|b| b.ids).enumerate().filter(|&(_, id)| id != NodeId::NONE)
+        self.entries.ids.iter().copied().enumerate().filter(|&(_, id)| id != NodeId::NONE)
     }
 
     /// Number of an entry that a node may take over, if there is a hole before the last entry.
     pub(crate) fn entry_hole(&self) -> Option<usize> {
-        let ids = self.entries.blocks.iter().flat_map(|b| b.ids);
-        ids.take(self.meta.entry_count as usize).position(|id| id == NodeId::NONE)
+        self.entries.ids.iter().position(|&id| id == NodeId::NONE)
     }
 
     /// Page of an entry and its place there. All pages but the last are full.
@@ -215,18 +247,66 @@ impl Index {
         Some((*self.entries.pages.get(number / per_page)?, number % per_page))
     }
 
-    /// Calls `each` with the estimated scores of all entries, a block at a time. Holes have ids of none.
+    /// Calls `each` with the estimated scores of entries, a block at a time: those of the leaders nearest to the query, until
+    /// there were `wanted` of them, and four leaders at least. Holes have ids of none.
     pub(crate) fn score_entries(
         &self,
         query: &Query,
+        wanted: usize,
         mut each: impl FnMut(&[f32; MAX_DEGREE], &[NodeId; MAX_DEGREE]),
     ) {
-        let base = query.center_score();
-        let codes = self.entries.codes.chunks_exact(self.space.geometry.code_block_bytes());
-        for (block, codes) in self.entries.blocks.iter().zip(codes) {
-            each(&query.estimates(base, &block.adds, &block.scales, codes), &block.ids);
+        let (space, groups) = (&self.space, &self.entries.groups);
+        let mut order: Vec<Key> = query
+            .leader_scores(space)
+            .zip(0u32..)
+            .filter(|&(_, leader)| groups.get(leader as usize).is_some_and(|group| group.len > 0))
+            .map(|(score, leader)| Key::new(score, NodeId(leader)))
+            .collect();
+        order.sort_unstable();
+        let mut seen = 0;
+        for (i, key) in order.into_iter().enumerate() {
+            if i >= FEWEST_LEADERS && seen >= wanted {
+                break;
+            }
+            let leader = u16::try_from(key.id().0).expect("numbers of leaders");
+            let group = &groups[usize::from(leader)];
+            let base = query.leader_score(space, leader);
+            let codes = group.codes.chunks_exact(space.geometry.code_block_bytes());
+            for (block, codes) in group.blocks.iter().zip(codes) {
+                each(&query.estimates(space, leader, base, &block.adds, &block.scales, codes), &block.ids);
+            }
+            seen += group.len;
         }
     }
+}
+
+/// Leaders whose entries are scored at least.
+const FEWEST_LEADERS: usize = 4;
+
+/// Reads a chain of vectors that the metapage names.
+fn read_vectors<S: PageStore>(
+    store: &S,
+    meta: &Meta,
+    first: u32,
+    count: u16,
+) -> Result<Vec<f32>, AccessError<S::Error>> {
+    let (g, count) = (&meta.geometry, usize::from(count));
+    let (mut all, mut next) = (Vec::new(), first);
+    while all.len() < count * g.padded_dim() {
+        let block = BlockNumber(next);
+        store.check_interrupts().map_err(AccessError::Store)?;
+        let page = store.read(block).map_err(AccessError::Store)?;
+        let (following, used) = vectors::header(&page, g).map_err(damaged(block))?;
+        if used == 0 {
+            return Err(AccessError::EndlessChain { block });
+        }
+        for i in 0..used {
+            vectors::get(&page, g, i, &mut all).map_err(damaged(block))?;
+        }
+        next = following;
+    }
+    all.truncate(count * g.padded_dim());
+    Ok(all)
 }
 
 pub(crate) fn read_meta<S: PageStore>(store: &S) -> Result<Meta, AccessError<S::Error>> {
@@ -244,11 +324,18 @@ impl EntryTable {
     ) -> Result<(), AccessError<S::Error>> {
         let g = &meta.geometry;
         let mut next = self.pages.get(first).map_or(meta.entry_first, |block| block.0);
-        // All pages but the last are full.
-        let kept = first * g.entries_per_page() / MAX_DEGREE;
+        // All pages but the last are full. What is read again is taken out of its groups.
         self.pages.truncate(first);
-        self.blocks.truncate(kept);
-        self.codes.truncate(kept * g.code_block_bytes());
+        let stale = self.ids.split_off((first * g.entries_per_page()).min(self.ids.len()));
+        if self.ids.is_empty() {
+            self.groups.clear();
+        } else if !stale.is_empty() {
+            let stale: HashSet<NodeId> = stale.into_iter().collect();
+            for block in self.groups.iter_mut().flat_map(|group| &mut group.blocks) {
+                block.ids.iter_mut().filter(|id| stale.contains(id)).for_each(|id| *id = NodeId::NONE);
+            }
+        }
+        self.groups.resize(usize::from(g.leaders()) + 1, Group::default());
         let count = store.block_count().map_err(AccessError::Store)?;
         while next != 0 {
             let block = BlockNumber(next);
@@ -259,18 +346,15 @@ impl EntryTable {
             let page = store.read(block).map_err(AccessError::Store)?;
             let (following, used) = entry::header(&page, g).map_err(damaged(block))?;
             self.pages.push(block);
-            for start in (0..used).step_by(MAX_DEGREE) {
-                let mut b = EntryBlock {
-                    ids: [NodeId::NONE; MAX_DEGREE],
-                    adds: [0.0; MAX_DEGREE],
-                    scales: [0.0; MAX_DEGREE],
-                };
-                for i in 0..MAX_DEGREE.min(used - start) {
-                    let e = entry::get(&page, g, start + i);
-                    (b.ids[i], b.adds[i], b.scales[i]) = (e.id, e.add, e.scale);
+            for i in 0..used {
+                let e = entry::get(&page, g, i);
+                self.ids.push(e.id);
+                let leaders = u64::from(g.leaders());
+                layout::check("leader", e.leader.into(), 0, leaders).map_err(damaged(block))?;
+                if e.id != NodeId::NONE {
+                    let bits = fastscan::get_code(entry::codes(&page, g, i), i % MAX_DEGREE);
+                    self.groups[usize::from(e.leader)].push(g, &e, &bits);
                 }
-                self.blocks.push(b);
-                self.codes.extend_from_slice(entry::codes(&page, g, start));
             }
             next = following;
         }

@@ -1,12 +1,13 @@
 //! The space of an index: how a user's vector becomes codes, and how a query scores them.
 
-use crate::arch::{Kernels, Scaled};
+use crate::arch::Kernels;
 use crate::layout::meta::Meta;
 use crate::layout::node::Node;
 use crate::layout::{Geometry, MAX_DEGREE};
 use crate::metric::Metric;
 use crate::quantize::fastscan::Table;
-use crate::quantize::{Rotation, int8};
+use crate::quantize::{Basis, Leaders, Stored, int8};
+use std::cell::OnceCell;
 
 /// A vector that this index cannot hold or search for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,14 +31,15 @@ pub enum VectorError {
 /// The longest vector that can be indexed by L2 or inner product: squares stay within f32. Queries may be longer.
 pub const MAX_NORM: f64 = 1e18;
 
-/// How vectors of one index are rotated, centered and compared.
+/// How vectors of one index are turned into the basis, centered and compared.
 #[derive(Clone, Debug)]
 pub struct Space {
     pub(crate) metric: Metric,
     pub(crate) geometry: Geometry,
     pub(crate) center: Vec<f32>,
     pub(crate) kernels: Kernels,
-    rotation: Rotation,
+    pub(crate) leaders: Leaders,
+    basis: Basis,
     center_norm: f64,
 }
 
@@ -46,31 +48,42 @@ pub struct Space {
 pub struct Quantized {
     /// `[padded_dim]`.
     pub codes: Vec<i8>,
-    /// What codes are multiplied by.
-    pub scale: f32,
+    /// What leading codes are multiplied by.
+    pub lead: f32,
+    /// What the others are multiplied by.
+    pub trail: f32,
+    /// The leader that it is relative to.
+    pub reference: u16,
     /// Upper bound on the norm of what is lost; more than any could be where a caller's cosine is not to be foreseen.
     pub error: f32,
-    /// Squared norm of `scale * codes`.
-    pub norm_squared: f32,
     /// The field of the node header.
     pub bias: f32,
 }
 
 impl Quantized {
-    pub(crate) fn scaled(&self) -> Scaled<'_> {
-        Scaled { codes: &self.codes, scale: self.scale }
+    pub(crate) fn stored(&self) -> Stored<'_> {
+        let Self { codes, lead, trail, reference, .. } = self;
+        Stored { codes, lead: *lead, trail: *trail, reference: *reference }
+    }
+
+    /// Whether a node holds the same vector.
+    pub(crate) fn is_same(&self, node: Stored) -> bool {
+        let Stored { codes, lead, trail, reference } = node;
+        (lead, trail, reference) == (self.lead, self.trail, self.reference) && codes == self.codes
     }
 }
 
 impl Space {
-    /// The space that a metapage describes.
+    /// The space that a metapage and the pages behind it describe: `reflectors` of the basis, `[n, padded_dim]`, and
+    /// `leaders`, `[n, padded_dim]`, less the center.
     #[must_use]
-    pub fn new(meta: &Meta) -> Self {
-        let center = meta.center.clone();
+    pub fn new(meta: &Meta, reflectors: Vec<f32>, leaders: &[f32]) -> Self {
+        let (center, padded) = (meta.center.clone(), meta.geometry.padded_dim());
         Self {
             metric: meta.metric,
             geometry: meta.geometry,
-            rotation: Rotation::new(meta.geometry.padded_dim(), meta.seed),
+            basis: Basis::new(padded, meta.seed, reflectors),
+            leaders: Leaders::new(padded, leaders),
             center_norm: norm(&center),
             center,
             kernels: Kernels::best(),
@@ -89,9 +102,14 @@ impl Space {
         self.metric
     }
 
-    /// Scales to unit length under cosine and rotates. Answers the rotated vector, not centered, and the
+    /// The basis.
+    pub(crate) fn basis(&self) -> &Basis {
+        &self.basis
+    }
+
+    /// Scales to unit length under cosine and turns into the basis. Answers the turned vector, not centered, and the
     /// norm before scaling; a vector of zeros stays as it is.
-    fn rotate(&self, vector: &[f32]) -> Result<(Vec<f32>, f64), VectorError> {
+    fn turn(&self, vector: &[f32]) -> Result<(Vec<f32>, f64), VectorError> {
         if vector.len() != self.geometry.dim() {
             return Err(VectorError::Dimensions { expected: self.geometry.dim(), found: vector.len() });
         }
@@ -99,22 +117,22 @@ impl Space {
         if !length.is_finite() {
             return Err(VectorError::NotFinite);
         }
-        let mut rotated = vec![0.0; self.geometry.padded_dim()];
+        let mut turned = vec![0.0; self.geometry.padded_dim()];
         if self.metric == Metric::Cosine && length > 0.0 {
             #[allow(clippy::cast_possible_truncation, reason = "elements of a unit vector")]
             let unit: Vec<f32> = vector.iter().map(|&x| (f64::from(x) / length) as f32).collect();
-            self.rotation.apply(&unit, &mut rotated);
+            self.basis.apply(&unit, &mut turned);
         } else if length > MAX_NORM {
             return Err(VectorError::TooLong);
         } else {
-            self.rotation.apply(vector, &mut rotated);
+            self.basis.apply(vector, &mut turned);
         }
-        Ok((rotated, length))
+        Ok((turned, length))
     }
 
-    /// The rotated vector before centering; what a builder's sample is averaged over.
-    pub(crate) fn rotated(&self, vector: &[f32]) -> Result<Vec<f32>, VectorError> {
-        Ok(self.rotate(vector)?.0)
+    /// The vector in the basis before centering; what a builder's sample is averaged over.
+    pub(crate) fn turned(&self, vector: &[f32]) -> Result<Vec<f32>, VectorError> {
+        Ok(self.turn(vector)?.0)
     }
 
     /// A row's codes; `None` for a vector of zeros under cosine, which has no direction and is not indexed.
@@ -122,44 +140,117 @@ impl Space {
     /// # Errors
     /// [`VectorError`] if the index cannot hold the vector.
     pub fn quantize(&self, vector: &[f32]) -> Result<Option<Quantized>, VectorError> {
-        let (mut rotated, length) = self.rotate(vector)?;
+        let (mut turned, length) = self.turn(vector)?;
         if self.metric == Metric::Cosine && length == 0.0 {
             return Ok(None);
         }
-        for (x, c) in rotated.iter_mut().zip(&self.center) {
+        for (x, c) in turned.iter_mut().zip(&self.center) {
             *x -= c;
         }
-        let mut codes = vec![0; rotated.len()];
-        let q = int8::quantize(&rotated, &mut codes);
-        let bias = match self.metric {
-            Metric::Cosine | Metric::L2 => q.norm_squared,
-            Metric::InnerProduct => q.scale * self.kernels.dot_f32_i8(&self.center, &codes),
+        let reference = self.leaders.nearest(&turned);
+        if reference != 0 {
+            self.kernels.add_scaled(&mut turned, -1.0, self.leaders.vector(reference));
+        }
+        let mut codes = vec![0; turned.len()];
+        let (lead, trail) = if self.geometry.format() == 1 {
+            let q = int8::quantize(&turned, &mut codes);
+            (q, int8::Int8 { error: 0.0, norm_squared: 0.0, ..q })
+        } else {
+            let at = self.geometry.lead_dim();
+            let (codes, behind) = codes.split_at_mut(at);
+            let lead = int8::quantize_in_steps(&turned[..at], codes);
+            (lead, int8::quantize_in_steps(&turned[at..], behind))
         };
-        #[allow(clippy::cast_possible_truncation, reason = "a small integer")]
+        #[allow(clippy::cast_possible_truncation, reason = "a small number, rounded up")]
         let error = match self.metric {
             Metric::Cosine if !COSINE_NORMS.contains(&length) => UNCLAIMED_ERROR as f32,
-            Metric::Cosine | Metric::L2 | Metric::InnerProduct => q.error,
+            Metric::Cosine | Metric::L2 | Metric::InnerProduct if trail.error == 0.0 => lead.error,
+            Metric::Cosine | Metric::L2 | Metric::InnerProduct => {
+                (f64::from(lead.error).hypot(f64::from(trail.error)) * (1.0 + 1e-7)) as f32
+            }
         };
-        Ok(Some(Quantized { codes, scale: q.scale, error, norm_squared: q.norm_squared, bias }))
+        let mut q = Quantized {
+            codes,
+            lead: lead.scale,
+            trail: trail.scale,
+            reference,
+            error,
+            bias: lead.norm_squared + trail.norm_squared,
+        };
+        if self.metric == Metric::InnerProduct {
+            q.bias = self.center_product(q.stored());
+        }
+        Ok(Some(q))
     }
 
-    /// Squared L2 distance between two stored vectors.
-    pub(crate) fn between(&self, a: Scaled, a_norm: f32, b: Scaled, b_norm: f32) -> f32 {
-        #[allow(clippy::cast_precision_loss, reason = "a product of two codes' scales is no exacter")]
-        let dot = self.kernels.dot_i8(a.codes, b.codes) as f32;
-        (a_norm + b_norm - 2.0 * a.scale * b.scale * dot).max(0.0)
+    /// Inner product of the center and a stored vector.
+    fn center_product(&self, stored: Stored) -> f32 {
+        let reference = self.kernels.dot_f32(&self.center, self.leaders.vector(stored.reference));
+        reference + self.dot(&self.center, stored)
     }
 
-    /// Squared norm of a stored vector.
-    pub(crate) fn norm_squared(&self, node: &Node) -> f32 {
+    /// Inner product of a vector and what the codes of a stored one stand for.
+    #[inline]
+    fn dot(&self, vector: &[f32], stored: Stored) -> f32 {
+        let at = self.geometry.lead_dim();
+        let lead = stored.lead * self.kernels.dot_f32_i8(&vector[..at], &stored.codes[..at]);
+        if at == vector.len() {
+            return lead;
+        }
+        lead + stored.trail * self.kernels.dot_f32_i8(&vector[at..], &stored.codes[at..])
+    }
+
+    /// Squared norm of what the codes of a stored vector stand for.
+    fn offset_norm_squared(&self, stored: Stored) -> f32 {
+        let at = self.geometry.lead_dim();
+        #[allow(clippy::cast_precision_loss, reason = "the scale is no exacter")]
+        let square = |codes: &[i8], scale: f32| scale * scale * self.kernels.dot_i8(codes, codes) as f32;
+        square(&stored.codes[..at], stored.lead) + square(&stored.codes[at..], stored.trail)
+    }
+
+    /// The field `bias` of a node under L2.
+    pub(crate) fn l2_bias(&self, node: &Node) -> f32 {
         match self.metric {
             Metric::Cosine | Metric::L2 => node.header().bias,
-            #[allow(clippy::cast_precision_loss, reason = "the scale is no exacter")]
-            Metric::InnerProduct => {
-                let scale = node.header().scale;
-                scale * scale * self.kernels.dot_i8(node.vector(), node.vector()) as f32
+            Metric::InnerProduct => self.offset_norm_squared(node.stored()),
+        }
+    }
+
+    /// No vector is longer than this, less the center.
+    fn most_norm(&self, stored: Stored) -> (f64, f64) {
+        let at = self.geometry.lead_dim();
+        #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
+        let part = |scale: f32, count: usize| f64::from(scale.abs()) * 127.0 * (count as f64).sqrt();
+        let offset = part(stored.lead, at).hypot(part(stored.trail, stored.codes.len() - at));
+        (offset, f64::from(self.leaders.norm_squared(stored.reference)).sqrt() * (1.0 + 1e-6))
+    }
+
+    /// Writes a stored vector, less the center and a leader, into `out`, `[padded_dim]`.
+    pub(crate) fn decode(&self, stored: Stored, leader: u16, out: &mut [f32]) {
+        if stored.reference == leader {
+            out.fill(0.0);
+        } else {
+            out.copy_from_slice(self.leaders.vector(stored.reference));
+            if leader != 0 {
+                self.kernels.add_scaled(out, -1.0, self.leaders.vector(leader));
             }
         }
+        let at = self.geometry.lead_dim();
+        self.kernels.add_scaled_i8(&mut out[..at], stored.lead, &stored.codes[..at]);
+        self.kernels.add_scaled_i8(&mut out[at..], stored.trail, &stored.codes[at..]);
+    }
+
+    /// A stored vector, less the center.
+    pub(crate) fn decoded(&self, stored: Stored) -> Vec<f32> {
+        let mut out = vec![0.0; self.geometry.padded_dim()];
+        self.decode(stored, 0, &mut out);
+        out
+    }
+
+    /// Squared L2 distance between two vectors less the center.
+    pub(crate) fn between(&self, a: &[f32], b: &[f32]) -> f32 {
+        let difference: Vec<f32> = a.iter().zip(b).map(|(x, y)| x - y).collect();
+        self.kernels.dot_f32(&difference, &difference)
     }
 }
 
@@ -168,9 +259,10 @@ impl Space {
 pub struct Query {
     metric: Metric,
     kernels: Kernels,
-    rotated: Vec<f32>,
-    table: Table,
-    norm_squared: f32,
+    /// In the basis of the index, less the center.
+    turned: Vec<f32>,
+    /// What is known of the query relative to each leader that was met.
+    relatives: Vec<OnceCell<Relative>>,
     norm: f64,
     center_norm: f64,
     center_dot: f64,
@@ -179,6 +271,16 @@ pub struct Query {
     length: f64,
     /// What the vector was divided by to be no longer than [`MAX_NORM`]: a power of two, so that nothing is rounded.
     shrunk: f64,
+}
+
+/// A query relative to a leader: small numbers for near leaders, wherever both lie.
+#[derive(Clone, Debug)]
+struct Relative {
+    /// The query less the leader.
+    offset: Vec<f32>,
+    /// Score of the leader itself: squared distance, or the negative inner product less the center's part.
+    base: f32,
+    table: Table,
 }
 
 impl Query {
@@ -194,106 +296,127 @@ impl Query {
             let vector: Vec<f32> = vector.iter().map(|&x| (f64::from(x) / shrunk) as f32).collect();
             return Ok(Self { shrunk, ..Self::new(space, &vector)? });
         }
-        let (rotated, length) = space.rotate(vector)?;
-        let mut query = Self::centered(space, space.metric, rotated);
+        let (turned, length) = space.turn(vector)?;
+        let mut query = Self::centered(space, space.metric, turned);
         query.no_direction = space.metric == Metric::Cosine && length == 0.0;
         query.length = length;
         Ok(query)
     }
 
-    /// Prepares a search for the nearest by L2 of a vector that was rotated and not yet centered.
-    pub(crate) fn nearest(space: &Space, vector: &[f32]) -> Result<Self, VectorError> {
-        let (rotated, _) = space.rotate(vector)?;
-        Ok(Self::centered(space, Metric::L2, rotated))
-    }
-
-    fn centered(space: &Space, metric: Metric, mut rotated: Vec<f32>) -> Self {
-        let (norm_before, center_dot) = (norm(&rotated), dot(&rotated, &space.center));
-        for (x, c) in rotated.iter_mut().zip(&space.center) {
+    fn centered(space: &Space, metric: Metric, mut turned: Vec<f32>) -> Self {
+        let (norm_before, center_dot) = (norm(&turned), dot(&turned, &space.center));
+        for (x, c) in turned.iter_mut().zip(&space.center) {
             *x -= c;
         }
-        Self { norm: norm_before, center_dot, ..Self::relative(space, metric, rotated) }
+        Self { norm: norm_before, center_dot, ..Self::relative_to_center(space, metric, turned) }
     }
 
-    /// Prepares a search for the nearest by L2 of a vector that the index holds.
-    pub(crate) fn stored(space: &Space, vector: Scaled) -> Self {
-        let centered = vector.codes.iter().map(|&c| f32::from(c) * vector.scale).collect();
-        Self::relative(space, Metric::L2, centered)
+    /// Prepares a search for the nearest by L2 of a vector that the index holds, less the center.
+    pub(crate) fn stored(space: &Space, vector: Vec<f32>) -> Self {
+        Self::relative_to_center(space, Metric::L2, vector)
     }
 
-    /// Prepares a search by the metric of the index for a vector that is rotated and centered as stored ones are; under
+    /// Prepares a search by the metric of the index for a vector that is turned and centered as stored ones are; under
     /// cosine it is made a unit vector. `None` if it has no direction, or is too long.
     pub(crate) fn of_stored(space: &Space, vector: &[f32]) -> Option<Self> {
-        let mut rotated: Vec<f32> = vector.iter().zip(&space.center).map(|(x, c)| x + c).collect();
-        let length = norm(&rotated);
+        let mut turned: Vec<f32> = vector.iter().zip(&space.center).map(|(x, c)| x + c).collect();
+        let length = norm(&turned);
         if length == 0.0 || length.is_nan() || length > MAX_NORM {
             return None;
         }
         if space.metric == Metric::Cosine {
             #[allow(clippy::cast_possible_truncation, reason = "elements of a unit vector")]
-            rotated.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
+            turned.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
         }
-        Some(Self::centered(space, space.metric, rotated))
+        Some(Self::centered(space, space.metric, turned))
     }
 
-    /// A query that is rotated and centered already; what depends on its norm before is left out.
-    fn relative(space: &Space, metric: Metric, rotated: Vec<f32>) -> Self {
-        let mut table = Table::new(space.geometry.code_dim());
-        table.fill(&rotated);
-        #[allow(clippy::cast_possible_truncation, reason = "rounding; the range was checked")]
-        let norm_squared = dot(&rotated, &rotated) as f32;
+    /// A query that is turned and centered already; what depends on its norm before is left out.
+    fn relative_to_center(space: &Space, metric: Metric, turned: Vec<f32>) -> Self {
         Self {
             metric,
             kernels: space.kernels,
-            table,
-            norm_squared,
+            relatives: vec![OnceCell::new(); space.leaders.count()],
             norm: 0.0,
             center_norm: space.center_norm,
             center_dot: 0.0,
-            rotated,
+            turned,
             no_direction: false,
             length: 1.0,
             shrunk: 1.0,
         }
     }
 
-    /// The score of a node: squared L2 distance, or the negative inner product less the center's part.
+    /// The query relative to a leader.
+    #[inline]
+    fn relative(&self, space: &Space, leader: u16) -> &Relative {
+        self.relatives[usize::from(leader)].get_or_init(|| {
+            let mut offset = self.turned.clone();
+            let vector = space.leaders.vector(leader);
+            if leader != 0 {
+                self.kernels.add_scaled(&mut offset, -1.0, vector);
+            }
+            let base = match self.metric {
+                Metric::Cosine | Metric::L2 => self.kernels.dot_f32(&offset, &offset),
+                Metric::InnerProduct => -self.kernels.dot_f32(&self.turned, vector),
+            };
+            let mut table = Table::new(space.geometry.code_dim());
+            table.fill(&offset);
+            Relative { offset, base, table }
+        })
+    }
+
+    /// The score of a node: squared L2 distance, or the negative inner product less the center's part. `bias` is the
+    /// node's, or that under L2.
     #[inline]
     #[must_use]
-    pub fn score(&self, scale: f32, bias: f32, codes: &[i8]) -> f32 {
-        let dot = scale * self.kernels.dot_f32_i8(&self.rotated, codes);
+    pub fn score(&self, space: &Space, stored: Stored, bias: f32) -> f32 {
+        let relative = self.relative(space, stored.reference);
         match self.metric {
-            Metric::Cosine | Metric::L2 => self.norm_squared + bias - 2.0 * dot,
-            Metric::InnerProduct => -dot - bias,
+            Metric::Cosine | Metric::L2 => relative.base + bias - 2.0 * space.dot(&relative.offset, stored),
+            Metric::InnerProduct => relative.base - space.dot(&self.turned, stored) - bias,
         }
     }
 
-    /// Estimated scores of 32 neighbors of a node that scored `base`.
+    /// Estimated scores of 32 neighbors of a node, relative to `leader`, that scored `base`.
     #[inline]
     #[must_use]
     pub fn estimates(
         &self,
+        space: &Space,
+        leader: u16,
         base: f32,
         adds: &[f32; MAX_DEGREE],
         scales: &[f32; MAX_DEGREE],
         codes: &[u8],
     ) -> [f32; MAX_DEGREE] {
-        let sums = self.table.sums(self.kernels, codes);
+        let sums = self.relative(space, leader).table.sums(self.kernels, codes);
         std::array::from_fn(|i| base + adds[i] + scales[i] * sums[i])
     }
 
-    /// The score of the center, which entries are relative to.
+    /// About the scores of all leaders, in their order.
+    pub(crate) fn leader_scores<'a>(&'a self, space: &'a Space) -> impl Iterator<Item = f32> + 'a {
+        let l2 = self.metric != Metric::InnerProduct;
+        space
+            .leaders
+            .dots(&self.turned)
+            .zip(0u16..)
+            .map(move |(dot, leader)| if l2 { space.leaders.norm_squared(leader) - 2.0 * dot } else { -dot })
+    }
+
+    /// The score of a leader, which entries are relative to.
     #[must_use]
-    pub fn center_score(&self) -> f32 {
+    pub fn leader_score(&self, space: &Space, leader: u16) -> f32 {
+        let base = self.relative(space, leader).base;
         match self.metric {
-            Metric::Cosine | Metric::L2 => self.norm_squared,
-            Metric::InnerProduct => 0.0,
+            Metric::Cosine | Metric::L2 => base,
+            Metric::InnerProduct => base - self.kernels.dot_f32(&space.center, space.leaders.vector(leader)),
         }
     }
 
-    /// The rotated, centered vector, `[padded_dim]`.
-    pub(crate) fn rotated(&self) -> &[f32] {
-        &self.rotated
+    /// The vector in the basis of the index, less the center, `[padded_dim]`.
+    pub(crate) fn turned(&self) -> &[f32] {
+        &self.turned
     }
 
     /// What the caller's distance of a row is never below and never above, given its node's score, scale and error
@@ -312,7 +435,7 @@ impl Query {
     /// Nothing is said either where the caller's sums may overflow, nor under cosine of vectors that are so long or so
     /// short that their squares leave f32 ([`COSINE_NORMS`]): a caller may then arrive at 0, 1, 2 or NaN.
     #[must_use]
-    pub fn bounds(&self, score: f32, scale: f32, error: f32) -> [f64; 2] {
+    pub fn bounds(&self, space: &Space, stored: Stored, score: f32, error: f32) -> [f64; 2] {
         if self.no_direction {
             return [f64::NAN; 2];
         }
@@ -321,14 +444,17 @@ impl Query {
         }
         let (score, error) = (f64::from(score), f64::from(error));
         #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
-        let dim = self.rotated.len() as f64;
-        let row_norm = f64::from(scale.abs()) * 127.0 * dim.sqrt();
+        let dim = self.turned.len() as f64;
+        let (offset_norm, leader_norm) = space.most_norm(stored);
+        let row_norm = offset_norm + leader_norm;
         // Sums of products lose this much at the lower end of f32, and a rotated vector is off by that length.
         let (tiny_sum, tiny_norm) = (2.0 * dim * TINY, 256.0 * dim.sqrt() * TINY);
-        let rounding = 4e-6 * (self.norm + self.center_norm + row_norm) + 2.0 * tiny_norm;
-        let callers = caller_rounding(self.rotated.len());
+        let rounding =
+            self.turning_error(space) * (self.norm + self.center_norm + row_norm) + 2.0 * tiny_norm;
+        let callers = caller_rounding(self.turned.len());
         let l2 = |sign: f64| {
-            let lost = 1e-6 * (f64::from(self.norm_squared) + row_norm.powi(2)) + tiny_sum;
+            let base = f64::from(self.relative(space, stored.reference).base.max(0.0));
+            let lost = 1e-6 * (base + offset_norm.powi(2)) + tiny_sum;
             let distance = (score + sign * lost).max(0.0).sqrt() + sign * (error + rounding);
             (distance * (1.0 + sign * callers)).max(0.0)
         };
@@ -357,6 +483,12 @@ impl Query {
             }
         };
         [lower, if is_known { upper } else { f64::INFINITY }]
+    }
+
+    /// What turning a vector into the basis loses of its norm: some 1e-7 in each of its steps.
+    #[allow(clippy::cast_precision_loss, reason = "a few hundred")]
+    fn turning_error(&self, space: &Space) -> f64 {
+        4e-6 + 1e-7 * space.basis.count() as f64
     }
 }
 

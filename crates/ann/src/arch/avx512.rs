@@ -1,6 +1,6 @@
 //! Kernels for AVX-512 with VNNI.
 
-use super::{ResidualSums, Scaled};
+use super::{ResidualSums, scalar};
 use std::arch::x86_64::*;
 
 /// See [`super::Kernels::fastscan`]. Four groups per step: byte shuffles look up 64 rows at once. The sums
@@ -188,45 +188,32 @@ fn sum_i8(row: &[i8]) -> i32 {
     _mm512_reduce_add_epi32(sum)
 }
 
+/// See [`super::Kernels::dot_f32`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub fn dot_f32(a: &[f32], b: &[f32]) -> f32 {
+    scalar::dot_f32(a, b)
+}
+
+/// See [`super::Kernels::add_scaled`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub fn add_scaled(out: &mut [f32], factor: f32, other: &[f32]) {
+    scalar::add_scaled(out, factor, other);
+}
+
+/// See [`super::Kernels::add_scaled_i8`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub fn add_scaled_i8(out: &mut [f32], factor: f32, codes: &[i8]) {
+    scalar::add_scaled_i8(out, factor, codes);
+}
+
+/// See [`super::Kernels::quantize`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub fn quantize(vector: &[f32], codes: &mut [i8]) -> (f32, f32) {
+    scalar::quantize(vector, codes)
+}
+
 /// See [`super::Kernels::residual`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub fn residual(base: Scaled, other: Scaled, center: &[f32], bits: &mut [u8]) -> ResidualSums {
-    let (base_scale, other_scale) = (_mm512_set1_ps(base.scale), _mm512_set1_ps(other.scale));
-    let zero = _mm512_setzero_ps();
-    let mut sums = [zero; 5];
-    let coded = bits.len() * 8;
-    for at in (0..base.codes.len()).step_by(16) {
-        // SAFETY: the three slices have one length, a multiple of 64, as `Kernels::residual` checked.
-        let (b, o, c) = unsafe {
-            (
-                _mm_loadu_si128(base.codes.as_ptr().add(at).cast()),
-                _mm_loadu_si128(other.codes.as_ptr().add(at).cast()),
-                _mm512_loadu_ps(center.as_ptr().add(at)),
-            )
-        };
-        let float = |codes| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes));
-        let x = _mm512_mul_ps(base_scale, float(b));
-        // Multiplied, rounded, then subtracted, as the reference does: a fused step could flip a sign.
-        let r = _mm512_sub_ps(_mm512_mul_ps(other_scale, float(o)), x);
-        sums[0] = _mm512_fmadd_ps(r, r, sums[0]);
-        sums[3] = _mm512_fmadd_ps(x, r, sums[3]);
-        sums[4] = _mm512_fmadd_ps(c, r, sums[4]);
-        if at < coded {
-            // The code may end in the middle.
-            let whole = at + 16 <= coded;
-            let lanes = if whole { u16::MAX } else { 0xFF };
-            let positive = _mm512_mask_cmp_ps_mask::<_CMP_GE_OQ>(lanes, r, zero);
-            let signed = _mm512_mask_sub_ps(_mm512_sub_ps(zero, x), positive, x, zero);
-            sums[1] = _mm512_mask_add_ps(sums[1], lanes, sums[1], _mm512_abs_ps(r));
-            sums[2] = _mm512_mask_add_ps(sums[2], lanes, sums[2], signed);
-            let signs = positive.to_le_bytes();
-            if whole {
-                bits[at / 8..at / 8 + 2].copy_from_slice(&signs);
-            } else {
-                bits[at / 8] = signs[0];
-            }
-        }
-    }
-    let [norm_squared, magnitude, base_signs, base_dot, center_dot] = sums.map(|s| _mm512_reduce_add_ps(s));
-    ResidualSums { norm_squared, magnitude, base_signs, base_dot, center_dot }
+pub fn residual(base: &[f32], other: &[f32], center: &[f32], planes: usize, bits: &mut [u8]) -> ResidualSums {
+    scalar::residual(base, other, center, planes, bits)
 }

@@ -1,6 +1,6 @@
 //! Kernels for 64-bit ARM.
 
-use super::{ResidualSums, Scaled, scalar};
+use super::{ResidualSums, scalar};
 use std::arch::aarch64::*;
 
 /// See [`super::Kernels::fastscan`]; one group per step.
@@ -81,8 +81,32 @@ pub fn matrix_i8(a: &[i8], b: &[i8], dim: usize, out: &mut [i32]) {
     }
 }
 
+/// See [`super::Kernels::dot_f32`].
+#[target_feature(enable = "neon")]
+pub fn dot_f32(a: &[f32], b: &[f32]) -> f32 {
+    scalar::dot_f32(a, b)
+}
+
+/// See [`super::Kernels::add_scaled`].
+#[target_feature(enable = "neon")]
+pub fn add_scaled(out: &mut [f32], factor: f32, other: &[f32]) {
+    scalar::add_scaled(out, factor, other);
+}
+
+/// See [`super::Kernels::add_scaled_i8`].
+#[target_feature(enable = "neon")]
+pub fn add_scaled_i8(out: &mut [f32], factor: f32, codes: &[i8]) {
+    scalar::add_scaled_i8(out, factor, codes);
+}
+
+/// See [`super::Kernels::quantize`].
+#[target_feature(enable = "neon")]
+pub fn quantize(vector: &[f32], codes: &mut [i8]) -> (f32, f32) {
+    scalar::quantize(vector, codes)
+}
+
 /// See [`super::Kernels::residual`].
 #[target_feature(enable = "neon")]
-pub fn residual(base: Scaled, other: Scaled, center: &[f32], bits: &mut [u8]) -> ResidualSums {
-    scalar::residual(base, other, center, bits)
+pub fn residual(base: &[f32], other: &[f32], center: &[f32], planes: usize, bits: &mut [u8]) -> ResidualSums {
+    scalar::residual(base, other, center, planes, bits)
 }

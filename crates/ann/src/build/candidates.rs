@@ -48,6 +48,9 @@ impl Lists {
             // Looking at all of them without leaving early is done several at a time.
             let id = key.id().0;
             if rows[..len].iter().fold(false, |known, &row| known | (row == id)) {
+                // Leaves see the same distance a little differently: the least counts, whichever comes first.
+                let at = rows[..len].iter().position(|&row| row == id).expect("it is there");
+                distances[at] = distances[at].min(key.score());
                 continue;
             }
             let mut at = len;
@@ -99,6 +102,8 @@ mod tests {
         lists.offer(200, (0..100).rev().map(key));
         lists.offer(200, (0..100).map(key));
         assert_eq!(lists.sorted(200), (0..40).map(key).collect::<Vec<_>>());
+        lists.offer(200, [Key::new(0.5, NodeId(39))]);
+        assert_eq!(lists.sorted(200)[1], Key::new(0.5, NodeId(39)), "the least distance counts");
         lists.offer(5, (0..10).map(key));
         let mut some = Vec::new();
         lists.each(5, |row| some.push(row));

@@ -9,6 +9,7 @@ use super::{Parameters, Phase};
 use crate::graph::key::Key;
 use crate::graph::prune::Pruner;
 use crate::layout::{MAX_DEGREE, NodeId};
+use crate::quantize::Local;
 use crate::random::SplitMix64;
 use crate::space::Space;
 
@@ -16,8 +17,10 @@ use crate::space::Space;
 pub(super) const BACKBONE: [(usize, usize); 2] = [(8, 4), (64, 4)];
 /// Fewer rows than this need no long edges: their leaves overlap enough.
 const BACKBONE_MIN_ROWS: usize = 64;
-/// Rows that a worker prunes at once.
+/// Rows that a worker takes at once.
 const CHUNK: usize = 512;
+/// Elements of the rows that a worker prunes at once; it holds the vectors of their candidates, up to 40 for each.
+const PRUNED_ELEMENTS: usize = 1 << 18;
 /// Entry table: one row in so many, within limits.
 const ROWS_PER_ENTRY: usize = 25;
 /// Fewest entries, if there are as many rows.
@@ -26,6 +29,11 @@ pub const MIN_ENTRIES: usize = 1024;
 pub const MAX_ENTRIES: usize = 65_536;
 /// Rounds of linking what is not reachable; the links of one round may cut another row off.
 pub(super) const CONNECT_ROUNDS: usize = 4;
+
+/// Rows that a worker prunes at once.
+fn chunk_rows(dim: usize) -> usize {
+    (PRUNED_ELEMENTS / dim).clamp(32, CHUNK)
+}
 
 /// How many entries an index of so many rows has.
 #[must_use]
@@ -108,7 +116,7 @@ pub(super) fn explore(
     let n = set.len();
     progress(Phase::Partition);
     let all: Vec<u32> = (0..n).map(number).collect();
-    let mut leaves = partition(set, all, parameters, space.kernels, random, executor)?;
+    let mut leaves = partition(set, all, parameters, space, random, executor)?;
     let mut leaf_count = leaves.len() as u64;
     let mut placed = vec![false; n];
     let order: Vec<u32> = leaves
@@ -174,7 +182,7 @@ fn fill(
     executor: &dyn Executor,
 ) -> Result<(), Cancelled> {
     map(executor, leaves.len(), Scratch::default, |scratch, i| {
-        leaf::neighbors(set, &leaves[i], parameters, keep, space.kernels, scratch, |row, keys| {
+        leaf::neighbors(set, &leaves[i], parameters, keep, space, scratch, |row, keys| {
             lists.offer(row, keys.iter().copied());
         });
     })?;
@@ -183,46 +191,58 @@ fn fill(
 
 /// Squared distance between two rows.
 fn between(set: &RowSet, space: &Space, a: u32, b: u32) -> f32 {
-    space.between(set.scaled(a), set.norms[a as usize], set.scaled(b), set.norms[b as usize])
+    space.between(&space.decoded(set.stored(a)), &space.decoded(set.stored(b)))
 }
 
-/// The memory of a worker that prunes.
-#[derive(Default)]
-struct PruneScratch {
+/// Prunes the candidates of rows that are near one another, in one set of vectors relative to their middle.
+struct ChunkPruner {
     pruner: Pruner,
-    codes: Vec<i8>,
+    near: Local,
+    /// Rows of `near`.
+    rows: Vec<u32>,
+    /// Where a row is in `near`; `u32::MAX` if it is not.
+    places: Vec<u32>,
     distances: Vec<f32>,
-    dots: Vec<i32>,
+    others: Vec<u32>,
 }
 
-/// Prunes candidates that are rows of `set`.
-fn prune<'a>(
-    set: &RowSet,
-    space: &Space,
-    keys: &[Key],
-    alpha: f32,
-    keep: usize,
-    fill: bool,
-    scratch: &'a mut PruneScratch,
-) -> &'a [u32] {
-    let PruneScratch { pruner, codes, distances, dots } = scratch;
-    distances.clear();
-    distances.extend(keys.iter().map(|key| key.score()));
-    // Copied together, the vectors are waited for all at once, not one after another.
-    codes.clear();
-    keys.iter().for_each(|key| codes.extend_from_slice(set.codes(key.id().0)));
-    let dim = set.dim;
-    let row = |i: u32| keys[i as usize].id().0 as usize;
-    pruner.select(distances, alpha, keep, fill, |from, others, out| {
-        dots.resize(others.len(), 0);
-        space.kernels.dots_i8(&codes[from as usize * dim..][..dim], codes, others, dots);
-        let (norm, scale) = (set.norms[row(from)], 2.0 * set.scales[row(from)]);
-        out.extend(
-            others.iter().zip(dots.iter()).map(|(&i, &dot)| {
-                (norm + set.norms[row(i)] - scale * set.scales[row(i)] * dot as f32).max(0.0)
-            }),
-        );
-    })
+impl ChunkPruner {
+    /// For rows of a set of so many.
+    fn new(count: usize) -> Self {
+        let (pruner, near, places) = (Pruner::default(), Local::default(), vec![u32::MAX; count]);
+        Self { pruner, near, rows: Vec::new(), places, distances: Vec::new(), others: Vec::new() }
+    }
+
+    /// Takes the vectors of all that some rows have for candidates.
+    fn enter(&mut self, set: &RowSet, space: &Space, candidates: &[Vec<Key>]) {
+        for row in candidates.iter().flatten().map(|key| key.id().0) {
+            let place = &mut self.places[row as usize];
+            if *place == u32::MAX {
+                *place = number(self.rows.len());
+                self.rows.push(row);
+            }
+        }
+        let middle = set.middle(space, &self.rows);
+        set.localize(space, self.rows.iter().copied(), &middle, &mut self.near);
+    }
+
+    fn leave(&mut self) {
+        self.rows.drain(..).for_each(|row| self.places[row as usize] = u32::MAX);
+    }
+
+    /// The candidates to keep, at most `keep`.
+    fn select(&mut self, space: &Space, keys: &[Key], alpha: f32, keep: usize, fill: bool) -> Vec<Key> {
+        let Self { pruner, near, places, distances, others, .. } = self;
+        distances.clear();
+        distances.extend(keys.iter().map(|key| key.score()));
+        let place = |i: u32| places[keys[i as usize].id().0 as usize];
+        let kept = pruner.select(distances, alpha, keep, fill, |from, kept, out| {
+            others.clear();
+            others.extend(kept.iter().map(|&i| place(i)));
+            near.distances(space.kernels, place(from), others, out);
+        });
+        kept.iter().map(|&i| keys[i as usize]).collect()
+    }
 }
 
 /// Gives each sampled row its best `places` edges within the sample, and as many back as there is room.
@@ -238,17 +258,22 @@ pub(super) fn add_long_edges(
     random: &mut SplitMix64,
     executor: &dyn Executor,
 ) -> Result<u64, Cancelled> {
-    let leaves = partition(set, sample.to_vec(), parameters, space.kernels, random, executor)?;
+    let leaves = partition(set, sample.to_vec(), parameters, space, random, executor)?;
     let lists = Lists::new(set.len());
     fill(set, space, &leaves, parameters, places, &lists, executor)?;
-    let chosen = map(executor, sample.len().div_ceil(CHUNK), PruneScratch::default, |scratch, chunk| {
-        let rows = &sample[chunk * CHUNK..sample.len().min((chunk + 1) * CHUNK)];
-        let choose = |&row: &u32| {
-            let keys = lists.sorted(row);
-            let kept = prune(set, space, &keys, parameters.alpha, places, true, scratch);
-            kept.iter().map(|&k| keys[k as usize].id().0).collect::<Vec<u32>>()
+    let chunk_rows = chunk_rows(set.dim);
+    let pruner = || ChunkPruner::new(set.len());
+    let chosen = map(executor, sample.len().div_ceil(chunk_rows), pruner, |pruner, chunk| {
+        let rows = &sample[chunk * chunk_rows..sample.len().min((chunk + 1) * chunk_rows)];
+        let all: Vec<Vec<Key>> = rows.iter().map(|&row| lists.sorted(row)).collect();
+        pruner.enter(set, space, &all);
+        let choose = |keys: &Vec<Key>| {
+            let kept = pruner.select(space, keys, parameters.alpha, places, true);
+            kept.iter().map(|key| key.id().0).collect::<Vec<u32>>()
         };
-        rows.iter().map(choose).collect::<Vec<_>>()
+        let chosen = all.iter().map(choose).collect::<Vec<_>>();
+        pruner.leave();
+        chosen
     })?;
     let limit: Vec<usize> = sample.iter().map(|&row| backbone[row as usize].rows.len() + places).collect();
     let mut add = |row: u32, other: u32, limit: usize| {
@@ -290,17 +315,24 @@ pub(super) fn prune_all(
     fill: bool,
     executor: &dyn Executor,
 ) -> Result<Vec<Vec<Key>>, Cancelled> {
-    let n = backbone.len();
-    let chunks = map(executor, n.div_ceil(CHUNK), PruneScratch::default, |scratch, chunk| {
-        let prune = |row: usize| {
-            let fixed = &backbone[row].rows;
+    let (n, chunk_rows) = (backbone.len(), chunk_rows(set.dim));
+    let pruner = || ChunkPruner::new(set.len());
+    let chunks = map(executor, n.div_ceil(chunk_rows), pruner, |pruner, chunk| {
+        let rows = chunk * chunk_rows..n.min((chunk + 1) * chunk_rows);
+        let of_row = |row: usize| {
             let mut keys = candidates(row);
-            keys.retain(|key| !fixed.contains(&key.id().0));
-            let keep = MAX_DEGREE - fixed.len();
-            let kept = prune(set, space, &keys, parameters.alpha, keep, fill, scratch);
-            kept.iter().map(|&k| keys[k as usize]).collect::<Vec<Key>>()
+            keys.retain(|key| !backbone[row].rows.contains(&key.id().0));
+            keys
         };
-        (chunk * CHUNK..n.min((chunk + 1) * CHUNK)).map(prune).collect::<Vec<_>>()
+        let all: Vec<Vec<Key>> = rows.clone().map(of_row).collect();
+        pruner.enter(set, space, &all);
+        let prune = |(row, keys): (usize, &Vec<Key>)| {
+            let keep = MAX_DEGREE - backbone[row].rows.len();
+            pruner.select(space, keys, parameters.alpha, keep, fill)
+        };
+        let kept = rows.zip(&all).map(prune).collect::<Vec<_>>();
+        pruner.leave();
+        kept
     })?;
     Ok(chunks.into_iter().flatten().collect())
 }

@@ -1,12 +1,12 @@
 //! Inside a leaf: all distances by one matrix product, the nearest rows, and a first prune by lookup.
 
 use super::Parameters;
-use super::partition::gather_into;
 use super::rows::RowSet;
-use crate::arch::Kernels;
 use crate::graph::key::Key;
 use crate::graph::prune::Pruner;
 use crate::layout::NodeId;
+use crate::quantize::Local;
+use crate::space::Space;
 
 /// Rows multiplied with the leaf at once.
 const BLOCK: usize = 64;
@@ -18,9 +18,7 @@ const GUESS_FROM: usize = 128;
 /// Memory of one worker, used again from leaf to leaf.
 #[derive(Default)]
 pub(super) struct Scratch {
-    codes: Vec<i8>,
-    scales: Vec<f32>,
-    norms: Vec<f32>,
+    local: Local,
     dots: Vec<i32>,
     distances: Vec<f32>,
     places: Vec<u32>,
@@ -36,7 +34,7 @@ pub(super) fn neighbors(
     leaf: &[u32],
     parameters: &Parameters,
     keep: usize,
-    kernels: Kernels,
+    space: &Space,
     scratch: &mut Scratch,
     mut offer: impl FnMut(u32, &[Key]),
 ) {
@@ -44,8 +42,9 @@ pub(super) fn neighbors(
     if n < 2 {
         return;
     }
-    gather_into(set, leaf, &mut scratch.codes);
-    all_distances(set, leaf, kernels, scratch);
+    let middle = set.middle(space, leaf);
+    set.localize(space, leaf.iter().copied(), &middle, &mut scratch.local);
+    all_distances(n, set.dim, space, scratch);
     let nearest = parameters.leaf_nearest.min(n - 1);
     for (i, &row) in leaf.iter().enumerate() {
         // A row is far from itself.
@@ -68,20 +67,16 @@ pub(super) fn neighbors(
 }
 
 /// Fills in the distances, `[n, n]`: on one side of the diagonal by products, on the other by mirroring.
-fn all_distances(set: &RowSet, leaf: &[u32], kernels: Kernels, scratch: &mut Scratch) {
-    let n = leaf.len();
-    let Scratch { codes, scales, norms, dots, distances, .. } = scratch;
-    scales.clear();
-    scales.extend(leaf.iter().map(|&row| set.scales[row as usize]));
-    norms.clear();
-    norms.extend(leaf.iter().map(|&row| set.norms[row as usize]));
+fn all_distances(n: usize, dim: usize, space: &Space, scratch: &mut Scratch) {
+    let Scratch { local, dots, distances, .. } = scratch;
+    let (scales, norms) = (local.scales(), local.norms());
     dots.resize(BLOCK * n, 0);
     distances.resize(n * n, 0.0);
     for start in (0..n).step_by(BLOCK) {
         let (rows, others) = (start..n.min(start + BLOCK), n - start);
-        let codes = &codes[start * set.dim..];
+        let codes = &local.codes()[start * dim..];
         let dots = &mut dots[..rows.len() * others];
-        kernels.matrix_i8(&codes[..rows.len() * set.dim], codes, set.dim, dots);
+        space.kernels.matrix_i8(&codes[..rows.len() * dim], codes, dim, dots);
         for (i, dots) in rows.zip(dots.chunks_exact(others)) {
             let (scale, norm) = (-2.0 * scales[i], norms[i]);
             let target = &mut distances[i * n + start..(i + 1) * n];

@@ -10,7 +10,7 @@ use super::graph::{BACKBONE, CONNECT_ROUNDS, Links, add_long_edges, entry_target
 use super::rows::{Records, RowSet};
 use super::shards::{EdgeReader, Entry, Failure, Shards, each_further};
 use super::spill::Log;
-use super::write::{CellWriter, Described, Plan, write_entries, write_meta, write_nodes};
+use super::write::{CellWriter, Described, Plan, write_entries, write_head, write_nodes};
 use super::{BuildError, Phase, Report};
 use crate::bits::Bits;
 use crate::graph::key::Key;
@@ -78,11 +78,10 @@ pub(super) fn finish<P: PageSink>(
     drop(in_degrees);
 
     progress(Phase::Write);
-    let plan =
-        Plan::new(space.geometry, nodes, entries.len(), shards.cells).ok_or(BuildError::TooManyRows)?;
-    write_meta(&plan, empty, sink).map_err(BuildError::Store)?;
+    let plan = Plan::new(space, nodes, entries.len(), shards.cells).ok_or(BuildError::TooManyRows)?;
+    write_head(&plan, space, empty, sink).map_err(BuildError::Store)?;
     let set = shards.nodes.gather(&entries)?;
-    let vectors = entries.iter().zip(0..).map(|(&place, i)| (place, set.scaled(i)));
+    let vectors = entries.iter().zip(0..).map(|(&place, i)| (place, set.stored(i)));
     write_entries(&plan, space, vectors, sink).map_err(BuildError::Store)?;
     drop(set);
     let mut cells = CellWriter::new(&plan);
@@ -103,7 +102,7 @@ pub(super) fn finish<P: PageSink>(
         let own = shards.nodes.read(start as u64..(start + count) as u64)?;
         let describe = |place: u32| {
             let i = place as usize - start;
-            let neighbors = window[i].rows.iter().map(|&other| (other, near.set.scaled(near.find(other))));
+            let neighbors = window[i].rows.iter().map(|&other| (other, near.set.stored(near.find(other))));
             Described { row: own.row(i), protected: window[i].protected, neighbors: neighbors.collect() }
         };
         write_nodes(&plan, space, &chains, start..start + count, executor, sink, &describe)?;
@@ -460,8 +459,8 @@ impl Connect<'_> {
     fn adopt_by(&mut self, lost: u32, mut parents: Vec<u32>) -> Result<bool, Failure> {
         parents.sort_unstable();
         let (set, own) = (self.nodes.gather(&parents)?, self.nodes.gather(&[lost])?);
-        let distance =
-            |i: u32| self.space.between(own.scaled(0), own.norms[0], set.scaled(i), set.norms[i as usize]);
+        let own = self.space.decoded(own.stored(0));
+        let distance = |i: u32| self.space.between(&own, &self.space.decoded(set.stored(i)));
         let mut keys: Vec<Key> =
             (0..).zip(&parents).map(|(i, &place)| Key::new(distance(i), NodeId(place))).collect();
         keys.sort_unstable();

@@ -11,6 +11,7 @@ pub mod candidates;
 pub mod executor;
 pub mod graph;
 pub mod leaf;
+mod learn;
 mod merge;
 mod parameters;
 pub mod partition;
@@ -143,9 +144,9 @@ fn capacity(memory_bytes: usize, padded_dim: usize) -> usize {
 }
 
 impl Builder {
-    /// A builder for vectors of one dimension. Their mean, which all vectors are taken relative to, is
-    /// estimated from `sample`, a few hundred to a few thousand vectors from all over the table; without a
-    /// sample the index works with less precision. `memory_bytes` bounds what the rows in memory may need;
+    /// A builder for vectors of one dimension. Their mean, leading directions and leaders, which all vectors are
+    /// taken relative to, are learned from `sample`, a few hundred to a few thousand vectors from all over the table;
+    /// so are the widths of codes. Without a sample the index works with less precision, and `geometry` is kept. `memory_bytes` bounds what the rows in memory may need;
     /// rows beyond go to files of [`Builder::spill_to`], and cost about 8 bytes each. 1,000 rows are always
     /// held in memory.
     ///
@@ -159,20 +160,10 @@ impl Builder {
         memory_bytes: usize,
         parameters: Parameters,
     ) -> Result<Self, VectorError> {
+        let (meta, space) = learn::space(metric, geometry, rotation_seed, sample)?;
         let padded = geometry.padded_dim();
-        let origin = Space::new(&Meta::new(metric, geometry, rotation_seed, &vec![0.0; padded]));
-        let mut sum = vec![0.0f64; padded];
-        for vector in sample {
-            for (sum, x) in sum.iter_mut().zip(origin.rotated(vector)?) {
-                *sum += f64::from(x);
-            }
-        }
-        let count = f64::from(u32::try_from(sample.len().max(1)).expect("a sample is small"));
-        #[allow(clippy::cast_possible_truncation, reason = "a mean of floats")]
-        let center: Vec<f32> = sum.iter().map(|s| (s / count) as f32).collect();
-        let meta = Meta::new(metric, geometry, rotation_seed, &center);
         Ok(Self {
-            space: Space::new(&meta),
+            space,
             meta,
             rows: Folded::new(padded),
             more_tids: HashMap::new(),
@@ -204,14 +195,7 @@ impl Builder {
         if needed >= capacity(self.memory_bytes, self.rows.set.dim) as u64 {
             self.flush()?;
         }
-        let row = Row {
-            codes: &q.codes,
-            scale: q.scale,
-            norm_squared: q.norm_squared,
-            bias: q.bias,
-            error: q.error,
-            tid,
-        };
+        let row = Row { stored: q.stored(), bias: q.bias, error: q.error, tid };
         let hash = row.hash();
         if let Some(twin) = self.rows.twin(&row, hash) {
             self.rows.cover(twin, q.error);

@@ -2,17 +2,18 @@
 //!
 //! | offset | width | type | record |
 //! |---|---|---|---|
-//! | 0 | 4 each | f32 | scale, squared norm, bias, error bound |
+//! | 0 | 4 each | f32 | scales of leading and of other elements, bias, error bound |
 //! | 16 | 4, 2 | u32, u16 | heap tid |
-//! | 22 | 2 | - | 0 |
+//! | 22 | 2 | u16 | number of the leader that the vector is relative to |
 //! | 24 | 4 | u32 | number of the row |
 //! | 28 | 4 | u32 | how many further tids it has, in a file of tids |
 //! | 32 | padded dim | i8 | codes |
 
 use super::spill::{Log, Spill};
-use crate::arch::Scaled;
 use crate::layout::HeapTid;
 use crate::layout::bytes::{get_f32, get_u16, get_u32, put_f32, put_u16, put_u32};
+use crate::quantize::{Local, Stored};
+use crate::space::Space;
 use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
@@ -22,9 +23,13 @@ use std::ops::Range;
 pub(crate) struct RowSet {
     pub dim: usize,
     pub codes: Vec<i8>,
-    pub scales: Vec<f32>,
-    pub norms: Vec<f32>,
+    leads: Vec<f32>,
+    trails: Vec<f32>,
+    references: Vec<u16>,
 }
+
+/// Rows that tell well enough where the middle of many is.
+const MIDDLE_OF: usize = 16;
 
 impl RowSet {
     pub fn new(dim: usize) -> Self {
@@ -32,25 +37,66 @@ impl RowSet {
     }
 
     pub fn len(&self) -> usize {
-        self.scales.len()
+        self.leads.len()
     }
 
     pub fn codes(&self, row: u32) -> &[i8] {
         &self.codes[row as usize * self.dim..(row as usize + 1) * self.dim]
     }
 
-    pub fn scaled(&self, row: u32) -> Scaled<'_> {
-        Scaled { codes: self.codes(row), scale: self.scales[row as usize] }
+    pub fn stored(&self, row: u32) -> Stored<'_> {
+        let i = row as usize;
+        Stored {
+            codes: self.codes(row),
+            lead: self.leads[i],
+            trail: self.trails[i],
+            reference: self.references[i],
+        }
     }
 
-    fn push(&mut self, row: &Row) {
+    fn push(&mut self, row: Stored) {
         if self.codes.capacity() - self.codes.len() < self.dim {
             // By an eighth, not by doubling: codes are the bulk of a build's memory.
             self.codes.reserve_exact((self.codes.len() / 8).max(64 * self.dim));
         }
         self.codes.extend_from_slice(row.codes);
-        self.scales.push(row.scale);
-        self.norms.push(row.norm_squared);
+        self.describe(row);
+    }
+
+    /// Adds what a row has besides its codes.
+    fn describe(&mut self, row: Stored) {
+        self.leads.push(row.lead);
+        self.trails.push(row.trail);
+        self.references.push(row.reference);
+    }
+
+    /// About the middle of some rows, less the center of the index.
+    pub fn middle(&self, space: &Space, rows: &[u32]) -> Vec<f32> {
+        let (mut middle, mut vector) = (vec![0.0; self.dim], vec![0.0; self.dim]);
+        let some = rows.iter().step_by(rows.len().div_ceil(MIDDLE_OF).max(1));
+        let share = 1.0 / some.len().max(1) as f32;
+        for &row in some {
+            space.decode(self.stored(row), 0, &mut vector);
+            space.kernels.add_scaled(&mut middle, share, &vector);
+        }
+        middle
+    }
+
+    /// Fills `local` with some rows relative to an origin.
+    pub fn localize(
+        &self,
+        space: &Space,
+        rows: impl Iterator<Item = u32>,
+        origin: &[f32],
+        local: &mut Local,
+    ) {
+        local.clear(self.dim);
+        let mut vector = vec![0.0; self.dim];
+        for row in rows {
+            space.decode(self.stored(row), 0, &mut vector);
+            space.kernels.add_scaled(&mut vector, -1.0, origin);
+            local.push(space.kernels, &vector);
+        }
     }
 
     /// Puts the rows into another order: the new row `i` is the old row `order[i]`. In place, but for one row.
@@ -74,20 +120,9 @@ impl RowSet {
             }
             self.codes[to * dim..(to + 1) * dim].copy_from_slice(&first);
         }
-        self.scales = reordered(&self.scales, order);
-        self.norms = reordered(&self.norms, order);
-    }
-
-    /// Some of the rows.
-    pub fn subset(&self, rows: &[u32]) -> Self {
-        let mut subset = Self::new(self.dim);
-        subset.codes.reserve_exact(rows.len() * self.dim);
-        for &row in rows {
-            subset.codes.extend_from_slice(self.codes(row));
-            subset.scales.push(self.scales[row as usize]);
-            subset.norms.push(self.norms[row as usize]);
-        }
-        subset
+        self.leads = reordered(&self.leads, order);
+        self.trails = reordered(&self.trails, order);
+        self.references = reordered(&self.references, order);
     }
 }
 
@@ -108,9 +143,7 @@ pub(super) fn inverse(order: &[u32]) -> Vec<u32> {
 /// One row: what a node's header and vector are made of.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row<'a> {
-    pub codes: &'a [i8],
-    pub scale: f32,
-    pub norm_squared: f32,
+    pub stored: Stored<'a>,
     pub bias: f32,
     pub error: f32,
     pub tid: HeapTid,
@@ -119,8 +152,10 @@ pub(super) struct Row<'a> {
 impl Row<'_> {
     /// The same for equal codes and scales.
     pub fn hash(&self) -> u64 {
-        let mut hash = u64::from(self.scale.to_bits());
-        for eight in self.codes.chunks_exact(8) {
+        let Stored { codes, lead, trail, reference } = self.stored;
+        let mut hash =
+            u64::from(lead.to_bits()) ^ u64::from(trail.to_bits()) << 32 ^ u64::from(reference) << 7;
+        for eight in codes.chunks_exact(8) {
             let word = eight.iter().fold(0u64, |w, c| w << 8 | u64::from(c.cast_unsigned()));
             hash = (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
         }
@@ -151,8 +186,11 @@ impl Folded {
     /// The place of a row that is equal.
     pub fn twin(&self, row: &Row, hash: u64) -> Option<u32> {
         self.by_hash.get(&hash).copied().filter(|&twin| {
-            self.set.codes(twin) == row.codes
-                && self.set.scales[twin as usize].to_bits() == row.scale.to_bits()
+            let Stored { codes, lead, trail, reference } = self.set.stored(twin);
+            let own = row.stored;
+            (lead.to_bits(), trail.to_bits(), reference)
+                == (own.lead.to_bits(), own.trail.to_bits(), own.reference)
+                && codes == own.codes
         })
     }
 
@@ -160,7 +198,7 @@ impl Folded {
     pub fn push(&mut self, row: &Row, hash: u64) -> u32 {
         let place = u32::try_from(self.len()).expect("memory ends before");
         self.by_hash.entry(hash).or_insert(place);
-        self.set.push(row);
+        self.set.push(row.stored);
         self.biases.push(row.bias);
         self.errors.push(row.error);
         self.tids.push(row.tid);
@@ -187,14 +225,7 @@ impl Folded {
 
     pub fn row(&self, place: u32) -> Row<'_> {
         let i = place as usize;
-        Row {
-            codes: self.set.codes(place),
-            scale: self.set.scales[i],
-            norm_squared: self.set.norms[i],
-            bias: self.biases[i],
-            error: self.errors[i],
-            tid: self.tids[i],
-        }
+        Row { stored: self.set.stored(place), bias: self.biases[i], error: self.errors[i], tid: self.tids[i] }
     }
 }
 
@@ -224,14 +255,16 @@ impl Records {
     /// Appends a row, with the bytes of its further tids.
     pub fn append(&mut self, row: &Row, number: u32, tids: &[u8], spill: &mut dyn Spill) -> io::Result<()> {
         let bytes = self.record.as_mut_slice();
-        for (i, x) in [row.scale, row.norm_squared, row.bias, row.error].into_iter().enumerate() {
+        let Stored { codes, lead, trail, reference } = row.stored;
+        for (i, x) in [lead, trail, row.bias, row.error].into_iter().enumerate() {
             put_f32(bytes, 4 * i, x);
         }
         put_u32(bytes, 16, row.tid.block);
         put_u16(bytes, 20, row.tid.offset);
+        put_u16(bytes, 22, reference);
         put_u32(bytes, 24, number);
         put_u32(bytes, 28, u32::try_from(tids.len() / TID_BYTES).expect("a part of a table"));
-        for (byte, code) in bytes[HEAD_BYTES..].iter_mut().zip(row.codes) {
+        for (byte, code) in bytes[HEAD_BYTES..].iter_mut().zip(codes) {
             *byte = code.cast_unsigned();
         }
         self.rows.append(&self.record)?;
@@ -255,19 +288,12 @@ impl Records {
         batch.set.codes.reserve_exact(count * self.dim);
         for record in bytes.chunks_exact(self.record.len()) {
             let tid = HeapTid { block: get_u32(record, 16), offset: get_u16(record, 20) };
-            let row = Row {
-                codes: &[],
-                scale: get_f32(record, 0),
-                norm_squared: get_f32(record, 4),
-                bias: get_f32(record, 8),
-                error: get_f32(record, 12),
-                tid,
-            };
             batch.set.codes.extend(record[HEAD_BYTES..].iter().map(|byte| byte.cast_signed()));
-            batch.set.scales.push(row.scale);
-            batch.set.norms.push(row.norm_squared);
+            let (lead, trail, reference) = (get_f32(record, 0), get_f32(record, 4), get_u16(record, 22));
+            batch.set.describe(Stored { codes: &[], lead, trail, reference });
+            let (bias, error) = (get_f32(record, 8), get_f32(record, 12));
             let (number, further) = (get_u32(record, 24), get_u32(record, 28));
-            batch.heads.push(Head { bias: row.bias, error: row.error, tid, number, further });
+            batch.heads.push(Head { bias, error, tid, number, further });
         }
         Ok(batch)
     }
@@ -285,9 +311,9 @@ impl Records {
             let batch = self.read(u64::from(first)..u64::from(run[run.len() - 1]) + 1)?;
             for &place in run {
                 let i = place - first;
-                set.codes.extend_from_slice(batch.set.codes(i));
-                set.scales.push(batch.set.scales[i as usize]);
-                set.norms.push(batch.set.norms[i as usize]);
+                let row = batch.set.stored(i);
+                set.codes.extend_from_slice(row.codes);
+                set.describe(row);
             }
             rest = behind;
         }
@@ -323,14 +349,7 @@ pub(super) struct Head {
 impl Batch {
     pub fn row(&self, i: usize) -> Row<'_> {
         let (place, head) = (u32::try_from(i).expect("a batch"), self.heads[i]);
-        Row {
-            codes: self.set.codes(place),
-            scale: self.set.scales[i],
-            norm_squared: self.set.norms[i],
-            bias: head.bias,
-            error: head.error,
-            tid: head.tid,
-        }
+        Row { stored: self.set.stored(place), bias: head.bias, error: head.error, tid: head.tid }
     }
 }
 
@@ -355,7 +374,8 @@ mod tests {
     fn row(codes: &[i8], i: u16) -> Row<'_> {
         let x = f32::from(i);
         let tid = HeapTid { block: u32::from(i), offset: i + 1 };
-        Row { codes, scale: 1.0 + x, norm_squared: 2.0 + x, bias: 3.0 + x, error: x, tid }
+        let stored = Stored { codes, lead: 1.0 + x, trail: 2.0 + x, reference: i };
+        Row { stored, bias: 3.0 + x, error: x, tid }
     }
 
     #[test]
@@ -380,7 +400,7 @@ mod tests {
         assert_eq!(set.len(), places.len());
         for (i, &place) in (0u32..).zip(&places) {
             assert_eq!(set.codes(i), &codes[place as usize * 64..][..64]);
-            assert_eq!(set.scales[i as usize], 1.0 + place as f32);
+            assert_eq!(set.stored(i).lead, 1.0 + place as f32);
         }
     }
 

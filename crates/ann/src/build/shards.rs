@@ -8,8 +8,8 @@
 
 use super::executor::{Cancelled, Executor, map};
 use super::graph::{BACKBONE, Explored, explore};
-use super::partition::{LeaderScratch, nearest_leaders};
-use super::rows::{Batch, Folded, Records, RowSet, TID_BYTES, inverse, reordered, tid_bytes, tid_from};
+use super::partition::{LeaderScratch, LeaderSet};
+use super::rows::{Batch, Folded, Records, TID_BYTES, inverse, reordered, tid_bytes, tid_from};
 use super::spill::{Log, Spill};
 use super::{FURTHER_PER_ROW, Parameters, Phase, capacity, write};
 use crate::graph::key::Key;
@@ -210,7 +210,7 @@ impl Shard {
 /// Which of its shards a row is divided to.
 enum Rule {
     /// The nearest of these.
-    Leaders(RowSet),
+    Leaders(LeaderSet),
     /// By the hash of the row: nothing else tells the rows apart.
     Hash(u64),
 }
@@ -233,7 +233,8 @@ impl Shards {
             let rows = usize::try_from(home.count()).expect("numbers are 32 bits wide");
             let mut places: Vec<u32> = self.random.sample(rows, count).into_iter().map(number).collect();
             places.sort_unstable();
-            Rule::Leaders(home.gather(&places)?)
+            let leaders: Vec<u32> = (0..number(places.len())).collect();
+            Rule::Leaders(LeaderSet::new(&home.gather(&places)?, space, &leaders))
         };
         let dim = space.geometry.padded_dim();
         let mut children = Vec::with_capacity(count);
@@ -410,9 +411,7 @@ fn choose(
             let fan = if at_home { leaders.len().min(2) } else { 1 };
             let nearest = map(executor, rows.div_ceil(BLOCK), LeaderScratch::default, |scratch, block| {
                 let range = block * BLOCK..rows.min((block + 1) * BLOCK);
-                let codes = &set.codes[range.start * set.dim..range.end * set.dim];
-                let scales = set.scales[range].iter().copied();
-                nearest_leaders(leaders, codes, scales, fan, space.kernels, scratch)
+                leaders.nearest(set, space, range.map(number), fan, scratch)
             })?;
             Ok((nearest.concat(), fan))
         }

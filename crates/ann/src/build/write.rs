@@ -1,4 +1,4 @@
-//! Writing a built graph: metapage, entry pages, tid pages, node pages, in this order.
+//! Writing a built graph: metapage, basis, leaders, entry pages, tid pages, node pages, in this order.
 //!
 //! Nodes have *places*: 0 is the first node of the first node page. All sizes are known before the first page
 //! is written ([`Plan`]), so that entries and cells can name nodes that come later.
@@ -7,12 +7,14 @@ use super::BuildError;
 use super::executor::{Executor, map};
 use super::graph::Graph;
 use super::rows::{Folded, Row};
-use crate::arch::Scaled;
 use crate::layout::meta::Meta;
 use crate::layout::node::{self, Header, NodeMut, State};
 use crate::layout::tids::{CELL_TIDS, CELLS, Cell, CellId, FIRST_NUMBER};
-use crate::layout::{BlockNumber, Geometry, HeapTid, MAX_DEGREE, NodeId, PAGE_BYTES, Page, entry, tids};
-use crate::quantize::residual;
+use crate::layout::{
+    BlockNumber, Geometry, HeapTid, MAX_DEGREE, NodeId, PAGE_BYTES, Page, entry, tids, vectors,
+};
+use crate::quantize::Stored;
+use crate::quantize::residual::{self, Encoder};
 use crate::space::Space;
 use crate::store::PageSink;
 use std::ops::Range;
@@ -25,6 +27,8 @@ pub(super) struct Plan {
     geometry: Geometry,
     nodes: usize,
     entries: usize,
+    reflection_pages: usize,
+    leader_pages: usize,
     entry_pages: usize,
     cells: usize,
     tid_pages: usize,
@@ -32,17 +36,39 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Answers `None` if there are not as many ids.
-    pub fn new(geometry: Geometry, nodes: usize, entries: usize, cells: usize) -> Option<Self> {
-        let entry_pages = entries.div_ceil(geometry.entries_per_page());
-        let plan = Self { geometry, nodes, entries, entry_pages, cells, tid_pages: cells.div_ceil(CELLS) };
+    pub fn new(space: &Space, nodes: usize, entries: usize, cells: usize) -> Option<Self> {
+        let geometry = space.geometry;
+        let pages = |count: usize| count.div_ceil(vectors::per_page(&geometry));
+        let plan = Self {
+            geometry,
+            nodes,
+            entries,
+            reflection_pages: pages(space.basis().count()),
+            leader_pages: pages(geometry.leaders().into()),
+            entry_pages: entries.div_ceil(geometry.entries_per_page()),
+            cells,
+            tid_pages: cells.div_ceil(CELLS),
+        };
         let last = BlockNumber(u32::try_from(plan.pages()).ok()?);
         geometry.node_id(last, geometry.slots() - 1)?;
         CellId::at(last, CELLS)?;
         Some(plan)
     }
 
+    fn first_leader_page(&self) -> usize {
+        1 + self.reflection_pages
+    }
+
+    fn first_entry_page(&self) -> usize {
+        self.first_leader_page() + self.leader_pages
+    }
+
+    fn first_tid_page(&self) -> usize {
+        self.first_entry_page() + self.entry_pages
+    }
+
     fn first_node_page(&self) -> usize {
-        1 + self.entry_pages + self.tid_pages
+        self.first_tid_page() + self.tid_pages
     }
 
     /// Pages of the whole index.
@@ -58,7 +84,7 @@ impl Plan {
     }
 
     fn cell_id(&self, cell: usize) -> CellId {
-        CellId::at(BlockNumber(block(1 + self.entry_pages + cell / CELLS)), cell % CELLS)
+        CellId::at(BlockNumber(block(self.first_tid_page() + cell / CELLS)), cell % CELLS)
             .expect("smaller than the last cell")
     }
 }
@@ -84,10 +110,9 @@ pub(super) fn write<P: PageSink>(
     sink: &mut P,
 ) -> Result<u64, BuildError<P::Error>> {
     let cells = shared.iter().map(|(_, more)| cells(more.len())).sum();
-    let plan =
-        Plan::new(space.geometry, rows.len(), graph.entries.len(), cells).ok_or(BuildError::TooManyRows)?;
-    write_meta(&plan, meta, sink).map_err(BuildError::Store)?;
-    let entries = graph.entries.iter().map(|&row| (row, rows.set.scaled(row)));
+    let plan = Plan::new(space, rows.len(), graph.entries.len(), cells).ok_or(BuildError::TooManyRows)?;
+    write_head(&plan, space, meta, sink).map_err(BuildError::Store)?;
+    let entries = graph.entries.iter().map(|&row| (row, rows.set.stored(row)));
     write_entries(&plan, space, entries, sink).map_err(BuildError::Store)?;
 
     let mut cells = CellWriter::new(&plan);
@@ -100,7 +125,7 @@ pub(super) fn write<P: PageSink>(
 
     let describe = |place: u32| {
         let links = &graph.links[place as usize];
-        let neighbors = links.rows.iter().map(|&other| (other, rows.set.scaled(other))).collect();
+        let neighbors = links.rows.iter().map(|&other| (other, rows.set.stored(other))).collect();
         Described { row: rows.row(place), protected: links.protected, neighbors }
     };
     let all = 0..plan.nodes;
@@ -108,44 +133,73 @@ pub(super) fn write<P: PageSink>(
     Ok(plan.pages() as u64)
 }
 
-/// Writes the metapage.
-pub(super) fn write_meta<P: PageSink>(plan: &Plan, empty: &Meta, sink: &mut P) -> Result<(), P::Error> {
+/// Writes the metapage, the basis and the leaders.
+pub(super) fn write_head<P: PageSink>(
+    plan: &Plan,
+    space: &Space,
+    empty: &Meta,
+    sink: &mut P,
+) -> Result<(), P::Error> {
     let mut meta = empty.clone();
+    if plan.reflection_pages > 0 {
+        meta.reflections_first = 1;
+        meta.reflections = u16::try_from(space.basis().count()).expect("no more than dimensions");
+    }
+    if plan.leader_pages > 0 {
+        meta.leaders_first = block(plan.first_leader_page());
+    }
     if plan.entry_pages > 0 {
-        (meta.entry_first, meta.entry_last) = (1, block(plan.entry_pages));
+        meta.entry_first = block(plan.first_entry_page());
+        meta.entry_last = block(plan.first_tid_page() - 1);
     }
     meta.entry_count = block(plan.entries);
     meta.built_rows = block(plan.nodes);
     let full = plan.cells.is_multiple_of(CELLS);
-    meta.tids_free = if full { 0 } else { block(plan.entry_pages + plan.tid_pages) };
+    meta.tids_free = if full { 0 } else { block(plan.first_node_page() - 1) };
     let mut page: Page = [0; PAGE_BYTES];
     meta.encode(&mut page);
-    sink.append(&page)
+    sink.append(&page)?;
+    write_vectors(plan, space.basis().reflectors(), 1, sink)?;
+    write_vectors(plan, space.leaders.stored(), plan.first_leader_page(), sink)
+}
+
+/// Writes a chain of vectors on consecutive pages.
+fn write_vectors<P: PageSink>(
+    plan: &Plan,
+    all: &[f32],
+    first_page: usize,
+    sink: &mut P,
+) -> Result<(), P::Error> {
+    let g = &plan.geometry;
+    let mut pages = all.chunks(vectors::per_page(g) * g.padded_dim()).zip(first_page + 1..).peekable();
+    while let Some((part, next)) = pages.next() {
+        let mut page: Page = [0; PAGE_BYTES];
+        vectors::init(&mut page, g);
+        for (i, vector) in part.chunks_exact(g.padded_dim()).enumerate() {
+            vectors::set(&mut page, g, i, vector);
+        }
+        vectors::set_next(&mut page, if pages.peek().is_some() { block(next) } else { 0 });
+        sink.append(&page)?;
+    }
+    Ok(())
 }
 
 /// Writes the entry pages.
 pub(super) fn write_entries<'a, P: PageSink>(
     plan: &Plan,
     space: &Space,
-    entries: impl Iterator<Item = (u32, Scaled<'a>)>,
+    entries: impl Iterator<Item = (u32, Stored<'a>)>,
     sink: &mut P,
 ) -> Result<(), P::Error> {
     let g = &plan.geometry;
-    let mut bits = vec![0u8; g.code_dim() / 8];
+    let mut bits = vec![0u8; g.code_bytes()];
     let mut entries = entries.peekable();
-    let mut next = 2;
+    let mut next = block(plan.first_entry_page() + 1);
     while entries.peek().is_some() {
         let mut page: Page = [0; PAGE_BYTES];
         entry::init(&mut page, g);
         for (slot, (place, vector)) in entries.by_ref().take(g.entries_per_page()).enumerate() {
-            let e = residual::entry(
-                space.kernels,
-                space.metric,
-                vector,
-                plan.id(place),
-                &space.center,
-                &mut bits,
-            );
+            let e = residual::entry(space, vector, plan.id(place), &mut bits);
             entry::set(&mut page, g, slot, &e, &bits);
         }
         if entries.peek().is_some() {
@@ -239,7 +293,7 @@ pub(super) struct Described<'a> {
     pub row: Row<'a>,
     pub protected: usize,
     /// Place and vector of each.
-    pub neighbors: Vec<(u32, Scaled<'a>)>,
+    pub neighbors: Vec<(u32, Stored<'a>)>,
 }
 
 /// Writes the pages of consecutive nodes; the first one is the first of a page.
@@ -256,7 +310,7 @@ pub(super) fn write_nodes<'a, P: PageSink>(
     debug_assert!(places.start.is_multiple_of(g.slots()));
     let pages = places.len().div_ceil(g.slots());
     for batch in (0..pages).step_by(BATCH) {
-        let scratch = || (vec![0u8; g.code_dim() / 8], Vec::new());
+        let scratch = || (vec![0u8; g.code_bytes()], Vec::new());
         let encoded = map(executor, BATCH.min(pages - batch), scratch, |scratch, i| {
             let start = places.start + (batch + i) * g.slots();
             let mut page = Box::new(node::empty_page(g));
@@ -284,27 +338,29 @@ fn encode_node(
 ) {
     let Described { row, protected, neighbors } = described;
     debug_assert!(neighbors.len() <= MAX_DEGREE);
+    let Stored { codes: own_codes, lead, trail, reference } = row.stored;
     node.set_header(&Header {
         tid: row.tid,
         degree: neighbors.len(),
         state: State::Live,
-        scale: row.scale,
+        lead,
+        trail,
         bias: row.bias,
         error: row.error,
         version: 0,
         protected: u32::try_from((1u64 << protected) - 1).expect("at most 32 edges"),
         tids: first_cell,
         generation: 0,
+        reference,
     });
-    node.set_vector(row.codes);
-    let own = Scaled { codes: row.codes, scale: row.scale };
+    node.set_vector(own_codes);
+    let mut encoder = Encoder::new(space, row.stored);
     // Copied together, the vectors are waited for all at once, not one after another.
     codes.clear();
     neighbors.iter().for_each(|(_, other)| codes.extend_from_slice(other.codes));
-    for ((i, &(place, other)), codes) in neighbors.iter().enumerate().zip(codes.chunks_exact(row.codes.len()))
+    for ((i, &(place, other)), codes) in neighbors.iter().enumerate().zip(codes.chunks_exact(own_codes.len()))
     {
-        let (id, other) = (plan.id(place), Scaled { codes, ..other });
-        let edge = residual::edge(space.kernels, space.metric, own, other, id, &space.center, bits);
+        let edge = encoder.edge(Stored { codes, ..other }, plan.id(place), bits);
         node.set_edge(i, &edge, bits);
     }
 }

@@ -151,9 +151,7 @@ fn live<S: PageStore>(
     }
     let mut edges: Vec<_> = (0..node.header().degree).map(|i| node.edge(i)).collect();
     edges.sort_by(|a, b| a.distance_squared.total_cmp(&b.distance_squared));
-    let scale = node.header().scale;
-    let vector = node.vector().iter().map(|&code| f32::from(code) * scale).collect();
-    Ok(Some((vector, edges.into_iter().map(|edge| edge.id).collect())))
+    Ok(Some((index.space.decoded(node.stored()), edges.into_iter().map(|edge| edge.id).collect())))
 }
 
 /// The exact answers, from one pass over all pages.
@@ -174,7 +172,7 @@ fn find_nearest<S: PageStore>(
             let header = node.header();
             let Some(id) = g.node_id(block, slot).filter(|_| header.state == State::Live) else { continue };
             for probe in &mut *probes {
-                let score = probe.query.score(header.scale, header.bias, node.vector());
+                let score = probe.query.score(&index.space, node.stored(), header.bias);
                 let nearest = &mut probe.nearest;
                 if nearest.len() == NEAREST && nearest[NEAREST - 1].0 <= score {
                     continue;

@@ -197,7 +197,7 @@ fn check_node(node: &Seen, rows: u64, report: &mut CheckReport) {
     if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
         report.tell(Problem::Neighbors(*id));
     }
-    if !header.scale.is_finite() || !header.bias.is_finite() {
+    if !header.lead.is_finite() || !header.trail.is_finite() || !header.bias.is_finite() {
         report.tell(Problem::NotFinite(*id));
     }
     if u64::from(header.protected) >> header.degree != 0 {

@@ -2,11 +2,11 @@
 
 use super::prune::ALPHA;
 use super::walk::l2_estimates;
-use crate::arch::Scaled;
 use crate::index::Index;
 use crate::layout::node::{Header, NodeMut};
 use crate::layout::{MAX_DEGREE, NodeId};
-use crate::quantize::residual;
+use crate::quantize::Stored;
+use crate::quantize::residual::Encoder;
 use crate::space::Query;
 
 /// Most protected edges of a node: half, so that near neighbors keep their places.
@@ -29,13 +29,12 @@ pub enum Wish {
 /// and `x` as estimated from their codes, decide: `x` is not wanted if a neighbor occludes it; it takes the
 /// place of the farthest neighbor that it occludes, or else of the farthest one behind it. Protected edges
 /// stay.
-pub fn add(index: &Index, node: &mut NodeMut, target: NodeId, x: Scaled, query: &Query, wish: Wish) -> bool {
+pub fn add(index: &Index, node: &mut NodeMut, target: NodeId, x: Stored, query: &Query, wish: Wish) -> bool {
     let space = &index.space;
-    let mut bits = vec![0u8; space.geometry.code_dim() / 8];
+    let mut bits = vec![0u8; space.geometry.code_bytes()];
     let view = node.as_node();
     let header = *view.header();
-    let own = Scaled { codes: view.vector(), scale: header.scale };
-    let edge = residual::edge(space.kernels, space.metric, own, x, target, &space.center, &mut bits);
+    let edge = Encoder::new(space, view.stored()).edge(x, target, &mut bits);
     let present = view.ids().position(|id| id == target);
     let place = match present {
         Some(i) => i,

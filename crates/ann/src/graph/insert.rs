@@ -13,13 +13,13 @@ use super::edges::{self, MAX_PROTECTED, Wish};
 use super::prune::{ALPHA, Pruner};
 use super::share;
 use super::walk::Walk;
-use crate::arch::Scaled;
 use crate::build::graph::entry_target;
 use crate::index::{AccessError, Index, damaged};
 use crate::layout::meta::Meta;
 use crate::layout::node::{self, Header, Node, NodeMut, State};
 use crate::layout::{BlockNumber, HeapTid, Kind, MAX_DEGREE, NodeId, Page, entry, kind};
-use crate::quantize::residual;
+use crate::quantize::residual::{self, Encoder};
+use crate::quantize::{Local, Stored};
 use crate::random::SplitMix64;
 use crate::space::{Quantized, Query, VectorError};
 use crate::store::{Change, PageStore};
@@ -64,12 +64,11 @@ pub(super) struct Met {
     pub distance: f32,
     pub header: Header,
     pub codes: Vec<i8>,
-    pub norm_squared: f32,
 }
 
 impl Met {
-    fn scaled(&self) -> Scaled<'_> {
-        Scaled { codes: &self.codes, scale: self.header.scale }
+    pub fn stored(&self) -> Stored<'_> {
+        self.header.stored(&self.codes)
     }
 }
 
@@ -87,23 +86,20 @@ pub fn insert<S: PageStore>(
     let Some(x) = index.space.quantize(vector)? else {
         return Ok(Inserted::NoDirection);
     };
-    let query = Query::nearest(&index.space, vector)?;
     index.refresh_if_stale(store)?;
+    let query = Query::stored(&index.space, index.space.decoded(x.stored()));
     loop {
         let Neighborhood { met, width } = neighborhood(store, index, &query)?;
-        for twin in met.iter().filter(|m| m.codes == x.codes && m.header.scale == x.scale) {
+        for twin in met.iter().filter(|m| x.is_same(m.stored())) {
             if share::add_row(store, index, twin.id, twin.header.generation, x.error, tid)? {
                 return Ok(Inserted::Shared(twin.id));
             }
         }
         let distances: Vec<f32> = met.iter().map(|m| m.distance).collect();
+        let near = local(index, &query, &met);
         let mut pruner = Pruner::default();
         let chosen = pruner.select(&distances, ALPHA, MAX_DEGREE, true, |a, others, out| {
-            let a = &met[a as usize];
-            out.extend(others.iter().map(|&b| {
-                let b = &met[b as usize];
-                index.space.between(a.scaled(), a.norm_squared, b.scaled(), b.norm_squared)
-            }));
+            near.distances(index.space.kernels, a, others, out);
         });
         // Nearest first among all that were met, as the parent need not be a neighbor.
         let has_room = |m: &&Met| m.header.protected.count_ones() < MAX_PROTECTED;
@@ -126,6 +122,19 @@ pub fn insert<S: PageStore>(
     }
 }
 
+/// The vectors of nodes relative to a query.
+fn local(index: &Index, query: &Query, met: &[Met]) -> Local {
+    let space = &index.space;
+    let (mut near, mut difference) = (Local::default(), vec![0.0; space.geometry.padded_dim()]);
+    near.clear(difference.len());
+    for m in met {
+        space.decode(m.stored(), 0, &mut difference);
+        space.kernels.add_scaled(&mut difference, -1.0, query.turned());
+        near.push(space.kernels, &difference);
+    }
+    near
+}
+
 /// What lies round a query.
 pub(super) struct Neighborhood {
     /// Live nodes, nearest first.
@@ -143,20 +152,13 @@ pub(super) fn neighborhood<S: PageStore>(
     let mut met = Vec::with_capacity(EF_INSERT * 2);
     let (mut nearest, mut width) = (f32::INFINITY, f32::INFINITY);
     let mut walk = Walk::nearest(index, query.clone(), EF_INSERT);
-    let space = &index.space;
     while walk.step(store, index, EF_INSERT, |_, id, node: &Node, score| {
         if node.header().state == State::Live {
             let distance = score.max(0.0);
             if distance < nearest {
                 (nearest, width) = (distance, reach_of_company(node));
             }
-            met.push(Met {
-                id,
-                distance,
-                header: *node.header(),
-                codes: node.vector().to_vec(),
-                norm_squared: space.norm_squared(node),
-            });
+            met.push(Met { id, distance, header: *node.header(), codes: node.vector().to_vec() });
         }
     })? {}
     met.sort_by(|a, b| a.distance.total_cmp(&b.distance));
@@ -242,7 +244,7 @@ fn add_node<S: PageStore>(
         if header.state != State::Live || header.generation != parent.header.generation {
             return Ok(None);
         }
-        if !edges::add(index, &mut node, id, x.scaled(), query, Wish::Protected) {
+        if !edges::add(index, &mut node, id, x.stored(), query, Wish::Protected) {
             return Ok(None);
         }
     } else if let Some(mut meta) = meta {
@@ -263,7 +265,7 @@ fn free_slot<E: std::error::Error + 'static>(
     match kind(page).map_err(damaged(block))? {
         Kind::New => node::init(page, g),
         Kind::Node => {}
-        Kind::Meta | Kind::Entry | Kind::Tids => return Ok(None),
+        Kind::Meta | Kind::Entry | Kind::Tids | Kind::Vectors => return Ok(None),
     }
     for slot in 0..g.slots() {
         let state = Node::read(page, g, slot).map_err(damaged(block))?.header().state;
@@ -292,26 +294,21 @@ fn write_node(
         tid,
         degree: neighbors.len(),
         state: State::Live,
-        scale: x.scale,
+        lead: x.lead,
+        trail: x.trail,
         bias: x.bias,
         error: x.error,
         version: before.version.wrapping_add(1),
         protected: 0,
         tids: 0,
         generation: before.generation.wrapping_add(1),
+        reference: x.reference,
     });
     node.set_vector(&x.codes);
-    let mut bits = vec![0u8; space.geometry.code_dim() / 8];
+    let mut bits = vec![0u8; space.geometry.code_bytes()];
+    let mut encoder = Encoder::new(space, x.stored());
     for (i, m) in neighbors.into_iter().enumerate() {
-        let edge = residual::edge(
-            space.kernels,
-            space.metric,
-            x.scaled(),
-            m.scaled(),
-            m.id,
-            &space.center,
-            &mut bits,
-        );
+        let edge = encoder.edge(m.stored(), m.id, &mut bits);
         node.set_edge(i, &edge, &bits);
     }
     Ok(())
@@ -340,7 +337,7 @@ pub(super) fn add_edge<S: PageStore>(
     let mut node = NodeMut::open(page, g, g.slot_of(from)).map_err(damaged(block))?;
     let header = *node.as_node().header();
     let same = header.state == State::Live && header.generation == generation;
-    let added = same && edges::add(index, &mut node, to, x.scaled(), query, wish);
+    let added = same && edges::add(index, &mut node, to, x.stored(), query, wish);
     if added {
         change.commit().map_err(AccessError::Store)?;
     }
@@ -402,8 +399,7 @@ fn replace_entry<S: PageStore>(
         }
         entry::get(&page, &g, place).id
     };
-    let mut codes = Vec::new();
-    let mut scale = 0.0;
+    let (mut codes, mut header) = (Vec::new(), Header::FREE);
     if former != NodeId::NONE {
         let at = g.block_of(former);
         let page = store.read(at).map_err(AccessError::Store)?;
@@ -411,7 +407,7 @@ fn replace_entry<S: PageStore>(
         if node.header().state != State::Live {
             return Ok(());
         }
-        scale = node.header().scale;
+        header = *node.header();
         codes.extend_from_slice(node.vector());
     }
     let mut change = store.change().map_err(AccessError::Store)?;
@@ -430,8 +426,8 @@ fn replace_entry<S: PageStore>(
     if former != NodeId::NONE {
         let page = change.page(own).map_err(AccessError::Store)?;
         let mut node = NodeMut::open(page, &g, g.slot_of(id)).map_err(damaged(own))?;
-        let vector = Scaled { codes: &codes, scale };
-        let query = Query::stored(&index.space, vector);
+        let vector = header.stored(&codes);
+        let query = Query::stored(&index.space, index.space.decoded(vector));
         let is_live = node.as_node().header().state == State::Live;
         if !is_live || !edges::add(index, &mut node, former, vector, &query, Wish::Protected) {
             return Ok(());
@@ -445,8 +441,8 @@ fn replace_entry<S: PageStore>(
 
 fn encode_entry(index: &Index, x: &Quantized, id: NodeId) -> (entry::Entry, Vec<u8>) {
     let space = &index.space;
-    let mut bits = vec![0u8; space.geometry.code_dim() / 8];
-    let e = residual::entry(space.kernels, space.metric, x.scaled(), id, &space.center, &mut bits);
+    let mut bits = vec![0u8; space.geometry.code_bytes()];
+    let e = residual::entry(space, x.stored(), id, &mut bits);
     (e, bits)
 }
 

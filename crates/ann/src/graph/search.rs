@@ -11,7 +11,7 @@ use super::walk::{Stats, Walk};
 use crate::index::{AccessError, Index};
 use crate::layout::node::{Node, State};
 use crate::layout::{Geometry, HeapTid, NodeId};
-use crate::space::{Query, VectorError};
+use crate::space::{Query, Space, VectorError};
 use crate::store::PageStore;
 
 /// Least lookahead.
@@ -199,7 +199,7 @@ impl Search {
             let due = order.peek().is_some();
             let enough = if due { self.given + 1 + self.lookahead } else { usize::MAX };
             let stepped = self.walk.step(store, index, enough, |query, id, node, score| {
-                if let Some(found) = found(query, id, node, score) {
+                if let Some(found) = found(&index.space, query, id, node, score) {
                     late += u64::from(!order.push(found));
                 }
             })?;
@@ -237,8 +237,8 @@ impl Search {
 }
 
 /// A node as it waits for its turn; `None` if it has no rows.
-pub(super) fn found(query: &Query, id: NodeId, node: &Node, score: f32) -> Option<Found> {
+pub(super) fn found(space: &Space, query: &Query, id: NodeId, node: &Node, score: f32) -> Option<Found> {
     let header = node.header();
-    let bounds = || query.bounds(score, header.scale, header.error);
+    let bounds = || query.bounds(space, node.stored(), score, header.error);
     (header.state == State::Live).then(|| Found::new(bounds(), score, id, header))
 }

@@ -70,11 +70,11 @@ impl Sweep {
                     continue;
                 }
                 let query = walk.query();
-                let score = query.score(header.scale, header.bias, node.vector());
+                let score = query.score(&index.space, node.stored(), header.bias);
                 let wanted = |found: &Found| {
                     self.after.is_none_or(|after| after < *found) && last.is_none_or(|last| *found < last)
                 };
-                waiting.extend(found(query, id, &node, score).filter(wanted));
+                waiting.extend(found(&index.space, query, id, &node, score).filter(wanted));
             }
             if waiting.len() >= 2 * self.most_waiting {
                 last = Some(*waiting.select_nth_unstable(self.most_waiting).1);

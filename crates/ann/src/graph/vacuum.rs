@@ -12,14 +12,13 @@ use super::prune::ALPHA;
 use super::reach::Reach;
 use super::rows::Rows;
 use super::walk::l2_estimates;
-use crate::arch::Scaled;
 use crate::bits::Bits;
 use crate::index::{AccessError, Index, damaged};
 use crate::layout::meta::Meta;
 use crate::layout::node::{Edge, Header, Node, NodeMut, State};
 use crate::layout::tids::{self, CELLS, Cell, CellId};
 use crate::layout::{BlockNumber, Geometry, HeapTid, Kind, MAX_DEGREE, NodeId, entry, kind};
-use crate::quantize::residual;
+use crate::quantize::residual::{self, Encoder};
 use crate::random::SplitMix64;
 use crate::space::{Quantized, Query};
 use crate::store::{Change, PageStore};
@@ -315,15 +314,15 @@ fn repair<S: PageStore>(
     }
     stats.repaired += 1;
     gone.sort_by(|a, b| a.distance_squared.total_cmp(&b.distance_squared));
-    let own = Scaled { codes: &codes, scale: header.scale };
-    let query = Query::stored(space, own);
+    let own = header.stored(&codes);
+    let query = Query::stored(space, space.decoded(own));
     let mut heirs: Vec<Heir> = Vec::new();
     for edge in gone.iter().take(SPLICED) {
         store.check_interrupts().map_err(AccessError::Store)?;
         let at = g.block_of(edge.id);
         let page = store.read(at).map_err(AccessError::Store)?;
         let node = Node::read(&page, g, g.slot_of(edge.id)).map_err(damaged(at))?;
-        let score = query.score(node.header().scale, space.norm_squared(&node), node.vector());
+        let score = query.score(space, node.stored(), space.l2_bias(&node));
         let estimates = l2_estimates(index, &query, &node, score);
         let mut theirs: Vec<Heir> = node
             .ids()
@@ -347,7 +346,7 @@ fn repair<S: PageStore>(
     heirs.sort_by(|a, b| b.protected.cmp(&a.protected).then(a.estimate.total_cmp(&b.estimate)));
 
     // Their vectors are read one by one until the places of the dead are taken.
-    let mut chosen: Vec<(NodeId, Vec<i8>, f32, f32, bool)> = Vec::new();
+    let mut chosen: Vec<Chosen> = Vec::new();
     for heir in heirs {
         if chosen.len() >= MAX_DEGREE - kept.len().min(MAX_DEGREE) || chosen.len() >= gone.len() {
             break;
@@ -359,14 +358,12 @@ fn repair<S: PageStore>(
         if node.header().state != State::Live {
             continue;
         }
-        let (scale, norm) = (node.header().scale, space.norm_squared(&node));
-        let vector = Scaled { codes: node.vector(), scale };
-        let distance = query.score(scale, norm, node.vector());
-        let occluded = chosen.iter().any(|(_, codes, scale, norm_squared, _)| {
-            ALPHA * space.between(Scaled { codes, scale: *scale }, *norm_squared, vector, norm) <= distance
-        });
+        let vector = space.decoded(node.stored());
+        let distance = query.score(space, node.stored(), space.l2_bias(&node));
+        let occluded = chosen.iter().any(|other| ALPHA * space.between(&other.vector, &vector) <= distance);
         if heir.protected || !occluded {
-            chosen.push((heir.id, node.vector().to_vec(), scale, norm, heir.protected));
+            let (header, codes) = (*node.header(), node.vector().to_vec());
+            chosen.push(Chosen { id: heir.id, header, codes, vector, protected: heir.protected });
         }
     }
 
@@ -381,15 +378,14 @@ fn repair<S: PageStore>(
             node.remove_edge(i);
         }
     }
-    let mut bits = vec![0u8; g.code_dim() / 8];
-    for (other, codes, scale, _, protected) in &chosen {
+    let mut bits = vec![0u8; g.code_bytes()];
+    let mut encoder = Encoder::new(space, own);
+    for Chosen { id: other, header, codes, protected, .. } in &chosen {
         let mut h = *node.as_node().header();
         if h.degree == MAX_DEGREE || node.as_node().ids().any(|id| id == *other) {
             continue;
         }
-        let neighbor = Scaled { codes, scale: *scale };
-        let edge =
-            residual::edge(space.kernels, space.metric, own, neighbor, *other, &space.center, &mut bits);
+        let edge = encoder.edge(header.stored(codes), *other, &mut bits);
         node.set_edge(h.degree, &edge, &bits);
         if *protected && h.protected.count_ones() < edges::MAX_PROTECTED {
             h.protected |= 1 << h.degree;
@@ -399,6 +395,16 @@ fn repair<S: PageStore>(
         linked.set(other.0);
     }
     change.commit().map_err(AccessError::Store)
+}
+
+/// A node that takes the place of a dead neighbor.
+struct Chosen {
+    id: NodeId,
+    header: Header,
+    codes: Vec<i8>,
+    /// Decoded.
+    vector: Vec<f32>,
+    protected: bool,
 }
 
 /// Gives the entries of dead nodes to live ones of the sample; without any they become holes.
@@ -424,22 +430,14 @@ fn replace_entries<S: PageStore>(
             .filter(|_| !live.is_empty())
             .map(|_| live[random.below(live.len())].0)
             .find(|id| used.insert(*id));
-        let mut bits = vec![0u8; g.code_dim() / 8];
+        let mut bits = vec![0u8; g.code_bytes()];
         let mut e = None;
         if let Some(heir) = heir {
             let at = g.block_of(heir);
             let page = store.read(at).map_err(AccessError::Store)?;
             let node = Node::read(&page, g, g.slot_of(heir)).map_err(damaged(at))?;
             if node.header().state == State::Live {
-                let vector = Scaled { codes: node.vector(), scale: node.header().scale };
-                e = Some(residual::entry(
-                    space.kernels,
-                    space.metric,
-                    vector,
-                    heir,
-                    &space.center,
-                    &mut bits,
-                ));
+                e = Some(residual::entry(space, node.stored(), heir, &mut bits));
             }
         }
         let zero = BlockNumber(0);
@@ -504,13 +502,14 @@ fn relink<S: PageStore>(store: &S, index: &Index, id: NodeId) -> Result<(), Acce
         }
         Quantized {
             codes: node.vector().to_vec(),
-            scale: h.scale,
+            lead: h.lead,
+            trail: h.trail,
+            reference: h.reference,
             error: h.error,
-            norm_squared: space.norm_squared(&node),
             bias: h.bias,
         }
     };
-    let query = Query::stored(space, x.scaled());
+    let query = Query::stored(space, space.decoded(x.stored()));
     let met = neighborhood(store, index, &query)?.met;
     let mut linked = 0;
     for m in met.iter().filter(|m| m.id != id) {
@@ -714,6 +713,7 @@ mod tests {
     use crate::graph::check::check;
     use crate::graph::insert::insert;
     use crate::graph::search::{Options, Search};
+    use crate::layout::geometry::Stated;
     use crate::store::mem::MemStore;
     use std::sync::atomic::AtomicBool;
 
@@ -725,7 +725,17 @@ mod tests {
     fn an_index_whose_pages_an_earlier_version_laid_out_lives_on() {
         // What release 0.1.0 chose.
         for (dim, code, slots) in [(128, 128, 8), (192, 192, 6), (256, 256, 5), (320, 256, 4)] {
-            let geometry = Geometry::checked(dim, dim, code, slots).unwrap();
+            let stated = Stated {
+                format: 1,
+                dim,
+                padded_dim: dim,
+                lead_dim: dim,
+                code_dim: code,
+                planes: 1,
+                slots,
+                leaders: 0,
+            };
+            let geometry = Geometry::checked(&stated).unwrap();
             let mut random = SplitMix64::new(dim.into());
             let vectors: Vec<Vec<f32>> = (0..900)
                 .map(|_| (0..dim).map(|_| (random.next_u64() >> 40) as f32 - 8e6).collect())

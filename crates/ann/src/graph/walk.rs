@@ -28,6 +28,8 @@ pub struct Stats {
 /// Entries that a walk knows at least, if there are as many. Nearer rows soon displace most of them; the others may be
 /// visited later, for another region may hold what far ranks need.
 const KNOWN_ENTRIES: usize = 256;
+/// Entries that are scored at least, in multiples of those, if there are as many.
+const SCORED: usize = 4;
 /// Entries that are collected before the best are chosen from them, in multiples of those.
 const COLLECTED: usize = 8;
 /// Pages named to the store ahead of their use.
@@ -67,9 +69,10 @@ impl Walk {
             stats: Stats::default(),
         };
         let known = width.max(KNOWN_ENTRIES);
+        let scored = known.saturating_mul(SCORED);
         let mut entries: Vec<Key> = Vec::new();
         let mut worst = f32::INFINITY;
-        index.score_entries(&walk.query, |scores, ids| {
+        index.score_entries(&walk.query, scored, |scores, ids| {
             // Not a number is as good as any, for the walk of a query that has no distances to go on.
             let is_wanted = |score: f32| score < worst || score.is_nan();
             // Most blocks hold nothing of interest, which one look tells.
@@ -148,8 +151,8 @@ impl Walk {
         }
         self.stats.hops += 1;
         self.stats.estimates += header.degree as u64;
-        let bias = if self.by_l2_in_ip_graph { index.space.norm_squared(&node) } else { header.bias };
-        let score = self.query.score(header.scale, bias, node.vector());
+        let bias = if self.by_l2_in_ip_graph { index.space.l2_bias(&node) } else { header.bias };
+        let score = self.query.score(&index.space, node.stored(), bias);
         if header.state == State::Live {
             self.nearest.offer(Key::new(score, id));
         }
@@ -158,7 +161,7 @@ impl Walk {
             l2_estimates(index, &self.query, &node, score)
         } else {
             let (adds, scales) = node.factors();
-            self.query.estimates(score, &adds, &scales, node.codes())
+            self.query.estimates(&index.space, header.reference, score, &adds, &scales, node.codes())
         };
         for (id, estimate) in node.ids().zip(estimates) {
             self.frontier.push(Key::new(estimate, id));
@@ -180,9 +183,8 @@ impl Walk {
 
 /// Estimated squared L2 distances of a node's neighbors, in an index whose own estimates are inner products.
 pub(super) fn l2_estimates(index: &Index, query: &Query, node: &Node, score: f32) -> [f32; MAX_DEGREE] {
-    let scale = node.header().scale;
-    let difference: Vec<f32> =
-        query.rotated().iter().zip(node.vector()).map(|(q, &c)| q - scale * f32::from(c)).collect();
+    let mut difference = index.space.decoded(node.stored());
+    difference.iter_mut().zip(query.turned()).for_each(|(x, q)| *x = q - *x);
     let mut table = Table::new(index.space.geometry.code_dim());
     table.fill(&difference);
     let sums = table.sums(index.space.kernels, node.codes());

@@ -1,4 +1,4 @@
-//! Entry pages: a chain of sampled nodes with 1-bit codes, scored as a whole to start a search.
+//! Entry pages: a chain of sampled nodes with codes, from which a search starts.
 //!
 //! | offset | width | type | field |
 //! |---|---|---|---|
@@ -7,14 +7,17 @@
 //! | 6 | 2 | - | 0 |
 //! | 8 | B each | | blocks of 32 entries |
 //!
-//! A block, with C = code dim and B = 256 + 4 C:
+//! A block, with C = code dim, p = planes and B = 320 + 4 p C:
 //!
 //! | offset | width | type | field |
 //! |---|---|---|---|
 //! | 0 | 32 * 4 | u32 | node ids; all ones is a hole |
 //! | 128 | 32 * 2 | bf16 | factors: add |
 //! | 192 | 32 * 2 | bf16 | factors: scale |
-//! | 256 | 4 C | bits | codes of the vectors themselves, one FastScan block |
+//! | 256 | 32 * 2 | u16 | numbers of the leaders that codes and factors are relative to |
+//! | 320 | 4 p C | bits | codes, one FastScan block a plane |
+//!
+//! Format 1 has no numbers of leaders: codes are relative to the center and follow at 256.
 
 use super::bytes::{get_u16, get_u32, put_u16, put_u32};
 use super::geometry::{ENTRY_BLOCK, ENTRY_HEADER_BYTES};
@@ -23,7 +26,7 @@ use crate::quantize::fastscan;
 
 const ADDS: usize = 4 * ENTRY_BLOCK;
 const SCALES: usize = ADDS + 2 * ENTRY_BLOCK;
-const CODES: usize = SCALES + 2 * ENTRY_BLOCK;
+const LEADERS: usize = SCALES + 2 * ENTRY_BLOCK;
 
 /// One sampled node, without its code.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,6 +37,8 @@ pub struct Entry {
     pub add: f32,
     /// What the estimate multiplies the code sum by.
     pub scale: f32,
+    /// The leader that both are relative to.
+    pub leader: u16,
 }
 
 /// Makes `page` an entry page without entries.
@@ -43,6 +48,11 @@ pub fn init(page: &mut Page, g: &Geometry) {
 
 fn capacity(g: &Geometry) -> u16 {
     u16::try_from(g.entries_per_page()).expect("a page holds fewer than 1,000")
+}
+
+/// Where codes begin within a block.
+fn codes_at(g: &Geometry) -> usize {
+    g.entry_block_bytes() - g.code_block_bytes()
 }
 
 fn block_start(g: &Geometry, i: usize) -> usize {
@@ -73,13 +83,14 @@ pub fn get(page: &Page, g: &Geometry, i: usize) -> Entry {
         id: NodeId(get_u32(page, start + 4 * row)),
         add: bf16::to_f32(get_u16(page, start + ADDS + 2 * row)),
         scale: bf16::to_f32(get_u16(page, start + SCALES + 2 * row)),
+        leader: if g.format() == 1 { 0 } else { get_u16(page, start + LEADERS + 2 * row) },
     }
 }
 
 /// The FastScan block that holds entry `i` and its 31 companions.
 #[must_use]
 pub fn codes<'a>(page: &'a Page, g: &Geometry, i: usize) -> &'a [u8] {
-    &page[block_start(g, i) + CODES..block_start(g, i) + g.entry_block_bytes()]
+    &page[block_start(g, i) + codes_at(g)..block_start(g, i) + g.entry_block_bytes()]
 }
 
 /// Writes entry `i`, at most one behind the last.
@@ -88,7 +99,10 @@ pub fn set(page: &mut Page, g: &Geometry, i: usize, entry: &Entry, bits: &[u8]) 
     put_u32(page, start + 4 * row, entry.id.0);
     put_u16(page, start + ADDS + 2 * row, bf16::nearest(entry.add));
     put_u16(page, start + SCALES + 2 * row, bf16::nearest(entry.scale));
-    fastscan::set_code(&mut page[start + CODES..start + g.entry_block_bytes()], row, bits);
+    if g.format() > 1 {
+        put_u16(page, start + LEADERS + 2 * row, entry.leader);
+    }
+    fastscan::set_code(&mut page[start + codes_at(g)..start + g.entry_block_bytes()], row, bits);
     let count = usize::from(get_u16(page, 4)).max(i + 1);
     put_u16(page, 4, u16::try_from(count).expect("within the capacity"));
 }
@@ -111,9 +125,11 @@ mod tests {
             init(&mut page, &g);
             set_next(&mut page, 12);
             let n = g.entries_per_page();
-            let bits = |i: usize| vec![(i * 31 % 256) as u8; g.code_dim() / 8];
-            let entry =
-                |i: usize| Entry { id: NodeId(u32::try_from(i).unwrap() * 3), add: i as f32, scale: 0.5 };
+            let bits = |i: usize| vec![(i * 31 % 256) as u8; g.code_bytes()];
+            let entry = |i: usize| {
+                let (id, leader) = (NodeId(u32::try_from(i).unwrap() * 3), i as u16 % 7);
+                Entry { id, add: i as f32, scale: 0.5, leader }
+            };
             for i in 0..n {
                 set(&mut page, &g, i, &entry(i), &bits(i));
             }
@@ -122,6 +138,7 @@ mod tests {
             for i in 0..n {
                 let wanted = if i == 5 { NodeId::NONE } else { entry(i).id };
                 assert_eq!(get(&page, &g, i).id, wanted);
+                assert_eq!(get(&page, &g, i).leader, entry(i).leader);
                 assert!((get(&page, &g, i).add - entry(i).add).abs() <= entry(i).add / 256.0);
                 assert_eq!(fastscan::get_code(codes(&page, &g, i), i % ENTRY_BLOCK), bits(i));
             }

@@ -1,13 +1,24 @@
-//! How large the parts of a page are, from the dimension alone.
+//! How large the parts of a page are: from the dimension and, where there is a sample of the rows, from how their
+//! variance is spread.
 //!
-//! A node never spans pages, so the width of its neighbor codes is whatever lets the pages fill up: the
-//! most nodes per page whose codes still cover 11/16 of the dimensions, 96 at least (or all) and
-//! `max(256, dim / 3)` at most, then the widest codes for that many nodes. Measured at 512 dimensions:
-//! coding half of the dimensions costs 35 % more hops, no more CPU time, and halves the index. From 65 to
-//! 320 dimensions, coding 3 in 4 fits one more node on a page and costs a tenth of CPU time; coding 5 in 8
-//! costs up to nine tenths (README.md has the table).
+//! A node never spans pages, so the width of its neighbor codes is whatever lets the pages fill up. An estimate of an
+//! inner product from a code of C dimensions errs by a variance of about
+//!
+//! ```text
+//! (1 / S - 1)^2 A + B + e / C
+//! ```
+//!
+//! times the squared norms, where S is the share of the variance in the coded dimensions, A and B are the sums of the squared
+//! shares of the directions that are coded and that are not, and e is .571 with one bit and .133 with two (Max 1960). Where the
+//! leading directions of the rows come first, S is large for a small C.
+//!
+//! *Without a sample* dimensions are as good as one another: one bit each, the most nodes per page whose codes still cover
+//! 11/16 of the dimensions, 96 at least (or all) and `max(256, dim / 3)` at most, then the widest codes for that many nodes.
+//! *With a sample*, two bits for leading directions or one for all, whichever errs less; the most nodes per page
+//! for which that is half of the variance that an index without a sample would have, and at least as many nodes as there.
 
-use super::{BODY_BYTES, BlockNumber, MAX_DEGREE, NodeId, PageError, check};
+use super::{BODY_BYTES, BlockNumber, FORMAT_VERSION, MAX_DEGREE, NodeId, PageError, check};
+use crate::quantize::principal::Spectrum;
 
 /// The largest dimension of an indexed vector; one more would leave too little of the page to codes.
 pub const MAX_DIM: usize = 4000;
@@ -27,16 +38,35 @@ pub const NODE_HEADER_BYTES: usize = 32;
 pub const EDGE_BYTES: usize = 4 + 2 + 2 + 2;
 /// Entries that share one FastScan block.
 pub const ENTRY_BLOCK: usize = 32;
+/// Directions that a basis brings to the front at most: each costs a reflection of every vector.
+pub const MAX_DIRECTIONS: usize = 256;
 /// Bytes of an entry page before its blocks.
 pub const ENTRY_HEADER_BYTES: usize = 8;
 
 /// Sizes of an index for vectors of one dimension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
+    format: u8,
     dim: usize,
     padded_dim: usize,
+    lead_dim: usize,
     code_dim: usize,
+    planes: usize,
     slots: usize,
+    leaders: u16,
+}
+
+/// What a metapage says of its geometry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stated {
+    pub format: u8,
+    pub dim: u16,
+    pub padded_dim: u16,
+    pub lead_dim: u16,
+    pub code_dim: u16,
+    pub planes: u8,
+    pub slots: u8,
+    pub leaders: u16,
 }
 
 /// A dimension that cannot be indexed.
@@ -66,33 +96,97 @@ impl Geometry {
         }
         let padded_dim = dim.next_multiple_of(DIM_STEP);
         let widest = padded_dim.min(MAX_CODE_DIM);
-        let fitting = |slots: usize| {
-            let code_bytes = (BODY_BYTES / slots).checked_sub(fixed_bytes(padded_dim))?;
-            let code_dim = code_bytes * 8 / MAX_DEGREE;
-            let step = if code_dim < FINE_CODE_DIM { CODE_STEP } else { DIM_STEP };
-            Some((code_dim / step * step).min(widest))
-        };
         let wanted = (padded_dim * 11 / 16).max(96).min(256.max(dim / 3)).min(widest);
         let (slots, code_dim) = (1..=16)
             .rev()
-            .filter_map(|slots| Some((slots, fitting(slots)?)))
+            .filter_map(|slots| Some((slots, fitting(padded_dim, slots, 1)?)))
             .find(|&(slots, code_dim)| code_dim >= wanted || slots == 1)
             .expect("one node fits a page at MAX_DIM");
-        Ok(Self { dim, padded_dim, code_dim, slots })
+        let format = FORMAT_VERSION;
+        Ok(Self { format, dim, padded_dim, lead_dim: padded_dim, code_dim, planes: 1, slots, leaders: 0 })
+    }
+
+    /// The same dimension, with codes that fit the data.
+    #[must_use]
+    pub fn for_data(self, spectrum: &Spectrum) -> Self {
+        let most_directions = MAX_DIRECTIONS.min(spectrum.leading.len());
+        let without = variance(&Spectrum { leading: Vec::new(), ..*spectrum }, self.code_dim, 1);
+        let best = |slots: usize| {
+            let two = fitting(self.padded_dim, slots, 2).map(|width| (width.min(most_directions), 2));
+            let leading = fitting(self.padded_dim, slots, 1).map(|width| (width.min(most_directions), 1));
+            let any = fitting(self.padded_dim, slots, 1).map(|width| (width, 0));
+            let all =
+                fitting(self.padded_dim, slots, 2).filter(|&width| width == self.padded_dim).map(|w| (w, 2));
+            let sized = |(width, planes): (usize, usize)| {
+                let code_dim = width / CODE_STEP * CODE_STEP;
+                // Codes of any direction are made of rotated vectors without directions to the front.
+                let flat = Spectrum { leading: Vec::new(), ..*spectrum };
+                let variance = match planes {
+                    0 => variance(&flat, code_dim, 1),
+                    planes => variance(spectrum, code_dim, planes),
+                };
+                (code_dim > 0).then_some((variance, code_dim, planes.max(1)))
+            };
+            let choices = [two, leading, any, all].into_iter().flatten().filter_map(sized);
+            choices.min_by(|a, b| a.0.total_cmp(&b.0))
+        };
+        let fits = |slots: usize| Some((slots, best(slots)?));
+        let good =
+            (self.slots..=16).rev().filter_map(fits).find(|(_, (variance, ..))| *variance <= without / 2.0);
+        let Some((slots, (_, code_dim, planes))) = good.or_else(|| fits(self.slots)) else { return self };
+        // The leading elements are the large ones: they and the others have a scale each.
+        let lead_dim = code_dim.next_multiple_of(DIM_STEP).min(self.padded_dim);
+        Self { lead_dim, code_dim, planes, slots, ..self }
     }
 
     /// The geometry that the metapage names: one that fits the page, not only what this release would choose, as
     /// an earlier one chose other widths.
-    pub(crate) fn checked(dim: u16, padded: u16, code: u16, slots: u8) -> Result<Self, PageError> {
+    pub(crate) fn checked(stated: &Stated) -> Result<Self, PageError> {
+        let Stated { format, dim, padded_dim, lead_dim, code_dim, planes, slots, leaders } = *stated;
         check("dim", dim.into(), 1, MAX_DIM as u64)?;
         let usual = Self::new(dim.into()).expect("checked above");
-        check("padded_dim", padded.into(), usual.padded_dim as u64, usual.padded_dim as u64)?;
+        check("padded_dim", padded_dim.into(), usual.padded_dim as u64, usual.padded_dim as u64)?;
         let widest = usual.padded_dim.min(MAX_CODE_DIM);
-        check("code_dim", code.into(), CODE_STEP as u64, widest as u64)?;
-        check("code_dim % 8", u64::from(code) % CODE_STEP as u64, 0, 0)?;
-        let geometry = Self { code_dim: code.into(), slots: slots.into(), ..usual };
-        check("slots", slots.into(), 1, (BODY_BYTES / geometry.node_bytes()) as u64)?;
+        check("code_dim", code_dim.into(), CODE_STEP as u64, widest as u64)?;
+        check("code_dim % 8", u64::from(code_dim) % CODE_STEP as u64, 0, 0)?;
+        check("lead_dim", lead_dim.into(), DIM_STEP as u64, usual.padded_dim as u64)?;
+        check("lead_dim % 64", u64::from(lead_dim) % DIM_STEP as u64, 0, 0)?;
+        check("planes", planes.into(), 1, 2)?;
+        let (lead_dim, code_dim, planes) = (lead_dim.into(), code_dim.into(), planes.into());
+        let geometry = Self { format, lead_dim, code_dim, planes, slots: slots.into(), leaders, ..usual };
+        let most = (BODY_BYTES.checked_div(geometry.node_bytes()).unwrap_or(0)) as u64;
+        check("slots", slots.into(), 1, most)?;
         Ok(geometry)
+    }
+
+    /// The format version of the pages.
+    #[must_use]
+    pub fn format(&self) -> u8 {
+        self.format
+    }
+
+    /// The same in format 1, which indexes of release 0.1 have: what tests of reading them are made with.
+    #[must_use]
+    pub fn in_format_1(self) -> Self {
+        Self { format: 1, planes: 1, leaders: 0, ..self.with_one_scale() }
+    }
+
+    /// The same with one scale for all elements of a vector.
+    #[must_use]
+    pub fn with_one_scale(self) -> Self {
+        Self { lead_dim: self.padded_dim, ..self }
+    }
+
+    /// The same with so many leaders beside the center, which vectors may be relative to.
+    #[must_use]
+    pub fn with_leaders(self, leaders: u16) -> Self {
+        Self { leaders, ..self }
+    }
+
+    /// Leaders, the center not among them.
+    #[must_use]
+    pub fn leaders(&self) -> u16 {
+        self.leaders
     }
 
     /// Elements of a vector as the user sees it.
@@ -105,6 +199,24 @@ impl Geometry {
     #[must_use]
     pub fn padded_dim(&self) -> usize {
         self.padded_dim
+    }
+
+    /// Leading elements that share a scale, a multiple of 64; the others have another one.
+    #[must_use]
+    pub fn lead_dim(&self) -> usize {
+        self.lead_dim
+    }
+
+    /// Bits of a code for each dimension that it covers, one or two.
+    #[must_use]
+    pub fn planes(&self) -> usize {
+        self.planes
+    }
+
+    /// Bytes of a code.
+    #[must_use]
+    pub fn code_bytes(&self) -> usize {
+        self.planes * self.code_dim / 8
     }
 
     /// Leading rotated dimensions that neighbor codes cover, a multiple of 8.
@@ -122,7 +234,7 @@ impl Geometry {
     /// Bytes of a FastScan block of 32 codes.
     #[must_use]
     pub fn code_block_bytes(&self) -> usize {
-        MAX_DEGREE * self.code_dim / 8
+        MAX_DEGREE * self.code_bytes()
     }
 
     /// Bytes of a node.
@@ -131,10 +243,10 @@ impl Geometry {
         fixed_bytes(self.padded_dim) + self.code_block_bytes()
     }
 
-    /// Bytes of 32 entries of the entry table: ids, two factors each, codes.
+    /// Bytes of 32 entries of the entry table: ids, two factors each, numbers of leaders, codes.
     #[must_use]
     pub fn entry_block_bytes(&self) -> usize {
-        ENTRY_BLOCK * 8 + self.code_block_bytes()
+        ENTRY_BLOCK * if self.format == 1 { 8 } else { 10 } + self.code_block_bytes()
     }
 
     /// Entries per page of the entry table.
@@ -166,6 +278,22 @@ impl Geometry {
     fn slots_u32(&self) -> u32 {
         u32::try_from(self.slots).expect("at most 16")
     }
+}
+
+/// The widest code of so many planes with which so many nodes fit a page.
+fn fitting(padded_dim: usize, slots: usize, planes: usize) -> Option<usize> {
+    let code_bytes = (BODY_BYTES / slots).checked_sub(fixed_bytes(padded_dim))?;
+    let code_dim = code_bytes * 8 / (MAX_DEGREE * planes);
+    let step = if code_dim < FINE_CODE_DIM { CODE_STEP } else { DIM_STEP };
+    Some((code_dim / step * step).min(padded_dim).min(MAX_CODE_DIM))
+}
+
+/// How far an estimate is off: see the head of the module.
+#[allow(clippy::cast_precision_loss, reason = "a few thousand")]
+fn variance(spectrum: &Spectrum, code_dim: usize, planes: usize) -> f64 {
+    let (share, coded, others) = spectrum.shares(code_dim);
+    let lost = if planes == 1 { 0.571 } else { 0.133 };
+    (1.0 / share.max(1e-9) - 1.0).powi(2) * coded + others + lost / code_dim as f64
 }
 
 /// Bytes of a node apart from its codes.
@@ -208,15 +336,28 @@ mod tests {
     #[test]
     fn pages_of_earlier_widths_are_read() {
         // What release 0.1.0 chose.
+        let stated = |dim: u16, padded_dim, code_dim, slots| {
+            let lead_dim = padded_dim;
+            Geometry::checked(&Stated {
+                format: 1,
+                dim,
+                padded_dim,
+                lead_dim,
+                code_dim,
+                planes: 1,
+                slots,
+                leaders: 0,
+            })
+        };
         for (dim, code, slots) in [(128, 128, 8), (192, 192, 6), (256, 256, 5), (320, 256, 4)] {
-            let g = Geometry::checked(dim, dim, code, slots).unwrap();
+            let g = stated(dim, dim, code, slots).unwrap();
             assert_eq!((g.code_dim(), g.slots()), (code.into(), slots.into()), "{dim} dimensions");
             assert_ne!(g, Geometry::new(dim.into()).unwrap(), "then this tests nothing");
         }
         for (padded, code, slots) in
             [(256, 256, 6), (256, 260, 5), (256, 320, 5), (256, 0, 5), (256, 256, 0), (192, 184, 6)]
         {
-            assert!(Geometry::checked(256, padded, code, slots).is_err(), "{padded} {code} {slots}");
+            assert!(stated(256, padded, code, slots).is_err(), "{padded} {code} {slots}");
         }
     }
 
@@ -235,6 +376,42 @@ mod tests {
         }
         assert_eq!(Geometry::new(0), Err(GeometryError::Empty));
         assert_eq!(Geometry::new(MAX_DIM + 1), Err(GeometryError::TooManyDimensions { dim: MAX_DIM + 1 }));
+    }
+
+    /// Variances that fall with a power of the number, and a little everywhere.
+    fn spectrum(dim: usize, rank: usize, power: f64, noise: f64) -> Spectrum {
+        let leading: Vec<f64> = (0..rank).map(|i| (1.0 + i as f64).powf(-power) + noise).collect();
+        let total = leading.iter().sum::<f64>() + (dim - rank) as f64 * noise;
+        Spectrum { leading, total, dim }
+    }
+
+    #[test]
+    fn codes_fit_the_data() {
+        // What is chosen: dimension, spectrum, code, bits, nodes per page.
+        for (spectrum, wanted) in [
+            // Most of the variance in a hundred directions, as embeddings have it.
+            (spectrum(512, 128, 1.0, 0.0001), (96, 2, 5)),
+            // All alike: there is nothing to gain.
+            (spectrum(512, 256, 0.0, 1.0), (256, 1, 4)),
+            (spectrum(64, 64, 0.3, 0.01), (64, 1, 12)),
+        ] {
+            let usual = Geometry::new(spectrum.dim).unwrap();
+            let g = usual.for_data(&spectrum);
+            assert_eq!((g.code_dim(), g.planes(), g.slots()), wanted, "{spectrum:?}");
+            assert!(g.slots() >= usual.slots() && g.slots() * g.node_bytes() <= BODY_BYTES);
+        }
+        for dim in (1..=MAX_DIM).step_by(37) {
+            let usual = Geometry::new(dim).unwrap();
+            for rank in [0, 1, 10, 200] {
+                let padded = usual.padded_dim();
+                let g = usual.for_data(&spectrum(padded, rank.min(padded), 1.0, 1e-6));
+                assert!(
+                    g.slots() >= usual.slots() && g.slots() * g.node_bytes() <= BODY_BYTES,
+                    "{dim} {rank}"
+                );
+                assert!(g.code_dim() > 0 && g.lead_dim() >= g.code_dim() && g.lead_dim() <= padded);
+            }
+        }
     }
 
     #[test]

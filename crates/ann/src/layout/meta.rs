@@ -18,10 +18,19 @@
 //! | 40 | 4 | u32 | first tid page with a free cell, 0 if none |
 //! | 44 | 4 | u32 | rows when the index was built |
 //! | 48 | 4 * 2 | u16 | lookahead for each of `calibrate::TARGETS`; 0 if not measured |
-//! | 56 | 8 | - | 0 |
-//! | 64 | 2 each | bf16 | center in rotated space, padded dim elements |
+//! | 56 | 4 | u32 | first page of the reflections of the basis, 0 if none |
+//! | 60 | 2 | u16 | reflections |
+//! | 62 | 1 | u8 | planes: bits of a code for each dimension |
+//! | 63 | 1 | u8 | lead dim / 64 |
+//! | 64 | 4 | u32 | first page of leaders, 0 if none |
+//! | 68 | 2 | u16 | leaders, the center not among them |
+//! | 70 | 26 | - | 0 |
+//! | 96 | 2 each | bf16 | center in the basis of the index, padded dim elements |
+//!
+//! Format 1 has zeros at 56 to 63 and the center at 64: one plane, no reflections, no leaders.
 
 use super::bytes::{get_u16, get_u32, get_u64, put_u16, put_u32, put_u64};
+use super::geometry::{DIM_STEP, Stated};
 use super::{FORMAT_VERSION, Geometry, Kind, MAX_DEGREE, Page, PageError, bf16, check, expect, init};
 use crate::graph::calibrate::Calibration;
 use crate::metric::Metric;
@@ -29,8 +38,11 @@ use crate::metric::Metric;
 /// "ann1" in a little-endian dump.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"ann1");
 const CALIBRATION: usize = 48;
-const CENTER: usize = 64;
-const _: () = assert!(CALIBRATION + size_of::<Calibration>() <= CENTER);
+const REFLECTIONS: usize = 56;
+const LEADERS: usize = 64;
+const CENTER: usize = 96;
+const CENTER_1: usize = 64;
+const _: () = assert!(CALIBRATION + size_of::<Calibration>() <= REFLECTIONS);
 const _: () = assert!(CENTER + 2 * super::MAX_DIM.next_multiple_of(64) <= super::BODY_BYTES);
 
 /// The metapage, decoded.
@@ -56,8 +68,19 @@ pub struct Meta {
     pub built_rows: u32,
     /// Lookahead of searches; zeros if it was not measured.
     pub calibration: Calibration,
+    /// First page of the reflections of the basis, 0 if none.
+    pub reflections_first: u32,
+    /// How many there are.
+    pub reflections: u16,
+    /// First page of leaders, 0 if none.
+    pub leaders_first: u32,
     /// Subtracted from every rotated vector before it is quantized; `[padded_dim]`, bf16 values.
     pub center: Vec<f32>,
+}
+
+/// Where the center begins.
+fn center_at(format: u8) -> usize {
+    if format == 1 { CENTER_1 } else { CENTER }
 }
 
 /// The format version that a metapage tells.
@@ -82,6 +105,9 @@ impl Meta {
             tids_free: 0,
             built_rows: 0,
             calibration: Calibration::default(),
+            reflections_first: 0,
+            reflections: 0,
+            leaders_first: 0,
             center: center.iter().map(|&x| bf16::to_f32(bf16::nearest(x))).collect(),
         }
     }
@@ -92,7 +118,7 @@ impl Meta {
         let small = |n: usize| u16::try_from(n).expect("a geometry's sizes fit 16 bits");
         init(page, Kind::Meta, 0);
         put_u32(page, 0, MAGIC);
-        put_u16(page, 4, FORMAT_VERSION.into());
+        put_u16(page, 4, g.format().into());
         page[6] = self.metric.code();
         page[7] = u8::try_from(g.slots()).expect("at most 16");
         put_u16(page, 8, small(g.dim()));
@@ -101,8 +127,16 @@ impl Meta {
         put_u16(page, 14, small(MAX_DEGREE));
         put_u64(page, 16, self.seed);
         self.encode_links(page);
+        if g.format() > 1 {
+            put_u32(page, REFLECTIONS, self.reflections_first);
+            put_u16(page, REFLECTIONS + 4, self.reflections);
+            page[REFLECTIONS + 6] = u8::try_from(g.planes()).expect("one or two");
+            page[REFLECTIONS + 7] = u8::try_from(g.lead_dim() / DIM_STEP).expect("at most 63");
+            put_u32(page, LEADERS, self.leaders_first);
+            put_u16(page, LEADERS + 4, g.leaders());
+        }
         for (i, &x) in self.center.iter().enumerate() {
-            put_u16(page, CENTER + 2 * i, bf16::nearest(x));
+            put_u16(page, center_at(g.format()) + 2 * i, bf16::nearest(x));
         }
     }
 
@@ -133,20 +167,35 @@ impl Meta {
         if magic != MAGIC {
             return Err(PageError::Magic { found: magic });
         }
-        check("version", get_u16(page, 4).into(), FORMAT_VERSION.into(), FORMAT_VERSION.into())?;
+        check("version", get_u16(page, 4).into(), 1, FORMAT_VERSION.into())?;
+        let format = if get_u16(page, 4) == 1 { 1 } else { FORMAT_VERSION };
         let metric = Metric::from_code(page[6]).ok_or(PageError::Field {
             field: "metric",
             found: page[6].into(),
             low: 1,
             high: 3,
         })?;
-        let geometry = Geometry::checked(get_u16(page, 8), get_u16(page, 10), get_u16(page, 12), page[7])?;
+        let (padded_dim, first) = (get_u16(page, 10), format == 1);
+        let geometry = Geometry::checked(&Stated {
+            format,
+            dim: get_u16(page, 8),
+            padded_dim,
+            lead_dim: if first { padded_dim } else { u16::from(page[REFLECTIONS + 7]) * DIM_STEP as u16 },
+            code_dim: get_u16(page, 12),
+            planes: if first { 1 } else { page[REFLECTIONS + 6] },
+            slots: page[7],
+            leaders: if first { 0 } else { get_u16(page, LEADERS + 4) },
+        })?;
         check("max_degree", get_u16(page, 14).into(), MAX_DEGREE as u64, MAX_DEGREE as u64)?;
-        let center: Vec<f32> =
-            (0..geometry.padded_dim()).map(|i| bf16::to_f32(get_u16(page, CENTER + 2 * i))).collect();
+        let center: Vec<f32> = (0..geometry.padded_dim())
+            .map(|i| bf16::to_f32(get_u16(page, center_at(format) + 2 * i)))
+            .collect();
         if center.iter().any(|x| !x.is_finite()) {
             return Err(PageError::NotFinite { field: "center" });
         }
+        let later = |at| if first { 0 } else { get_u32(page, at) };
+        let count = |at| if first { 0 } else { get_u16(page, at) };
+        check("reflections", count(REFLECTIONS + 4).into(), 0, padded_dim.into())?;
         Ok(Self {
             metric,
             geometry,
@@ -158,6 +207,9 @@ impl Meta {
             tids_free: get_u32(page, 40),
             built_rows: get_u32(page, 44),
             calibration: std::array::from_fn(|i| get_u16(page, CALIBRATION + 2 * i)),
+            reflections_first: later(REFLECTIONS),
+            reflections: count(REFLECTIONS + 4),
+            leaders_first: later(LEADERS),
             center,
         })
     }
@@ -226,12 +278,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn example(dim: usize) -> Meta {
-        let geometry = Geometry::new(dim).unwrap();
+        let geometry = Geometry::new(dim).unwrap().with_leaders(255);
         let center: Vec<f32> = (0..geometry.padded_dim()).map(|i| (i as f32).sin()).collect();
         let mut meta = Meta::new(Metric::InnerProduct, geometry, 0x1234_5678_9ABC_DEF0, &center);
         (meta.entry_first, meta.entry_last, meta.entry_count) = (1, 9, 1024);
         (meta.entry_generation, meta.tids_free, meta.built_rows) = (3, 77, 50_000);
         meta.calibration = [20, 40, 100, 65_535];
+        (meta.reflections_first, meta.reflections) = (17, 40);
+        meta.leaders_first = 19;
         meta
     }
 

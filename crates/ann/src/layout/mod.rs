@@ -20,6 +20,7 @@ pub mod geometry;
 pub mod meta;
 pub mod node;
 pub mod tids;
+pub mod vectors;
 
 use bytes::{get_u16, put_u16};
 pub use geometry::{Geometry, GeometryError, MAX_DIM};
@@ -30,8 +31,8 @@ pub const PAGE_BYTES: usize = 8192 - 24;
 pub const BODY_BYTES: usize = PAGE_BYTES - OPAQUE_BYTES;
 /// Bytes of the opaque area.
 pub const OPAQUE_BYTES: usize = 8;
-/// Version of every page kind. A reader accepts this one and, once there is one, the previous.
-pub const FORMAT_VERSION: u8 = 1;
+/// Version of every page kind that is written anew. Readers accept the earlier ones as well: an index keeps its own.
+pub const FORMAT_VERSION: u8 = 2;
 /// The last two bytes of every page of an `ann` index.
 pub const PAGE_ID: u16 = 0xFFA1;
 /// Out-edges of a node. FastScan blocks are 32 codes wide, so fewer would save no code bytes.
@@ -86,6 +87,8 @@ pub enum Kind {
     Node,
     /// Heap tids of rows that share a node.
     Tids,
+    /// Vectors of the basis, or leaders.
+    Vectors,
 }
 
 impl Kind {
@@ -96,6 +99,7 @@ impl Kind {
             Kind::Entry => 2,
             Kind::Node => 3,
             Kind::Tids => 4,
+            Kind::Vectors => 5,
         }
     }
 }
@@ -186,6 +190,7 @@ pub fn kind(page: &Page) -> Result<Kind, PageError> {
         2 => Ok(Kind::Entry),
         3 => Ok(Kind::Node),
         4 => Ok(Kind::Tids),
+        5 => Ok(Kind::Vectors),
         found => Err(PageError::UnknownKind { found }),
     }
 }
@@ -213,7 +218,7 @@ mod tests {
 
     #[test]
     fn kinds_are_told_apart() {
-        for k in [Kind::Meta, Kind::Entry, Kind::Node, Kind::Tids] {
+        for k in [Kind::Meta, Kind::Entry, Kind::Node, Kind::Tids, Kind::Vectors] {
             let page = new_page(k, 7);
             assert_eq!(kind(&page), Ok(k));
             assert_eq!(expect(&page, k, 7), Ok(()));

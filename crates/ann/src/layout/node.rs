@@ -1,32 +1,35 @@
 //! Node pages: `slots` nodes in fixed places, no line pointers.
 //!
-//! Slot `s` starts at byte `s * node_bytes`. With P = padded dim and C = code dim:
+//! Slot `s` starts at byte `s * node_bytes`. With P = padded dim, C = code dim and p = planes:
 //!
 //! | offset | width | type | field |
 //! |---|---|---|---|
 //! | 0 | 4 + 2 | u32, u16 | heap tid: block, offset; offset 0 if that row is gone |
 //! | 6 | 1 | u8 | degree, 0 to 32 |
 //! | 7 | 1 | u8 | state: 0 free, 1 live, 2 dead |
-//! | 8 | 4 | f32 | scale: element = scale * code + center |
-//! | 12 | 4 | f32 | bias: squared norm of scale * code; for inner product its product with the center |
+//! | 8 | 2 | bf16 | lead: what the leading `lead dim` codes are multiplied by |
+//! | 10 | 2 | bf16 | trail: what the others are multiplied by |
+//! | 12 | 4 | f32 | bias: squared norm of what the codes stand for; for inner product the vector's product with the center |
 //! | 16 | 2 | bf16 | error: norm of what quantizing lost, rounded up |
 //! | 18 | 2 | u16 | version, changes whenever the slot's vector, state or rows change |
 //! | 20 | 4 | u32 | protected edges, bit i for edge i: never evicted for a nearer neighbor |
 //! | 24 | 4 | u32 | first cell of further heap tids with the same vector, 0 if none |
 //! | 28 | 2 | u16 | generation, changes whenever the slot gets another vector |
-//! | 30 | 2 | - | 0, for filter keys to come |
-//! | 32 | P | i8 | vector, rotated, less the center, divided by scale |
+//! | 30 | 2 | u16 | reference: number of the leader that the vector is relative to, 0 for the center |
+//! | 32 | P | i8 | vector in the basis of the index, less center and reference, divided by lead or trail |
 //! | 32 + P | 32 * 4 | u32 | neighbor ids |
 //! | 160 + P | 32 * 2 | bf16 | neighbor factors: add |
 //! | 224 + P | 32 * 2 | bf16 | neighbor factors: scale |
 //! | 288 + P | 32 * 2 | bf16 | squared distance of each neighbor |
-//! | 352 + P | 4 C | bits | neighbor codes, one FastScan block |
+//! | 352 + P | 4 p C | bits | neighbor codes, one FastScan block a plane |
 //!
-//! Entries of the five arrays behind the degree mean nothing.
+//! Entries of the five arrays behind the degree mean nothing. In format 1 an f32 at 8 is the one scale of all elements, and
+//! the reference is 0.
 
 use super::bytes::{get_f32, get_u16, get_u32, put_f32, put_u16, put_u32};
 use super::geometry::NODE_HEADER_BYTES;
 use super::{Geometry, HeapTid, Kind, MAX_DEGREE, NodeId, Page, PageError, bf16, check, expect, new_page};
+use crate::quantize::Stored;
 use zerocopy::FromBytes;
 
 /// Whether a slot holds a node, and whether its row may still be seen.
@@ -49,8 +52,10 @@ pub struct Header {
     pub degree: usize,
     /// See [`State`].
     pub state: State,
-    /// Step of the 8-bit elements.
-    pub scale: f32,
+    /// Step of the leading 8-bit elements.
+    pub lead: f32,
+    /// Step of the others; the same in format 1.
+    pub trail: f32,
     /// The part of the distance that needs no query.
     pub bias: f32,
     /// Upper bound on the norm of the quantizing error.
@@ -63,21 +68,32 @@ pub struct Header {
     pub tids: u32,
     /// Changes with the vector.
     pub generation: u16,
+    /// The leader that the vector is relative to.
+    pub reference: u16,
 }
 
 impl Header {
+    /// The vector that codes stand for.
+    #[must_use]
+    pub fn stored(self, codes: &[i8]) -> Stored<'_> {
+        let Self { lead, trail, reference, .. } = self;
+        Stored { codes, lead, trail, reference }
+    }
+
     /// An empty slot, as on a fresh page.
     pub const FREE: Header = Header {
         tid: HeapTid::INVALID,
         degree: 0,
         state: State::Free,
-        scale: 0.0,
+        lead: 0.0,
+        trail: 0.0,
         bias: 0.0,
         error: 0.0,
         version: 0,
         protected: 0,
         tids: 0,
         generation: 0,
+        reference: 0,
     };
 }
 
@@ -103,6 +119,8 @@ struct Offsets {
     distances: usize,
     codes: usize,
     end: usize,
+    format: u8,
+    leaders: u16,
 }
 
 impl Offsets {
@@ -112,7 +130,16 @@ impl Offsets {
         let scales = adds + 2 * MAX_DEGREE;
         let distances = scales + 2 * MAX_DEGREE;
         let codes = distances + 2 * MAX_DEGREE;
-        Self { ids, adds, scales, distances, codes, end: g.node_bytes() }
+        Self {
+            ids,
+            adds,
+            scales,
+            distances,
+            codes,
+            end: g.node_bytes(),
+            format: g.format(),
+            leaders: g.leaders(),
+        }
     }
 }
 
@@ -148,7 +175,7 @@ impl<'a> Node<'a> {
         expect(page, Kind::Node, capacity(g))?;
         let at = Offsets::of(g);
         let bytes = &page[slot * at.end..(slot + 1) * at.end];
-        Ok(Self { bytes, at, header: decode_header(bytes)? })
+        Ok(Self { bytes, at, header: decode_header(bytes, g.format(), g.leaders())? })
     }
 
     /// The header.
@@ -161,6 +188,12 @@ impl<'a> Node<'a> {
     #[must_use]
     pub fn vector(&self) -> &'a [i8] {
         <[i8]>::ref_from_bytes(&self.bytes[NODE_HEADER_BYTES..self.at.ids]).expect("i8 has no alignment")
+    }
+
+    /// The vector with all that its elements mean.
+    #[must_use]
+    pub fn stored(&self) -> Stored<'a> {
+        self.header.stored(self.vector())
     }
 
     /// Id of neighbor `i`.
@@ -219,14 +252,15 @@ impl<'a> NodeMut<'a> {
         expect(page, Kind::Node, capacity(g))?;
         let at = Offsets::of(g);
         let bytes = &mut page[slot * at.end..(slot + 1) * at.end];
-        decode_header(bytes)?;
+        decode_header(bytes, g.format(), g.leaders())?;
         Ok(Self { bytes, at })
     }
 
     /// The node as it is now.
     #[must_use]
     pub fn as_node(&self) -> Node<'_> {
-        let header = decode_header(self.bytes).expect("checked when opened, written by us since");
+        let header = decode_header(self.bytes, self.at.format, self.at.leaders)
+            .expect("checked when opened, written by us since");
         Node { bytes: self.bytes, at: self.at, header }
     }
 
@@ -242,14 +276,19 @@ impl<'a> NodeMut<'a> {
             State::Live => 1,
             State::Dead => 2,
         };
-        put_f32(b, 8, h.scale);
+        if self.at.format == 1 {
+            put_f32(b, 8, h.lead);
+        } else {
+            put_u16(b, 8, bf16::nearest(h.lead));
+            put_u16(b, 10, bf16::nearest(h.trail));
+        }
         put_f32(b, 12, h.bias);
         put_u16(b, 16, bf16::at_least(h.error));
         put_u16(b, 18, h.version);
         put_u32(b, 20, h.protected);
         put_u32(b, 24, h.tids);
         put_u16(b, 28, h.generation);
-        put_u16(b, 30, 0);
+        put_u16(b, 30, h.reference);
     }
 
     /// Replaces the vector, `[padded_dim]`.
@@ -259,7 +298,7 @@ impl<'a> NodeMut<'a> {
         }
     }
 
-    /// Writes neighbor `i`; `bits` has one sign per coded dimension. The degree is the caller's to raise.
+    /// Writes neighbor `i`; `bits` has a bit per coded dimension and plane. The degree is the caller's to raise.
     pub fn set_edge(&mut self, i: usize, edge: &Edge, bits: &[u8]) {
         assert!(i < MAX_DEGREE);
         let b = &mut *self.bytes;
@@ -289,7 +328,7 @@ impl<'a> NodeMut<'a> {
     }
 }
 
-fn decode_header(b: &[u8]) -> Result<Header, PageError> {
+fn decode_header(b: &[u8], format: u8, leaders: u16) -> Result<Header, PageError> {
     let state = match b[7] {
         0 => State::Free,
         1 => State::Live,
@@ -297,17 +336,25 @@ fn decode_header(b: &[u8]) -> Result<Header, PageError> {
         found => return Err(PageError::Field { field: "state", found: found.into(), low: 0, high: 2 }),
     };
     check("degree", b[6].into(), 0, MAX_DEGREE as u64)?;
+    let number = |at| bf16::to_f32(get_u16(b, at));
+    let (lead, trail, reference) = match format {
+        1 => (get_f32(b, 8), get_f32(b, 8), 0),
+        _ => (number(8), number(10), get_u16(b, 30)),
+    };
+    check("reference", reference.into(), 0, leaders.into())?;
     Ok(Header {
         tid: HeapTid { block: get_u32(b, 0), offset: get_u16(b, 4) },
         degree: b[6].into(),
         state,
-        scale: get_f32(b, 8),
+        lead,
+        trail,
         bias: get_f32(b, 12),
         error: bf16::to_f32(get_u16(b, 16)),
         version: get_u16(b, 18),
         protected: get_u32(b, 20),
         tids: get_u32(b, 24),
         generation: get_u16(b, 28),
+        reference,
     })
 }
 
@@ -321,13 +368,15 @@ mod tests {
             tid: HeapTid { block: 70_000, offset: 3 },
             degree,
             state: State::Live,
-            scale: 0.25,
+            lead: 0.25,
+            trail: 0.125,
             bias: 17.5,
             error: 0.5,
             version: 9,
             protected: 0b101,
             tids: 129,
             generation: 2,
+            reference: 7,
         }
     }
 
@@ -342,13 +391,13 @@ mod tests {
     }
 
     fn bits(g: &Geometry, i: usize) -> Vec<u8> {
-        (0..g.code_dim() / 8).map(|j| ((i * 37 + j * 11) % 256) as u8).collect()
+        (0..g.code_bytes()).map(|j| ((i * 37 + j * 11) % 256) as u8).collect()
     }
 
     #[test]
     fn nodes_round_trip_side_by_side() {
         for dim in [3, 128, 192, 256, 512, 784, 4000] {
-            let g = Geometry::new(dim).unwrap();
+            let g = Geometry::new(dim).unwrap().with_leaders(7);
             let mut page = empty_page(&g);
             for slot in 0..g.slots() {
                 let vector: Vec<i8> =
@@ -376,7 +425,7 @@ mod tests {
 
     #[test]
     fn removing_an_edge_keeps_the_others() {
-        let g = Geometry::new(64).unwrap();
+        let g = Geometry::new(64).unwrap().with_leaders(7);
         let mut page = empty_page(&g);
         let mut node = NodeMut::open(&mut page, &g, 2).unwrap();
         node.set_header(&Header { protected: 0b1001, ..header(4) });
@@ -397,7 +446,7 @@ mod tests {
     proptest! {
         #[test]
         fn damaged_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 400), slot in 0usize..12) {
-            let g = Geometry::new(64).unwrap();
+            let g = Geometry::new(64).unwrap().with_leaders(7);
             let mut page = empty_page(&g);
             page[slot * g.node_bytes()..][..400].copy_from_slice(&bytes);
             if let Ok(node) = Node::read(&page, &g, slot) {

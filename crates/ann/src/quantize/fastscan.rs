@@ -9,7 +9,8 @@ use crate::arch::Kernels;
 /// Codes of a block.
 pub const BLOCK_ROWS: usize = 32;
 
-/// Puts one row's bits into a block; `bits` has one bit per coded dimension, a multiple of 8, lowest first.
+/// Puts one row's bits into a block; `bits` has one bit per coded dimension for each plane, a multiple of 8, lowest first.
+/// The planes of a block follow one another.
 pub fn set_code(block: &mut [u8], row: usize, bits: &[u8]) {
     let (at, shift) = (row % 16, row / 16 * 4);
     for (pair, &byte) in block.chunks_exact_mut(32).zip(bits) {
@@ -72,12 +73,21 @@ impl Table {
         }
     }
 
-    /// For each of 32 codes, the sum over the coded dimensions of ±vector.
+    /// For each of 32 codes, its inner product with the vector: the sum over the coded dimensions of ±vector, and half of
+    /// such a sum for a second plane of bits.
     #[inline]
     #[must_use]
     pub fn sums(&self, kernels: Kernels, codes: &[u8]) -> [f32; BLOCK_ROWS] {
-        let counts = kernels.fastscan(&self.bytes, codes);
-        std::array::from_fn(|i| self.low + self.step * f32::from(counts[i]))
+        let (signs, halves) = codes.split_at(self.bytes.len());
+        let counts = kernels.fastscan(&self.bytes, signs);
+        if halves.is_empty() {
+            return std::array::from_fn(|i| self.low + self.step * f32::from(counts[i]));
+        }
+        let half_counts = kernels.fastscan(&self.bytes, halves);
+        let (low, half_step) = (1.5 * self.low, 0.5 * self.step);
+        std::array::from_fn(|i| {
+            low + self.step * f32::from(counts[i]) + half_step * f32::from(half_counts[i])
+        })
     }
 }
 
@@ -130,6 +140,24 @@ mod tests {
                 assert!((sum - exact).abs() <= bound, "{sum} {exact}");
                 assert!((sum - exact).abs() <= 0.1 * (code_dim as f32).sqrt(), "far below the worst case");
             }
+        }
+    }
+
+    #[test]
+    fn two_planes_are_four_levels() {
+        let (mut block, mut random) = (vec![0; 2 * 4 * 64], SplitMix64::new(6));
+        let codes: Vec<Vec<u8>> =
+            (0..32).map(|_| (0..16).map(|_| random.next_u64().to_le_bytes()[2]).collect()).collect();
+        for (row, bits) in codes.iter().enumerate() {
+            set_code(&mut block, row, bits);
+        }
+        let vector: Vec<f32> = (0..64).map(|i| (i as f32).cos()).collect();
+        let mut table = Table::new(64);
+        table.fill(&vector);
+        for (row, sum) in table.sums(Kernels::best(), &block).into_iter().enumerate() {
+            let bit = |i: usize| if codes[row][i / 8] >> (i % 8) & 1 == 1 { 1.0 } else { -1.0 };
+            let exact: f32 = (0..64).map(|i| vector[i] * (bit(i) + 0.5 * bit(64 + i))).sum();
+            assert!((sum - exact).abs() <= 0.02 * 8.0 * 1.5, "{sum} {exact}");
         }
     }
 

@@ -1,5 +1,8 @@
 //! A vector as 8-bit integers with one scale, and an exact bound on what that loses.
 
+use crate::arch::scalar::nearest;
+use crate::layout::bf16;
+
 /// What besides the codes describes a quantized vector.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Int8 {
@@ -45,7 +48,39 @@ pub fn quantize(vector: &[f32], codes: &mut [i8]) -> Int8 {
         dot += part.iter().map(|&x| f64::from(x)).sum::<f64>();
         squares += i64::from(square);
     }
-    let scale = (dot / squares as f64) as f32;
+    described(vector, codes, (dot / squares as f64) as f32, squares, largest)
+}
+
+/// As [`quantize`], with a scale that bfloat16 can hold: not the best one, but the smallest that reaches the largest element.
+#[allow(clippy::cast_possible_truncation, reason = "values within -127 to 127")]
+pub fn quantize_in_steps(vector: &[f32], codes: &mut [i8]) -> Int8 {
+    assert_eq!(vector.len(), codes.len());
+    let largest = vector.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    let scale = bf16::to_f32(bf16::at_least(largest / 127.0));
+    // Below this, products of codes and scale leave f32.
+    if scale < f32::MIN_POSITIVE {
+        codes.fill(0);
+        let error = norm(vector.iter().map(|&x| f64::from(x)));
+        return Int8 { scale: 0.0, error: rounded_up(error), norm_squared: 0.0 };
+    }
+    let inverse = 1.0 / f64::from(scale);
+    let mut squares = 0i64;
+    #[allow(clippy::cast_possible_truncation, reason = "within f32 unless infinite, which is asked for")]
+    let short = inverse as f32;
+    for (codes, x) in codes.chunks_mut(64).zip(vector.chunks(64)) {
+        let mut square = 0i32;
+        for (code, &x) in codes.iter_mut().zip(x) {
+            *code = nearest(if short.is_finite() { x * short } else { (f64::from(x) * inverse) as f32 });
+            square += i32::from(*code) * i32::from(*code);
+        }
+        squares += i64::from(square);
+    }
+    described(vector, codes, scale, squares, largest)
+}
+
+/// What quantizing lost. `squares` is the sum of the squared codes, `largest` the size of the largest element.
+#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "f64 results rounded to f32")]
+fn described(vector: &[f32], codes: &[i8], scale: f32, squares: i64, largest: f32) -> Int8 {
     let mut error = [0.0f32; 16];
     for (x, c) in vector.chunks(16).zip(codes.chunks(16)) {
         for ((sum, &x), &c) in error.iter_mut().zip(x).zip(c) {
@@ -61,13 +96,6 @@ pub fn quantize(vector: &[f32], codes: &mut [i8]) -> Int8 {
     Int8 { scale, error: rounded_up(lost), norm_squared: norm_squared as f32 }
 }
 
-/// The nearest integer, the even one of two. `x` is within -127 to 127. With 1.5 * 2^23 added, a float has no bits for
-/// fractions and the integer in its last bits; unlike a call of `rint`, this is done for several numbers at once.
-#[allow(clippy::cast_possible_truncation, reason = "the last byte is meant")]
-fn nearest(x: f32) -> i8 {
-    ((x + 12_582_912.0).to_bits() as u8).cast_signed()
-}
-
 fn norm(values: impl Iterator<Item = f64>) -> f64 {
     values.map(|x| x * x).sum::<f64>().sqrt()
 }
@@ -80,6 +108,7 @@ fn rounded_up(x: f64) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::scalar::nearest;
 
     #[test]
     fn the_nearest_integer_is_that_of_the_reference() {
@@ -102,6 +131,12 @@ mod tests {
             let size = norm(v.iter().map(|&x| f64::from(x)));
             prop_assert!(exact <= f64::from(q.error), "{} {}", exact, q.error);
             prop_assert!(f64::from(q.error) <= 0.02 * size * (v.len() as f64).sqrt() + 1e-37, "useful");
+
+            let q = quantize_in_steps(&v, &mut codes);
+            let exact = norm(v.iter().zip(&codes).map(|(&x, &c)| f64::from(x) - f64::from(q.scale) * f64::from(c)));
+            prop_assert!(exact <= f64::from(q.error), "{} {}", exact, q.error);
+            prop_assert!(f64::from(q.error) <= 0.02 * size * (v.len() as f64).sqrt() + 1e-35, "useful");
+            prop_assert_eq!(q.scale, bf16::to_f32(bf16::nearest(q.scale)));
         }
     }
 

@@ -1,131 +1,158 @@
-//! The sign code of a neighbor relative to its node, and the factors that turn it into an estimate.
+//! The code of a neighbor relative to its node, and the factors that turn it into an estimate.
 //!
-//! With node `n`, neighbor `y`, residual `r = y - n` (all quantized, rotated, less the center), signs `s`
-//! of `r` over the coded dimensions, and any `v`: `<v, r>` is estimated by `g <v, s>` with
-//! `g = |r|^2 / <r, s>`. That is exact for the part of `v` along `r` and has mean zero for the rest, as the
-//! rotation is random (RaBitQ, Gao and Long 2024, here for a residual as in SymphonyQG and with `<v, s>`
-//! over the leading dimensions only). Taking `v = q - n` keeps the error proportional to `|q - n|`:
+//! With node `n`, neighbor `y`, residual `r = y - n` (as both are stored), code `l` of `r` over the coded dimensions, and any
+//! `v`: `<v, r>` is estimated by `g <v, l>` with `g = |r|^2 / <r, l>`. That is exact for the part of `v` along `r` and has mean
+//! zero for the rest, as the coded dimensions are rotated at random (RaBitQ, Gao and Long 2024, here for a residual as in
+//! SymphonyQG and with `<v, l>` over the leading dimensions only; `l` has one or two bits a dimension). Taking
+//! `v = q - n` keeps the error proportional to `|q - n|`. With the leader `k` that the node is relative to:
 //!
 //! ```text
-//! |q - y|^2 = |q - n|^2 + |r|^2 - 2 <q - n, r>  ~  |q - n|^2 + (|r|^2 + 2 g <n, s>) - 2 g <q, s>
-//! -<q, y>   = -<q, n> - <n, r> - <q - n, r>     ~  -<q, n> + (g <n, s> - <n, r>) - g <q, s>
+//! |q - y|^2 = |q - n|^2 + |r|^2 - 2 <q - n, r>  ~  |q - n|^2 + (|r|^2 + 2 g <n - k, l>) - 2 g <q - k, l>
+//! -<q, y>   = -<q, n> - <n, r> - <q - n, r>     ~  -<q, n> + (g <n - k, l> - <n, r>) - g <q - k, l>
 //! ```
 //!
-//! The parentheses are the factor `add`, what multiplies `<q, s>` is the factor `scale`. For inner product
+//! The parentheses are the factor `add`, what multiplies `<q - k, l>` is the factor `scale`. For inner product
 //! `add` also carries `-<c, r>`, as scores there include the center `c`.
 
-use crate::arch::{Kernels, ResidualSums, Scaled};
+use crate::arch::ResidualSums;
 use crate::layout::NodeId;
 use crate::layout::entry::Entry;
 use crate::layout::node::Edge;
 use crate::metric::Metric;
+use crate::space::Space;
+
+use super::Stored;
+
+/// Encodes edges of one node.
+pub struct Encoder<'a> {
+    space: &'a Space,
+    leader: u16,
+    /// The node, less its leader.
+    node: Vec<f32>,
+    /// Center and leader together; asked for by inner product alone.
+    origin: Vec<f32>,
+    neighbor: Vec<f32>,
+}
+
+impl<'a> Encoder<'a> {
+    /// For edges of a node.
+    #[must_use]
+    pub fn new(space: &'a Space, node: Stored) -> Self {
+        let mut encoder = Self::of_leader(space, node.reference);
+        space.decode(node, node.reference, &mut encoder.node);
+        encoder
+    }
+
+    /// For entries that are relative to a leader.
+    fn of_leader(space: &'a Space, leader: u16) -> Self {
+        let zeros = vec![0.0; space.geometry.padded_dim()];
+        let mut origin = space.center.clone();
+        if leader != 0 {
+            space.kernels.add_scaled(&mut origin, 1.0, space.leaders.vector(leader));
+        }
+        Self { space, leader, node: zeros.clone(), origin, neighbor: zeros }
+    }
+
+    /// Encodes the edge to a neighbor; `bits` takes the code.
+    pub fn edge(&mut self, neighbor: Stored, id: NodeId, bits: &mut [u8]) -> Edge {
+        let sums = self.sums(neighbor, bits);
+        let (add, scale) = factors(self.space.metric, &sums);
+        Edge { id, add, scale, distance_squared: sums.norm_squared }
+    }
+
+    fn sums(&mut self, neighbor: Stored, bits: &mut [u8]) -> ResidualSums {
+        let Self { space, leader, node, origin, neighbor: decoded } = self;
+        space.decode(neighbor, *leader, decoded);
+        space.kernels.residual(node, decoded, origin, space.geometry.planes(), bits)
+    }
+}
 
 /// The factors of an edge from its sums.
 fn factors(metric: Metric, sums: &ResidualSums) -> (f32, f32) {
     let g = if sums.magnitude > 0.0 { sums.norm_squared / sums.magnitude } else { 0.0 };
-    let signs = g * sums.base_signs;
+    let code = g * sums.base_code;
     match metric {
-        Metric::Cosine | Metric::L2 => (sums.norm_squared + 2.0 * signs, -2.0 * g),
-        Metric::InnerProduct => (signs - sums.base_dot - sums.center_dot, -g),
+        Metric::Cosine | Metric::L2 => (sums.norm_squared + 2.0 * code, -2.0 * g),
+        Metric::InnerProduct => (code - sums.base_dot - sums.center_dot, -g),
     }
 }
 
-/// Encodes the edge from `node` to `neighbor`; `bits` takes one bit per coded dimension.
-pub fn edge(
-    kernels: Kernels,
-    metric: Metric,
-    node: Scaled,
-    neighbor: Scaled,
-    id: NodeId,
-    center: &[f32],
-    bits: &mut [u8],
-) -> Edge {
-    let sums = kernels.residual(node, neighbor, center, bits);
-    let (add, scale) = factors(metric, &sums);
-    Edge { id, add, scale, distance_squared: sums.norm_squared }
-}
-
-/// Encodes a row of the entry table: an edge from the center.
-pub fn entry(
-    kernels: Kernels,
-    metric: Metric,
-    vector: Scaled,
-    id: NodeId,
-    center: &[f32],
-    bits: &mut [u8],
-) -> Entry {
-    let nothing = vec![0i8; vector.codes.len()];
-    let sums = kernels.residual(Scaled { codes: &nothing, scale: 0.0 }, vector, center, bits);
-    let (add, scale) = factors(metric, &sums);
-    Entry { id, add, scale }
+/// Encodes a row of the entry table: an edge from the leader that the vector is relative to.
+pub fn entry(space: &Space, vector: Stored, id: NodeId, bits: &mut [u8]) -> Entry {
+    let leader = vector.reference;
+    let sums = Encoder::of_leader(space, leader).sums(vector, bits);
+    let (add, scale) = factors(space.metric, &sums);
+    Entry { id, add, scale, leader }
 }
 
 /// Estimated squared distances between `x` and the neighbors of a node, given the table of `x - node`
 /// and the edges' stored squared distances and factors.
 #[must_use]
-pub fn squared_distance(metric: Metric, to_node_squared: f32, edge: &Edge, sign_sum: f32) -> f32 {
+pub fn squared_distance(metric: Metric, to_node_squared: f32, edge: &Edge, code_sum: f32) -> f32 {
     let twice_g = match metric {
         Metric::Cosine | Metric::L2 => edge.scale,
         Metric::InnerProduct => 2.0 * edge.scale,
     };
-    (to_node_squared + edge.distance_squared + twice_g * sign_sum).max(0.0)
+    (to_node_squared + edge.distance_squared + twice_g * code_sum).max(0.0)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::fastscan::{Table, set_code};
-    use super::super::{Rotation, int8};
+    use super::super::fastscan::set_code;
     use super::*;
+    use crate::layout::geometry::Stated;
+    use crate::layout::meta::Meta;
+    use crate::layout::{Geometry, MAX_DEGREE};
+    use crate::quantize::fastscan::get_code;
     use crate::random::SplitMix64;
+    use crate::space::{Quantized, Query};
 
-    /// Rotated quantized vectors round a common offset, as embeddings are.
-    fn vectors(n: usize, dim: usize, seed: u64) -> Vec<(Vec<i8>, f32)> {
-        let rotation = Rotation::new(dim, seed);
+    /// A space with two leaders beside the center.
+    fn space(metric: Metric, dim: u16, code_dim: u16, planes: u8, seed: u64) -> Space {
+        let (lead_dim, slots, leaders) = (dim, 1, 2);
+        let stated = Stated { format: 2, dim, padded_dim: dim, lead_dim, code_dim, planes, slots, leaders };
+        let geometry = Geometry::checked(&stated).unwrap();
+        let center: Vec<f32> = (0..dim).map(|i| 0.1 * f32::from(i).cos()).collect();
+        let leaders: Vec<f32> = (0..2 * dim).map(|i| 0.3 * f32::from(i).sin()).collect();
+        Space::new(&Meta::new(metric, geometry, seed, &center), Vec::new(), &leaders)
+    }
+
+    /// Vectors round a common offset, as embeddings are.
+    fn vectors(n: usize, dim: u16, seed: u64) -> Vec<Vec<f32>> {
         let mut random = SplitMix64::new(seed);
         let mut uniform = || (random.next_u64() >> 40) as f32 / 16_777_216.0 - 0.5;
-        (0..n)
-            .map(|_| {
-                let x: Vec<f32> = (0..dim).map(|i| uniform() + 0.3 * (i as f32).sin()).collect();
-                let (mut y, mut codes) = (vec![0.0; dim], vec![0; dim]);
-                rotation.apply(&x, &mut y);
-                let q = int8::quantize(&y, &mut codes);
-                (codes, q.scale)
-            })
-            .collect()
+        (0..n).map(|_| (0..dim).map(|i| uniform() + 0.3 * f32::from(i).sin()).collect()).collect()
     }
 
     /// Errors of all estimates of 40 queries from one node, relative to `|q - n| |r|`: sum, sum of squares,
     /// sum of squared sizes.
-    fn errors(metric: Metric, dim: usize, code_dim: usize, seed: u64) -> [f64; 3] {
-        let kernels = Kernels::best();
-        let rows = vectors(33 + 40, dim, seed);
-        let scaled = |i: usize| Scaled { codes: &rows[i].0, scale: rows[i].1 };
-        let float = |i: usize| -> Vec<f32> { rows[i].0.iter().map(|&c| f32::from(c) * rows[i].1).collect() };
-        let center: Vec<f32> = (0..dim).map(|i| 0.1 * (i as f32).cos()).collect();
-        let dot = |a: &[f32], b: &[f32]| -> f32 { a.iter().zip(b).map(|(x, y)| x * y).sum() };
-        let score = |q: &[f32], x: &[f32]| match metric {
-            Metric::InnerProduct => -dot(q, x) - dot(&center, x),
-            Metric::L2 | Metric::Cosine => q.iter().zip(x).map(|(a, b)| (a - b) * (a - b)).sum(),
-        };
-        let (mut block, mut bits) = (vec![0; 4 * code_dim], vec![0; code_dim / 8]);
+    fn errors(metric: Metric, dim: u16, code_dim: u16, planes: u8, seed: u64) -> [f64; 3] {
+        let space = space(metric, dim, code_dim, planes, seed);
+        let all = vectors(33 + 40, dim, seed);
+        let rows: Vec<Quantized> = all[..33].iter().map(|x| space.quantize(x).unwrap().unwrap()).collect();
+        let (mut block, mut bits) =
+            (vec![0; space.geometry().code_block_bytes()], vec![0; space.geometry().code_bytes()]);
+        let mut encoder = Encoder::new(&space, rows[0].stored());
         let edges: Vec<Edge> = (0..32)
             .map(|i| {
-                let id = NodeId(u32::try_from(i).unwrap());
-                let e = edge(kernels, metric, scaled(0), scaled(i + 1), id, &center, &mut bits);
+                let e = encoder.edge(rows[i + 1].stored(), NodeId(u32::try_from(i).unwrap()), &mut bits);
                 set_code(&mut block, i, &bits);
+                assert_eq!(get_code(&block, i), bits);
                 e
             })
             .collect();
+        let factors = |f: fn(&Edge) -> f32| -> [f32; MAX_DEGREE] { std::array::from_fn(|i| f(&edges[i])) };
+        let (adds, scales) = (factors(|e| e.add), factors(|e| e.scale));
+        let node = space.decoded(rows[0].stored());
         let mut sums = [0.0; 3];
-        for q in (33..73).map(float) {
-            let mut table = Table::new(code_dim);
-            table.fill(&q);
-            let signs = table.sums(kernels, &block);
-            let v: Vec<f32> = q.iter().zip(float(0)).map(|(a, b)| a - b).collect();
-            for (i, e) in edges.iter().enumerate() {
-                let estimate = score(&q, &float(0)) + e.add + e.scale * signs[i];
-                let error = f64::from(estimate - score(&q, &float(i + 1)));
-                let size = f64::from(dot(&v, &v).sqrt() * e.distance_squared.sqrt());
+        for q in &all[33..] {
+            let query = Query::new(&space, q).unwrap();
+            let base = query.score(&space, rows[0].stored(), rows[0].bias);
+            let estimates = query.estimates(&space, rows[0].reference, base, &adds, &scales, &block);
+            let distance = space.between(query.turned(), &node).sqrt();
+            for ((estimate, row), edge) in estimates.iter().zip(&rows[1..]).zip(&edges) {
+                let error = f64::from(estimate - query.score(&space, row.stored(), row.bias));
+                let size = f64::from(distance * edge.distance_squared.sqrt());
                 sums = [sums[0] + error, sums[1] + error * error, sums[2] + size * size];
             }
         }
@@ -135,31 +162,32 @@ mod tests {
     #[test]
     fn estimates_are_close_and_unbiased() {
         for (dim, code_dim) in [(512, 512), (512, 256), (832, 384), (128, 104), (256, 184)] {
-            for (metric, spread) in [(Metric::L2, 1.5), (Metric::InnerProduct, 0.75)] {
-                let runs: Vec<[f64; 3]> = (0..16).map(|seed| errors(metric, dim, code_dim, seed)).collect();
+            for (metric, planes) in
+                [(Metric::L2, 1), (Metric::InnerProduct, 1), (Metric::L2, 2), (Metric::InnerProduct, 2)]
+            {
+                let runs: Vec<[f64; 3]> =
+                    (0..16).map(|seed| errors(metric, dim, code_dim, planes, seed)).collect();
                 let total = |i: usize| runs.iter().map(|r| r[i]).sum::<f64>();
                 let count = 16.0 * 32.0 * 40.0;
                 let (deviation, mean) =
                     ((total(1) / total(2)).sqrt(), total(0) / count / (total(2) / count).sqrt());
-                // Theory: sqrt(pi / 2 - 1) = 0.75 over the root of the code length, twice that for L2.
-                let theory = spread / f64::from(u16::try_from(code_dim).unwrap()).sqrt();
-                assert!(
-                    deviation < 1.3 * theory,
-                    "{metric:?} {dim}/{code_dim}: {deviation}, theory {theory}"
-                );
-                assert!(
-                    mean.abs() < 0.3 * theory,
-                    "{metric:?} {dim}/{code_dim}: mean {mean}, theory {theory}"
-                );
+                // See `geometry.rs`, with all directions alike; twice that for L2.
+                let share = f64::from(code_dim) / f64::from(dim);
+                let lost = if planes == 1 { 0.571 } else { 0.133 };
+                let variance = (1.0 - share + lost) / f64::from(code_dim);
+                let theory = variance.sqrt() * if metric == Metric::L2 { 2.0 } else { 1.0 };
+                let case = format!("{metric:?} {dim}/{code_dim} x {planes}: theory {theory}");
+                assert!(deviation < 1.3 * theory, "{case}, deviation {deviation}");
+                assert!(mean.abs() < 0.3 * theory, "{case}, mean {mean}");
             }
         }
     }
 
     #[test]
     fn equal_vectors_have_a_residual_of_zero() {
-        let rows = vectors(1, 64, 1);
-        let x = Scaled { codes: &rows[0].0, scale: rows[0].1 };
-        let e = edge(Kernels::best(), Metric::L2, x, x, NodeId(1), &[0.0; 64], &mut [0; 8]);
+        let space = space(Metric::L2, 64, 64, 2, 1);
+        let x = space.quantize(&vectors(1, 64, 1)[0]).unwrap().unwrap();
+        let e = Encoder::new(&space, x.stored()).edge(x.stored(), NodeId(1), &mut [0; 16]);
         assert_eq!((e.add, e.scale, e.distance_squared), (0.0, 0.0, 0.0));
     }
 }

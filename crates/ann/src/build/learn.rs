@@ -1,0 +1,77 @@
+//! What a build learns from a sample of the rows before it takes the first one: center, basis, widths of codes, leaders.
+
+use crate::layout::geometry::MAX_DIRECTIONS;
+use crate::layout::meta::Meta;
+use crate::layout::{Geometry, bf16};
+use crate::metric::Metric;
+use crate::quantize::Leaders;
+use crate::quantize::principal::{ROWS_PER_DIRECTION, directions};
+use crate::random::SplitMix64;
+use crate::space::{Space, VectorError};
+
+/// Fewer vectors say too little of directions.
+const FEWEST: usize = 32 * ROWS_PER_DIRECTION;
+
+/// The space of an index whose rows are like the sample.
+///
+/// # Errors
+/// [`VectorError`] if a vector of the sample does not fit.
+pub(super) fn space(
+    metric: Metric,
+    geometry: Geometry,
+    seed: u64,
+    sample: &[&[f32]],
+) -> Result<(Meta, Space), VectorError> {
+    let padded = geometry.padded_dim();
+    let rotation = Space::new(&Meta::new(metric, geometry, seed, &vec![0.0; padded]), Vec::new(), &[]);
+    let mut rows = Vec::with_capacity(sample.len() * padded);
+    for vector in sample {
+        rows.extend(rotation.turned(vector)?);
+    }
+    let mut random = SplitMix64::new(seed ^ 0x5A17);
+    let (mut geometry, mut reflectors) = (geometry, Vec::new());
+    let is_earlier = geometry.format() == 1;
+    if sample.len() >= FEWEST && !is_earlier {
+        let mut centered = rows.clone();
+        subtract(&mut centered, &mean(&rows, padded));
+        let found = directions(&centered, padded, MAX_DIRECTIONS, &mut random);
+        geometry = geometry.for_data(&found.spectrum);
+        // Codes of all directions need none to the front, nor do those of more than are known.
+        if geometry.code_dim() <= found.spectrum.leading.len() && geometry.code_dim() < padded {
+            reflectors = found.reflectors(geometry.code_dim(), &mut random);
+        }
+    }
+    if reflectors.is_empty() {
+        // No element is larger than another: one scale does.
+        geometry = geometry.with_one_scale();
+    } else {
+        let basis = crate::quantize::Basis::new(padded, seed, reflectors.clone());
+        rows.chunks_exact_mut(padded).for_each(|row| basis.reflect(row));
+    }
+    let mut meta = Meta::new(metric, geometry, seed, &mean(&rows, padded));
+    subtract(&mut rows, &meta.center);
+    let round = |x| bf16::to_f32(bf16::nearest(x));
+    let sample = if is_earlier { &[] } else { rows.as_slice() };
+    let leaders = Leaders::choose(padded, sample, round, &mut random);
+    meta.geometry = geometry.with_leaders(u16::try_from(leaders.count() - 1).expect("at most 256"));
+    let space = Space::new(&meta, reflectors, leaders.stored());
+    Ok((meta, space))
+}
+
+/// The mean of vectors, `[n, dim]`; zeros without any.
+fn mean(rows: &[f32], dim: usize) -> Vec<f32> {
+    let mut sum = vec![0.0f64; dim];
+    for row in rows.chunks_exact(dim) {
+        sum.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
+    }
+    #[allow(clippy::cast_precision_loss, reason = "a sample")]
+    let count = (rows.len() / dim).max(1) as f64;
+    #[allow(clippy::cast_possible_truncation, reason = "a mean of floats")]
+    sum.into_iter().map(|sum| (sum / count) as f32).collect()
+}
+
+fn subtract(rows: &mut [f32], center: &[f32]) {
+    for row in rows.chunks_exact_mut(center.len()) {
+        row.iter_mut().zip(center).for_each(|(x, c)| *x -= c);
+    }
+}
