@@ -140,10 +140,28 @@ impl Space {
     /// # Errors
     /// [`VectorError`] if the index cannot hold the vector.
     pub fn quantize(&self, vector: &[f32]) -> Result<Option<Quantized>, VectorError> {
-        let (mut turned, length) = self.turn(vector)?;
+        let (turned, length) = self.turn(vector)?;
         if self.metric == Metric::Cosine && length == 0.0 {
             return Ok(None);
         }
+        Ok(Some(self.quantize_turned(turned, length)))
+    }
+
+    /// The codes of a vector that is scaled, rotated, and of a known length before it was scaled.
+    pub(crate) fn quantize_rotated(&self, mut rotated: Vec<f32>, length: f64) -> Quantized {
+        self.basis.reflect(&mut rotated);
+        self.quantize_turned(rotated, length)
+    }
+
+    /// A stored vector before the basis reflected it: scaled, rotated, not centered.
+    pub(crate) fn rotated(&self, stored: Stored) -> Vec<f32> {
+        let mut vector = self.decoded(stored);
+        self.kernels.add_scaled(&mut vector, 1.0, &self.center);
+        self.basis.reflect_back(&mut vector);
+        vector
+    }
+
+    fn quantize_turned(&self, mut turned: Vec<f32>, length: f64) -> Quantized {
         for (x, c) in turned.iter_mut().zip(&self.center) {
             *x -= c;
         }
@@ -180,7 +198,7 @@ impl Space {
         if self.metric == Metric::InnerProduct {
             q.bias = self.center_product(q.stored());
         }
-        Ok(Some(q))
+        q
     }
 
     /// Inner product of the center and a stored vector.

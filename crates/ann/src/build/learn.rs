@@ -7,31 +7,18 @@ use crate::metric::Metric;
 use crate::quantize::Leaders;
 use crate::quantize::principal::{ROWS_PER_DIRECTION, directions};
 use crate::random::SplitMix64;
-use crate::space::{Space, VectorError};
+use crate::space::Space;
 
 /// Fewer vectors say too little of directions.
 const FEWEST: usize = 32 * ROWS_PER_DIRECTION;
 
-/// The space of an index whose rows are like the sample.
-///
-/// # Errors
-/// [`VectorError`] if a vector of the sample does not fit.
-pub(super) fn space(
-    metric: Metric,
-    geometry: Geometry,
-    seed: u64,
-    sample: &[&[f32]],
-) -> Result<(Meta, Space), VectorError> {
+/// The space of an index whose rows are like those of a sample, `[n, padded_dim]`, scaled and rotated.
+pub(super) fn space(metric: Metric, geometry: Geometry, seed: u64, mut rows: Vec<f32>) -> (Meta, Space) {
     let padded = geometry.padded_dim();
-    let rotation = Space::new(&Meta::new(metric, geometry, seed, &vec![0.0; padded]), Vec::new(), &[]);
-    let mut rows = Vec::with_capacity(sample.len() * padded);
-    for vector in sample {
-        rows.extend(rotation.turned(vector)?);
-    }
     let mut random = SplitMix64::new(seed ^ 0x5A17);
     let (mut geometry, mut reflectors) = (geometry, Vec::new());
     let is_earlier = geometry.format() == 1;
-    if sample.len() >= FEWEST && !is_earlier {
+    if rows.len() / padded >= FEWEST && !is_earlier {
         let mut centered = rows.clone();
         subtract(&mut centered, &mean(&rows, padded));
         let found = directions(&centered, padded, MAX_DIRECTIONS, &mut random);
@@ -55,7 +42,7 @@ pub(super) fn space(
     let leaders = Leaders::choose(padded, sample, round, &mut random);
     meta.geometry = geometry.with_leaders(u16::try_from(leaders.count() - 1).expect("at most 256"));
     let space = Space::new(&meta, reflectors, leaders.stored());
-    Ok((meta, space))
+    (meta, space)
 }
 
 /// The mean of vectors, `[n, dim]`; zeros without any.

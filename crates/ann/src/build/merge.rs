@@ -78,7 +78,7 @@ pub(super) fn finish<P: PageSink>(
     drop(in_degrees);
 
     progress(Phase::Write);
-    let plan = Plan::new(space, nodes, entries.len(), shards.cells).ok_or(BuildError::TooManyRows)?;
+    let plan = Plan::new(space, 1, nodes, entries.len(), shards.cells).ok_or(BuildError::TooManyRows)?;
     write_head(&plan, space, empty, sink).map_err(BuildError::Store)?;
     let set = shards.nodes.gather(&entries)?;
     let vectors = entries.iter().zip(0..).map(|(&place, i)| (place, set.stored(i)));
@@ -108,7 +108,7 @@ pub(super) fn finish<P: PageSink>(
         write_nodes(&plan, space, &chains, start..start + count, executor, sink, &describe)?;
         start += count;
     }
-    let pages = plan.pages() as u64;
+    let pages = plan.pages();
     Ok(Report { rows, nodes: nodes as u64, leaves: shards.leaves, relinked, pages })
 }
 

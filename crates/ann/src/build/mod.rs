@@ -23,7 +23,7 @@ pub mod write;
 use crate::layout::meta::Meta;
 use crate::layout::{Geometry, HeapTid};
 use crate::metric::Metric;
-use crate::space::{Space, VectorError};
+use crate::space::{Quantized, Space, VectorError};
 use crate::store::PageSink;
 use executor::{Cancelled, Executor};
 pub use parameters::Parameters;
@@ -129,6 +129,8 @@ pub struct Builder {
     spill: Box<dyn Spill>,
     spilled: Option<Records>,
     stored: u64,
+    /// Number of the page behind the metapage.
+    first_page: u32,
 }
 
 /// Bytes that a build needs per row besides its codes: candidate lists twice, order, hash, tid, numbers.
@@ -160,9 +162,27 @@ impl Builder {
         memory_bytes: usize,
         parameters: Parameters,
     ) -> Result<Self, VectorError> {
-        let (meta, space) = learn::space(metric, geometry, rotation_seed, sample)?;
+        let empty = Meta::new(metric, geometry, rotation_seed, &vec![0.0; geometry.padded_dim()]);
+        let rotation = Space::new(&empty, Vec::new(), &[]);
+        let mut rotated = Vec::with_capacity(sample.len() * geometry.padded_dim());
+        for vector in sample {
+            rotated.extend(rotation.turned(vector)?);
+        }
+        Ok(Self::of_rotated(metric, geometry, rotation_seed, rotated, memory_bytes, parameters))
+    }
+
+    /// As [`Builder::new`], for a sample that is scaled and rotated already: `[n, padded_dim]`.
+    pub(crate) fn of_rotated(
+        metric: Metric,
+        geometry: Geometry,
+        rotation_seed: u64,
+        sample: Vec<f32>,
+        memory_bytes: usize,
+        parameters: Parameters,
+    ) -> Self {
         let padded = geometry.padded_dim();
-        Ok(Self {
+        let (meta, space) = learn::space(metric, geometry, rotation_seed, sample);
+        Self {
             space,
             meta,
             rows: Folded::new(padded),
@@ -173,7 +193,8 @@ impl Builder {
             spill: Box::new(MemorySpill),
             spilled: None,
             stored: 0,
-        })
+            first_page: 1,
+        }
     }
 
     /// Says where rows beyond the memory limit go. Unless this is called they stay in memory.
@@ -191,6 +212,12 @@ impl Builder {
         let Some(q) = self.space.quantize(vector)? else {
             return Ok(Added::NoDirection);
         };
+        self.take(&q, tid)?;
+        Ok(Added::Stored)
+    }
+
+    /// Takes a row that is quantized in the builder's space.
+    pub(crate) fn take(&mut self, q: &Quantized, tid: HeapTid) -> Result<(), AddError> {
         let needed = self.rows.len() as u64 + self.further / FURTHER_PER_ROW;
         if needed >= capacity(self.memory_bytes, self.rows.set.dim) as u64 {
             self.flush()?;
@@ -205,7 +232,12 @@ impl Builder {
             self.rows.push(&row, hash);
         }
         self.stored += 1;
-        Ok(Added::Stored)
+        Ok(())
+    }
+
+    /// Lets the pages behind the metapage begin at a block.
+    pub(crate) fn begin_at(&mut self, first_page: u32) {
+        self.first_page = first_page;
     }
 
     /// The memory limit that would have spared the builder its temporary files; `None` if it needed none.
@@ -278,7 +310,16 @@ impl Builder {
         drop(places);
         let relinked = graph.relinked;
         let nodes = self.rows.len() as u64;
-        let pages = write::write(&self.space, &self.meta, &self.rows, &shared, &graph, executor, sink)?;
+        let pages = write::write(
+            &self.space,
+            &self.meta,
+            self.first_page,
+            &self.rows,
+            &shared,
+            &graph,
+            executor,
+            sink,
+        )?;
         Ok(Report { rows: self.stored, nodes, leaves, relinked, pages })
     }
 }

@@ -25,6 +25,8 @@ const BATCH: usize = 1024;
 /// Where everything goes.
 pub(super) struct Plan {
     geometry: Geometry,
+    /// The page behind the metapage.
+    first_page: usize,
     nodes: usize,
     entries: usize,
     reflection_pages: usize,
@@ -36,11 +38,12 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Answers `None` if there are not as many ids.
-    pub fn new(space: &Space, nodes: usize, entries: usize, cells: usize) -> Option<Self> {
+    pub fn new(space: &Space, first_page: u32, nodes: usize, entries: usize, cells: usize) -> Option<Self> {
         let geometry = space.geometry;
         let pages = |count: usize| count.div_ceil(vectors::per_page(&geometry));
         let plan = Self {
             geometry,
+            first_page: first_page as usize,
             nodes,
             entries,
             reflection_pages: pages(space.basis().count()),
@@ -49,14 +52,14 @@ impl Plan {
             cells,
             tid_pages: cells.div_ceil(CELLS),
         };
-        let last = BlockNumber(u32::try_from(plan.pages()).ok()?);
+        let last = BlockNumber(u32::try_from(plan.end()).ok()?);
         geometry.node_id(last, geometry.slots() - 1)?;
         CellId::at(last, CELLS)?;
         Some(plan)
     }
 
     fn first_leader_page(&self) -> usize {
-        1 + self.reflection_pages
+        self.first_page + self.reflection_pages
     }
 
     fn first_entry_page(&self) -> usize {
@@ -71,9 +74,14 @@ impl Plan {
         self.first_tid_page() + self.tid_pages
     }
 
-    /// Pages of the whole index.
-    pub fn pages(&self) -> usize {
+    /// The page behind the last one.
+    pub fn end(&self) -> usize {
         self.first_node_page() + self.nodes.div_ceil(self.geometry.slots())
+    }
+
+    /// How many pages there are, the metapage among them.
+    pub fn pages(&self) -> u64 {
+        (1 + self.end() - self.first_page) as u64
     }
 
     /// The id of the node at a place.
@@ -103,6 +111,7 @@ pub(super) fn cells(tids: usize) -> usize {
 pub(super) fn write<P: PageSink>(
     space: &Space,
     meta: &Meta,
+    first_page: u32,
     rows: &Folded,
     shared: &[(u32, Vec<HeapTid>)],
     graph: &Graph,
@@ -110,7 +119,8 @@ pub(super) fn write<P: PageSink>(
     sink: &mut P,
 ) -> Result<u64, BuildError<P::Error>> {
     let cells = shared.iter().map(|(_, more)| cells(more.len())).sum();
-    let plan = Plan::new(space, rows.len(), graph.entries.len(), cells).ok_or(BuildError::TooManyRows)?;
+    let plan = Plan::new(space, first_page, rows.len(), graph.entries.len(), cells)
+        .ok_or(BuildError::TooManyRows)?;
     write_head(&plan, space, meta, sink).map_err(BuildError::Store)?;
     let entries = graph.entries.iter().map(|&row| (row, rows.set.stored(row)));
     write_entries(&plan, space, entries, sink).map_err(BuildError::Store)?;
@@ -130,7 +140,7 @@ pub(super) fn write<P: PageSink>(
     };
     let all = 0..plan.nodes;
     write_nodes(&plan, space, &chains, all, executor, sink, &describe)?;
-    Ok(plan.pages() as u64)
+    Ok(plan.pages())
 }
 
 /// Writes the metapage, the basis and the leaders.
@@ -142,7 +152,7 @@ pub(super) fn write_head<P: PageSink>(
 ) -> Result<(), P::Error> {
     let mut meta = empty.clone();
     if plan.reflection_pages > 0 {
-        meta.reflections_first = 1;
+        meta.reflections_first = block(plan.first_page);
         meta.reflections = u16::try_from(space.basis().count()).expect("no more than dimensions");
     }
     if plan.leader_pages > 0 {
@@ -159,7 +169,7 @@ pub(super) fn write_head<P: PageSink>(
     let mut page: Page = [0; PAGE_BYTES];
     meta.encode(&mut page);
     sink.append(&page)?;
-    write_vectors(plan, space.basis().reflectors(), 1, sink)?;
+    write_vectors(plan, space.basis().reflectors(), plan.first_page, sink)?;
     write_vectors(plan, space.leaders.stored(), plan.first_leader_page(), sink)
 }
 
@@ -267,7 +277,7 @@ impl<'a> CellWriter<'a> {
         let slot = self.done % CELLS;
         if slot == 0 {
             self.page = [0; PAGE_BYTES];
-            tids::init(&mut self.page);
+            tids::init(&mut self.page, self.plan.geometry.epoch());
         }
         tids::set(&mut self.page, slot, cell);
         self.done += 1;

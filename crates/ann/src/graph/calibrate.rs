@@ -7,7 +7,7 @@
 use super::search::{MIN_LOOKAHEAD, Options, Search};
 use crate::index::{AccessError, Index, damaged};
 use crate::layout::node::{Node, State};
-use crate::layout::{BlockNumber, Kind, NodeId, kind};
+use crate::layout::{BlockNumber, Kind, NodeId, kind_in};
 use crate::random::SplitMix64;
 use crate::space::Query;
 use crate::store::PageStore;
@@ -142,7 +142,7 @@ fn live<S: PageStore>(
     let g = &index.space.geometry;
     let block = g.block_of(id);
     let page = store.read(block).map_err(AccessError::Store)?;
-    if kind(&page).map_err(damaged(block))? != Kind::Node {
+    if kind_in(&page, g.epoch()).map_err(damaged(block))? != Kind::Node {
         return Ok(None);
     }
     let node = Node::read(&page, g, g.slot_of(id)).map_err(damaged(block))?;
@@ -164,7 +164,7 @@ fn find_nearest<S: PageStore>(
     for block in (1..store.block_count().map_err(AccessError::Store)?).map(BlockNumber) {
         store.check_interrupts().map_err(AccessError::Store)?;
         let page = store.read(block).map_err(AccessError::Store)?;
-        if kind(&page).map_err(damaged(block))? != Kind::Node {
+        if kind_in(&page, g.epoch()).map_err(damaged(block))? != Kind::Node {
             continue;
         }
         for slot in 0..g.slots() {

@@ -17,7 +17,7 @@ use crate::build::graph::entry_target;
 use crate::index::{AccessError, Index, damaged};
 use crate::layout::meta::Meta;
 use crate::layout::node::{self, Header, Node, NodeMut, State};
-use crate::layout::{BlockNumber, HeapTid, Kind, MAX_DEGREE, NodeId, Page, entry, kind};
+use crate::layout::{BlockNumber, HeapTid, Kind, MAX_DEGREE, NodeId, Page, entry, kind_in};
 use crate::quantize::residual::{self, Encoder};
 use crate::quantize::{Local, Stored};
 use crate::random::SplitMix64;
@@ -262,10 +262,10 @@ fn free_slot<E: std::error::Error + 'static>(
     block: BlockNumber,
 ) -> Result<Option<usize>, AccessError<E>> {
     let g = &index.space.geometry;
-    match kind(page).map_err(damaged(block))? {
+    match kind_in(page, g.epoch()).map_err(damaged(block))? {
         Kind::New => node::init(page, g),
         Kind::Node => {}
-        Kind::Meta | Kind::Entry | Kind::Tids | Kind::Vectors => return Ok(None),
+        Kind::Meta | Kind::Entry | Kind::Tids | Kind::Vectors | Kind::Retired => return Ok(None),
     }
     for slot in 0..g.slots() {
         let state = Node::read(page, g, slot).map_err(damaged(block))?.header().state;

@@ -14,5 +14,6 @@ pub mod rows;
 pub mod search;
 pub mod share;
 mod sweep;
+pub mod train;
 pub mod vacuum;
 pub mod walk;

@@ -4,7 +4,7 @@
 use crate::bits::Bits;
 use crate::index::{AccessError, damaged};
 use crate::layout::node::{Header, Node};
-use crate::layout::{BlockNumber, Geometry, Kind, NodeId, kind};
+use crate::layout::{BlockNumber, Geometry, Kind, NodeId, kind_in};
 use crate::store::PageStore;
 
 /// A node of a page, with its neighbors.
@@ -28,7 +28,7 @@ pub fn nodes_of<S: PageStore>(
 ) -> Result<Vec<Seen>, AccessError<S::Error>> {
     store.check_interrupts().map_err(AccessError::Store)?;
     let page = store.read(block).map_err(AccessError::Store)?;
-    if kind(&page).map_err(damaged(block))? != Kind::Node {
+    if kind_in(&page, g.epoch()).map_err(damaged(block))? != Kind::Node {
         return Ok(Vec::new());
     }
     let mut seen = Vec::with_capacity(g.slots());

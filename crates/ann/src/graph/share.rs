@@ -153,7 +153,7 @@ fn new_cell<C: Change>(
         None => {
             let block = change.extend().map_err(AccessError::Store)?;
             let page = change.page(block).map_err(AccessError::Store)?;
-            tids::init(page);
+            tids::init(page, meta.geometry.epoch());
             tids::set_free_link(page, 0, true);
             (block, page)
         }

@@ -8,7 +8,7 @@ use super::search::found;
 use super::walk::Walk;
 use crate::index::{AccessError, Index, damaged};
 use crate::layout::node::{Node, State};
-use crate::layout::{BlockNumber, Kind, kind};
+use crate::layout::{BlockNumber, Kind, kind_in};
 use crate::store::PageStore;
 
 /// Most nodes that wait after a pass: 40 MB of them, twice as many during it.
@@ -59,7 +59,7 @@ impl Sweep {
             store.check_interrupts().map_err(AccessError::Store)?;
             let page = store.read(block).map_err(AccessError::Store)?;
             walk.stats.swept_pages += 1;
-            if kind(&page).map_err(damaged(block))? != Kind::Node {
+            if kind_in(&page, g.epoch()).map_err(damaged(block))? != Kind::Node {
                 continue;
             }
             for slot in 0..g.slots() {

@@ -17,7 +17,7 @@ use crate::index::{AccessError, Index, damaged};
 use crate::layout::meta::Meta;
 use crate::layout::node::{Edge, Header, Node, NodeMut, State};
 use crate::layout::tids::{self, CELLS, Cell, CellId};
-use crate::layout::{BlockNumber, Geometry, HeapTid, Kind, MAX_DEGREE, NodeId, entry, kind};
+use crate::layout::{BlockNumber, Geometry, HeapTid, Kind, MAX_DEGREE, NodeId, entry, kind_in};
 use crate::quantize::residual::{self, Encoder};
 use crate::random::SplitMix64;
 use crate::space::{Quantized, Query};
@@ -71,7 +71,7 @@ fn headers<S: PageStore>(
     let g = &index.space.geometry;
     store.check_interrupts().map_err(AccessError::Store)?;
     let page = store.read(block).map_err(AccessError::Store)?;
-    if kind(&page).map_err(damaged(block))? != Kind::Node {
+    if kind_in(&page, g.epoch()).map_err(damaged(block))? != Kind::Node {
         return Ok(Vec::new());
     }
     let mut all = Vec::with_capacity(g.slots());
@@ -122,7 +122,7 @@ pub fn delete<S: PageStore>(
         store.check_interrupts().map_err(AccessError::Store)?;
         let cells: Vec<(usize, Cell)> = {
             let page = store.read(block).map_err(AccessError::Store)?;
-            if kind(&page).map_err(damaged(block))? != Kind::Tids {
+            if kind_in(&page, index.space.geometry.epoch()).map_err(damaged(block))? != Kind::Tids {
                 continue;
             }
             (0..CELLS).map(|place| (place, tids::get(&page, place))).collect()
@@ -268,7 +268,7 @@ pub fn cleanup<S: PageStore>(
     for block in blocks(store)? {
         let never_written = {
             let page = store.read(block).map_err(AccessError::Store)?;
-            kind(&page).map_err(damaged(block))? == Kind::New
+            kind_in(&page, index.space.geometry.epoch()).map_err(damaged(block))? == Kind::New
         };
         if never_written || headers(store, index, block)?.iter().any(|(_, h)| h.state == State::Free) {
             store.record_free(block, true);
@@ -558,7 +558,7 @@ fn free_cells<S: PageStore>(store: &S, index: &Index) -> Result<(), AccessError<
         store.check_interrupts().map_err(AccessError::Store)?;
         let idle: Vec<(usize, Cell)> = {
             let page = store.read(block).map_err(AccessError::Store)?;
-            if kind(&page).map_err(damaged(block))? != Kind::Tids {
+            if kind_in(&page, index.space.geometry.epoch()).map_err(damaged(block))? != Kind::Tids {
                 continue;
             }
             let cells = (0..CELLS).map(|place| (place, tids::get(&page, place)));
@@ -734,6 +734,7 @@ mod tests {
                 planes: 1,
                 slots,
                 leaders: 0,
+                epoch: 0,
             };
             let geometry = Geometry::checked(&stated).unwrap();
             let mut random = SplitMix64::new(dim.into());

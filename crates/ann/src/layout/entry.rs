@@ -43,7 +43,7 @@ pub struct Entry {
 
 /// Makes `page` an entry page without entries.
 pub fn init(page: &mut Page, g: &Geometry) {
-    super::init(page, Kind::Entry, capacity(g));
+    super::init(page, Kind::Entry, capacity(g), g.epoch());
 }
 
 fn capacity(g: &Geometry) -> u16 {

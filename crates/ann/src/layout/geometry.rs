@@ -54,6 +54,7 @@ pub struct Geometry {
     planes: usize,
     slots: usize,
     leaders: u16,
+    epoch: u16,
 }
 
 /// What a metapage says of its geometry.
@@ -67,6 +68,7 @@ pub(crate) struct Stated {
     pub planes: u8,
     pub slots: u8,
     pub leaders: u16,
+    pub epoch: u16,
 }
 
 /// A dimension that cannot be indexed.
@@ -103,7 +105,17 @@ impl Geometry {
             .find(|&(slots, code_dim)| code_dim >= wanted || slots == 1)
             .expect("one node fits a page at MAX_DIM");
         let format = FORMAT_VERSION;
-        Ok(Self { format, dim, padded_dim, lead_dim: padded_dim, code_dim, planes: 1, slots, leaders: 0 })
+        Ok(Self {
+            format,
+            dim,
+            padded_dim,
+            lead_dim: padded_dim,
+            code_dim,
+            planes: 1,
+            slots,
+            leaders: 0,
+            epoch: 0,
+        })
     }
 
     /// The same dimension, with codes that fit the data.
@@ -142,7 +154,7 @@ impl Geometry {
     /// The geometry that the metapage names: one that fits the page, not only what this release would choose, as
     /// an earlier one chose other widths.
     pub(crate) fn checked(stated: &Stated) -> Result<Self, PageError> {
-        let Stated { format, dim, padded_dim, lead_dim, code_dim, planes, slots, leaders } = *stated;
+        let Stated { format, dim, padded_dim, lead_dim, code_dim, planes, slots, leaders, epoch } = *stated;
         check("dim", dim.into(), 1, MAX_DIM as u64)?;
         let usual = Self::new(dim.into()).expect("checked above");
         check("padded_dim", padded_dim.into(), usual.padded_dim as u64, usual.padded_dim as u64)?;
@@ -153,7 +165,8 @@ impl Geometry {
         check("lead_dim % 64", u64::from(lead_dim) % DIM_STEP as u64, 0, 0)?;
         check("planes", planes.into(), 1, 2)?;
         let (lead_dim, code_dim, planes) = (lead_dim.into(), code_dim.into(), planes.into());
-        let geometry = Self { format, lead_dim, code_dim, planes, slots: slots.into(), leaders, ..usual };
+        let geometry =
+            Self { format, lead_dim, code_dim, planes, slots: slots.into(), leaders, epoch, ..usual };
         let most = (BODY_BYTES.checked_div(geometry.node_bytes()).unwrap_or(0)) as u64;
         check("slots", slots.into(), 1, most)?;
         Ok(geometry)
@@ -181,6 +194,18 @@ impl Geometry {
     #[must_use]
     pub fn with_leaders(self, leaders: u16) -> Self {
         Self { leaders, ..self }
+    }
+
+    /// The same in another epoch.
+    #[must_use]
+    pub fn in_epoch(self, epoch: u16) -> Self {
+        Self { epoch, ..self }
+    }
+
+    /// What the opaque area of the index's pages says: others are of an earlier life of the index.
+    #[must_use]
+    pub fn epoch(&self) -> u16 {
+        self.epoch
     }
 
     /// Leaders, the center not among them.
@@ -347,6 +372,7 @@ mod tests {
                 planes: 1,
                 slots,
                 leaders: 0,
+                epoch: 0,
             })
         };
         for (dim, code, slots) in [(128, 128, 8), (192, 192, 6), (256, 256, 5), (320, 256, 4)] {

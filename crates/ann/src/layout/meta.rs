@@ -24,7 +24,9 @@
 //! | 63 | 1 | u8 | lead dim / 64 |
 //! | 64 | 4 | u32 | first page of leaders, 0 if none |
 //! | 68 | 2 | u16 | leaders, the center not among them |
-//! | 70 | 26 | - | 0 |
+//! | 70 | 2 | u16 | epoch of the pages, see `graph/train.rs` |
+//! | 72 | 2 | u16 | epoch that was begun last: where it differs, a training did not end |
+//! | 74 | 22 | - | 0 |
 //! | 96 | 2 each | bf16 | center in the basis of the index, padded dim elements |
 //!
 //! Format 1 has zeros at 56 to 63 and the center at 64: one plane, no reflections, no leaders.
@@ -40,6 +42,7 @@ pub const MAGIC: u32 = u32::from_le_bytes(*b"ann1");
 const CALIBRATION: usize = 48;
 const REFLECTIONS: usize = 56;
 const LEADERS: usize = 64;
+const EPOCH: usize = 70;
 const CENTER: usize = 96;
 const CENTER_1: usize = 64;
 const _: () = assert!(CALIBRATION + size_of::<Calibration>() <= REFLECTIONS);
@@ -74,6 +77,8 @@ pub struct Meta {
     pub reflections: u16,
     /// First page of leaders, 0 if none.
     pub leaders_first: u32,
+    /// The epoch that was begun last.
+    pub epoch_begun: u16,
     /// Subtracted from every rotated vector before it is quantized; `[padded_dim]`, bf16 values.
     pub center: Vec<f32>,
 }
@@ -108,6 +113,7 @@ impl Meta {
             reflections_first: 0,
             reflections: 0,
             leaders_first: 0,
+            epoch_begun: geometry.epoch(),
             center: center.iter().map(|&x| bf16::to_f32(bf16::nearest(x))).collect(),
         }
     }
@@ -116,7 +122,7 @@ impl Meta {
     pub fn encode(&self, page: &mut Page) {
         let g = &self.geometry;
         let small = |n: usize| u16::try_from(n).expect("a geometry's sizes fit 16 bits");
-        init(page, Kind::Meta, 0);
+        init(page, Kind::Meta, 0, 0);
         put_u32(page, 0, MAGIC);
         put_u16(page, 4, g.format().into());
         page[6] = self.metric.code();
@@ -134,6 +140,8 @@ impl Meta {
             page[REFLECTIONS + 7] = u8::try_from(g.lead_dim() / DIM_STEP).expect("at most 63");
             put_u32(page, LEADERS, self.leaders_first);
             put_u16(page, LEADERS + 4, g.leaders());
+            put_u16(page, EPOCH, g.epoch());
+            put_u16(page, EPOCH + 2, self.epoch_begun);
         }
         for (i, &x) in self.center.iter().enumerate() {
             put_u16(page, center_at(g.format()) + 2 * i, bf16::nearest(x));
@@ -185,6 +193,7 @@ impl Meta {
             planes: if first { 1 } else { page[REFLECTIONS + 6] },
             slots: page[7],
             leaders: if first { 0 } else { get_u16(page, LEADERS + 4) },
+            epoch: if first { 0 } else { get_u16(page, EPOCH) },
         })?;
         check("max_degree", get_u16(page, 14).into(), MAX_DEGREE as u64, MAX_DEGREE as u64)?;
         let center: Vec<f32> = (0..geometry.padded_dim())
@@ -210,6 +219,7 @@ impl Meta {
             reflections_first: later(REFLECTIONS),
             reflections: count(REFLECTIONS + 4),
             leaders_first: later(LEADERS),
+            epoch_begun: count(EPOCH + 2),
             center,
         })
     }
@@ -225,6 +235,7 @@ impl Meta {
             built_rows: get_u32(page, 44),
             entry_count: get_u32(page, 32),
             entry_generation: get_u32(page, 36),
+            epoch: if version(page) == 1 { 0 } else { get_u16(page, EPOCH) },
         })
     }
 }
@@ -236,6 +247,7 @@ pub struct Stamp {
     built_rows: u32,
     entry_count: u32,
     entry_generation: u32,
+    epoch: u16,
 }
 
 /// What happened to an entry table.
@@ -256,13 +268,16 @@ impl Stamp {
             built_rows: meta.built_rows,
             entry_count: meta.entry_count,
             entry_generation: meta.entry_generation,
+            epoch: meta.geometry.epoch(),
         }
     }
 
     /// Changes of the entry table since an earlier stamp; `None` if the index was built anew.
     #[must_use]
     pub fn changes_since(self, earlier: Self) -> Option<EntryChanges> {
-        if self.seed != earlier.seed || self.built_rows != earlier.built_rows {
+        let (own, other) =
+            ((self.seed, self.built_rows, self.epoch), (earlier.seed, earlier.built_rows, earlier.epoch));
+        if own != other {
             return None;
         }
         // The table never becomes shorter.
@@ -278,14 +293,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn example(dim: usize) -> Meta {
-        let geometry = Geometry::new(dim).unwrap().with_leaders(255);
+        let geometry = Geometry::new(dim).unwrap().with_leaders(255).in_epoch(3);
         let center: Vec<f32> = (0..geometry.padded_dim()).map(|i| (i as f32).sin()).collect();
         let mut meta = Meta::new(Metric::InnerProduct, geometry, 0x1234_5678_9ABC_DEF0, &center);
         (meta.entry_first, meta.entry_last, meta.entry_count) = (1, 9, 1024);
         (meta.entry_generation, meta.tids_free, meta.built_rows) = (3, 77, 50_000);
         meta.calibration = [20, 40, 100, 65_535];
         (meta.reflections_first, meta.reflections) = (17, 40);
-        meta.leaders_first = 19;
+        (meta.leaders_first, meta.epoch_begun) = (19, 4);
         meta
     }
 

@@ -10,7 +10,7 @@
 //! | -8 | 1 | [`Kind`] | what the page holds; 0 on a page that was never written |
 //! | -7 | 1 | u8 | format version, [`FORMAT_VERSION`] |
 //! | -6 | 2 | u16 | number of slots, blocks or cells that fit, as the writer's geometry had it |
-//! | -4 | 2 | u16 | 0 |
+//! | -4 | 2 | u16 | epoch: pages of an earlier one are retired, see `graph/train.rs`; 0 on the metapage |
 //! | -2 | 2 | u16 | [`PAGE_ID`], where tools that print pages look for the access method |
 
 pub mod bf16;
@@ -89,6 +89,8 @@ pub enum Kind {
     Tids,
     /// Vectors of the basis, or leaders.
     Vectors,
+    /// Of an earlier epoch: searches that began then may still read it, nobody else does.
+    Retired,
 }
 
 impl Kind {
@@ -100,6 +102,7 @@ impl Kind {
             Kind::Node => 3,
             Kind::Tids => 4,
             Kind::Vectors => 5,
+            Kind::Retired => unreachable!("no page is made so"),
         }
     }
 }
@@ -163,16 +166,17 @@ pub enum PageError {
 #[must_use]
 pub fn new_page(kind: Kind, capacity: u16) -> Page {
     let mut page = [0; PAGE_BYTES];
-    init(&mut page, kind, capacity);
+    init(&mut page, kind, capacity, 0);
     page
 }
 
 /// Makes `page` an empty page of a kind.
-pub fn init(page: &mut Page, kind: Kind, capacity: u16) {
+pub fn init(page: &mut Page, kind: Kind, capacity: u16, epoch: u16) {
     page.fill(0);
     page[BODY_BYTES] = kind.code();
     page[BODY_BYTES + 1] = FORMAT_VERSION;
     put_u16(page, BODY_BYTES + 2, capacity);
+    put_u16(page, BODY_BYTES + 4, epoch);
     put_u16(page, BODY_BYTES + 6, PAGE_ID);
 }
 
@@ -193,6 +197,18 @@ pub fn kind(page: &Page) -> Result<Kind, PageError> {
         5 => Ok(Kind::Vectors),
         found => Err(PageError::UnknownKind { found }),
     }
+}
+
+/// What a page holds in an epoch: pages of others are [`Kind::Retired`].
+///
+/// # Errors
+/// As [`kind`].
+pub fn kind_in(page: &Page, epoch: u16) -> Result<Kind, PageError> {
+    Ok(match kind(page)? {
+        found @ (Kind::New | Kind::Meta | Kind::Retired) => found,
+        found if get_u16(page, BODY_BYTES + 4) == epoch => found,
+        _ => Kind::Retired,
+    })
 }
 
 /// Checks the kind and the capacity of a page.
@@ -236,6 +252,8 @@ mod tests {
         page[PAGE_BYTES - 1] = 0;
         assert!(matches!(kind(&page), Err(PageError::NotOurs { .. })));
         let mut page = new_page(Kind::Node, 1);
+        assert_eq!(kind_in(&page, 0), Ok(Kind::Node));
+        assert_eq!(kind_in(&page, 1), Ok(Kind::Retired));
         page[BODY_BYTES] = 99;
         assert_eq!(kind(&page), Err(PageError::UnknownKind { found: 99 }));
     }

@@ -28,7 +28,7 @@
 
 use super::bytes::{get_f32, get_u16, get_u32, put_f32, put_u16, put_u32};
 use super::geometry::NODE_HEADER_BYTES;
-use super::{Geometry, HeapTid, Kind, MAX_DEGREE, NodeId, Page, PageError, bf16, check, expect, new_page};
+use super::{Geometry, HeapTid, Kind, MAX_DEGREE, NodeId, PAGE_BYTES, Page, PageError, bf16, check, expect};
 use crate::quantize::Stored;
 use zerocopy::FromBytes;
 
@@ -146,12 +146,14 @@ impl Offsets {
 /// An empty node page.
 #[must_use]
 pub fn empty_page(g: &Geometry) -> Page {
-    new_page(Kind::Node, capacity(g))
+    let mut page = [0; PAGE_BYTES];
+    init(&mut page, g);
+    page
 }
 
 /// Makes `page` an empty node page.
 pub fn init(page: &mut Page, g: &Geometry) {
-    super::init(page, Kind::Node, capacity(g));
+    super::init(page, Kind::Node, capacity(g), g.epoch());
 }
 
 fn capacity(g: &Geometry) -> u16 {

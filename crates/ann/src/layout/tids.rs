@@ -103,8 +103,8 @@ impl Cell {
 }
 
 /// Makes `page` a tid page with free cells only.
-pub fn init(page: &mut Page) {
-    super::init(page, Kind::Tids, CAPACITY);
+pub fn init(page: &mut Page, epoch: u16) {
+    super::init(page, Kind::Tids, CAPACITY, epoch);
     for place in 0..CELLS {
         set(page, place, &Cell::FREE);
     }
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn cells_round_trip() {
         let mut page = [0; PAGE_BYTES];
-        init(&mut page);
+        init(&mut page, 0);
         assert_eq!(check(&page), Ok(()));
         assert_eq!(free_place(&page), Some(0));
         let cell = |i: usize| Cell {

@@ -25,7 +25,7 @@ fn capacity(g: &Geometry) -> u16 {
 
 /// Makes `page` a vector page without vectors.
 pub fn init(page: &mut Page, g: &Geometry) {
-    super::init(page, Kind::Vectors, capacity(g));
+    super::init(page, Kind::Vectors, capacity(g), g.epoch());
 }
 
 /// Next page of the chain and number of vectors on this one.

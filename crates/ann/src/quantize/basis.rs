@@ -52,6 +52,14 @@ impl Basis {
         self.reflect(out);
     }
 
+    /// Undoes [`Basis::reflect`]: each reflection undoes itself.
+    pub fn reflect_back(&self, out: &mut [f32]) {
+        for (v, &factor) in self.reflectors.chunks_exact(self.dim).zip(&self.factors).rev() {
+            let dot = self.kernels.dot_f32(v, out);
+            self.kernels.add_scaled(out, -factor * dot, v);
+        }
+    }
+
     /// Takes a vector that is rotated already into the basis.
     pub fn reflect(&self, out: &mut [f32]) {
         for (v, &factor) in self.reflectors.chunks_exact(self.dim).zip(&self.factors) {
@@ -85,6 +93,10 @@ mod tests {
             };
             let size = (dot(&a, &a) * dot(&b, &b)).sqrt();
             assert!((dot(&x, &y) - dot(&a, &b)).abs() <= 1e-5 * size, "{dim} dimensions");
+            let mut rotated = vec![0.0; dim];
+            Rotation::new(dim, 7).apply(&a, &mut rotated);
+            basis.reflect_back(&mut x);
+            assert!(x.iter().zip(&rotated).all(|(x, y)| (x - y).abs() < 1e-4), "{dim} dimensions");
         }
     }
 

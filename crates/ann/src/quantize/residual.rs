@@ -110,7 +110,8 @@ mod tests {
     /// A space with two leaders beside the center.
     fn space(metric: Metric, dim: u16, code_dim: u16, planes: u8, seed: u64) -> Space {
         let (lead_dim, slots, leaders) = (dim, 1, 2);
-        let stated = Stated { format: 2, dim, padded_dim: dim, lead_dim, code_dim, planes, slots, leaders };
+        let stated =
+            Stated { format: 2, dim, padded_dim: dim, lead_dim, code_dim, planes, slots, leaders, epoch: 0 };
         let geometry = Geometry::checked(&stated).unwrap();
         let center: Vec<f32> = (0..dim).map(|i| 0.1 * f32::from(i).cos()).collect();
         let leaders: Vec<f32> = (0..2 * dim).map(|i| 0.3 * f32::from(i).sin()).collect();

@@ -1,0 +1,174 @@
+//! Indexes that are created first and filled later: they are trained on the way, and become what a build makes.
+
+mod common;
+
+use common::{Data, Normal, build, exact, latent, row, search, tid};
+use imgvec_ann::build::executor::Threads;
+use imgvec_ann::build::{Builder, Parameters};
+use imgvec_ann::graph::check::check;
+use imgvec_ann::graph::insert::insert;
+use imgvec_ann::graph::search::{Options, Search};
+use imgvec_ann::graph::train::{Trained, is_due, is_trainable, train};
+use imgvec_ann::graph::vacuum;
+use imgvec_ann::layout::Geometry;
+use imgvec_ann::random::SplitMix64;
+use imgvec_ann::store::mem::MemStore;
+use imgvec_ann::{Index, Metric};
+use std::sync::atomic::AtomicBool;
+
+/// An index without rows.
+fn empty(metric: Metric, dim: usize) -> MemStore {
+    let geometry = Geometry::new(dim).unwrap();
+    let builder = Builder::new(metric, geometry, 42, &[], usize::MAX, Parameters::default()).unwrap();
+    let (cancel, mut store) = (AtomicBool::new(false), MemStore::new());
+    builder.finish(&Threads::new(1, &cancel), &mut store, &mut |_| ()).unwrap();
+    store
+}
+
+/// Trains as whoever inserts does; answers how often.
+fn train_if_due(store: &MemStore, index: &Index, random: &mut SplitMix64) -> usize {
+    let cancel = AtomicBool::new(false);
+    let due = is_due(index.meta());
+    usize::from(due && train(store, &Threads::new(1, &cancel), random).unwrap() == Trained::Done)
+}
+
+fn fill(store: &MemStore, rows: &[Vec<f32>], first: usize) -> usize {
+    let (mut index, mut random, mut trained) = (Index::open(store).unwrap(), SplitMix64::new(9), 0);
+    for (i, vector) in rows.iter().enumerate().skip(first) {
+        insert(store, &mut index, vector, tid(i), &mut random).unwrap();
+        trained += train_if_due(store, &index, &mut random);
+    }
+    trained
+}
+
+fn recall(store: &MemStore, metric: Metric, data: &Data) -> f64 {
+    let index = Index::open(store).unwrap();
+    let mut hits = 0;
+    for query in &data.queries {
+        let truth = exact(metric, &data.rows, query, 10);
+        let (found, _, _) = search(store, &index, metric, &data.rows, query, 10, 60);
+        hits += found.iter().filter(|row| truth.contains(row)).count();
+    }
+    hits as f64 / (10 * data.queries.len()) as f64
+}
+
+/// All rows that a search gives, by number.
+fn all(store: &MemStore, query: &[f32]) -> Vec<usize> {
+    let index = Index::open(store).unwrap();
+    let mut search = Search::new(&index, query, &Options::default()).unwrap();
+    let mut rows = Vec::new();
+    while let Some(hit) = search.next(store, &index).unwrap() {
+        rows.push(row(hit.tid));
+    }
+    rows.sort_unstable();
+    rows
+}
+
+fn assert_sound(store: &MemStore, rows: usize) {
+    let report = check(store, |_| ()).unwrap();
+    assert!(report.problems.is_empty(), "{report:?}");
+    assert_eq!((report.rows, report.unreachable), (rows as u64, 0), "{report:?}");
+}
+
+#[test]
+fn what_is_filled_later_is_as_good_as_what_is_built() {
+    const ROWS: usize = 5000;
+    for texts in [false, true] {
+        let data = latent(128, ROWS, 100, 40, 11, texts);
+        let (built, _) = build(Metric::Cosine, &data.rows, 128, 2);
+        let filled = empty(Metric::Cosine, 128);
+        assert!(is_trainable(Index::open(&filled).unwrap().meta()));
+        assert_eq!(fill(&filled, &data.rows, 0), 2, "with some rows and with enough");
+        let index = Index::open(&filled).unwrap();
+        assert!(!is_trainable(index.meta()));
+        assert_eq!(
+            index.space().geometry().planes(),
+            Index::open(&built).unwrap().space().geometry().planes()
+        );
+        let (built, filled_recall) =
+            (recall(&built, Metric::Cosine, &data), recall(&filled, Metric::Cosine, &data));
+        println!("texts {texts}: built {built}, filled {filled_recall}");
+        assert!(filled_recall >= built - 0.03, "texts {texts}: built {built}, filled {filled_recall}");
+        assert_sound(&filled, ROWS);
+    }
+}
+
+#[test]
+fn rows_far_from_zero_are_found() {
+    const ROWS: usize = 4000;
+    for (dim, offset) in [(64, 8.0f32), (64, 30.0), (3, 30.0), (2, 8.0)] {
+        for metric in [Metric::Cosine, Metric::L2] {
+            let mut normal = Normal::new(13);
+            let direction = normal.vector(dim, offset);
+            let one = |normal: &mut Normal| -> Vec<f32> {
+                normal.vector(dim, 1.0).iter().zip(&direction).map(|(x, o)| x + o).collect()
+            };
+            let rows: Vec<Vec<f32>> = (0..ROWS).map(|_| one(&mut normal)).collect();
+            let queries: Vec<Vec<f32>> = (0..50).map(|_| one(&mut normal)).collect();
+            let data = Data { name: String::new(), dim, rows, queries };
+            let store = empty(metric, dim);
+            fill(&store, &data.rows, 0);
+            let found = recall(&store, metric, &data);
+            println!("{dim} dimensions, offset {offset}, {metric:?}: {found}");
+            assert!(found >= 0.93, "{dim} dimensions, offset {offset}, {metric:?}: {found}");
+            assert_sound(&store, ROWS);
+        }
+    }
+}
+
+#[test]
+fn a_training_that_ends_anywhere_loses_and_doubles_nothing() {
+    const ROWS: usize = 128;
+    let mut normal = Normal::new(3);
+    let rows: Vec<Vec<f32>> = (0..ROWS + 40).map(|_| normal.vector(20, 1.0)).collect();
+    // Two rows share a vector, one goes again.
+    let mut crashes = 0;
+    for commits in 0.. {
+        let store = empty(Metric::L2, 20);
+        let (mut index, mut random) = (Index::open(&store).unwrap(), SplitMix64::new(9));
+        for (i, vector) in rows[..ROWS].iter().enumerate() {
+            insert(&store, &mut index, vector, tid(i), &mut random).unwrap();
+        }
+        index.refresh(&store).unwrap();
+        assert!(is_due(index.meta()));
+        let begun = {
+            let mut search = Search::new(&index, &rows[5], &Options::default()).unwrap();
+            let first = search.next(&store, &index).unwrap().unwrap();
+            (search, row(first.tid))
+        };
+        store.crash_after(commits);
+        let cancel = AtomicBool::new(false);
+        let result = train(&store, &Threads::new(1, &cancel), &mut random);
+        let store = if result.is_err() {
+            crashes += 1;
+            store.restart()
+        } else {
+            // A search that began before the training goes on in the old pages.
+            let (mut search, first) = begun;
+            let mut rest = vec![first];
+            while let Some(hit) = search.next(&store, &index).unwrap() {
+                rest.push(row(hit.tid));
+            }
+            rest.sort_unstable();
+            assert_eq!(rest, (0..ROWS).collect::<Vec<_>>());
+            store.restart()
+        };
+        assert_eq!(all(&store, &rows[3]), (0..ROWS).collect::<Vec<_>>(), "after {commits} commits");
+        // It goes on, and is trained at last.
+        let mut index = Index::open(&store).unwrap();
+        for (i, vector) in rows.iter().enumerate().skip(ROWS) {
+            insert(&store, &mut index, vector, tid(i), &mut random).unwrap();
+            train_if_due(&store, &index, &mut random);
+        }
+        vacuum::delete(&store, &index, |t| row(t) % 5 == 2).unwrap();
+        vacuum::cleanup(&store, &mut index, &mut random).unwrap();
+        let wanted: Vec<usize> = (0..rows.len()).filter(|i| i % 5 != 2).collect();
+        assert_eq!(all(&store, &rows[3]), wanted, "after {commits} commits");
+        assert!(Index::open(&store).unwrap().meta().built_rows >= 128);
+        assert_sound(&store, wanted.len());
+        if result.is_ok() {
+            break;
+        }
+    }
+    assert!(crashes > 10, "a training is many changes: {crashes}");
+}
