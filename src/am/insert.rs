@@ -1,12 +1,13 @@
 //! One new row.
 
 use super::opclass::{self, OpClass};
-use super::{cache, waiting};
+use super::{cache, training, waiting};
 use crate::error::OrRaise;
 use crate::error::index::{damage, vector as bad_vector};
 use crate::fault;
 use crate::storage::{Mode, Pages, Relation};
 use imgvec_ann::graph::insert::{self, InsertError};
+use imgvec_ann::graph::train;
 use imgvec_ann::layout::HeapTid;
 use imgvec_ann::random::SplitMix64;
 use pgrx::{pg_guard, pg_sys};
@@ -64,13 +65,21 @@ pub fn insert(relation: Relation, vector: &[f32], tid: HeapTid) {
     }
     let pages = Pages::new(relation, Mode::Normal);
     let mut random = random();
-    let result = cache::with_mut(&pages, |index| insert::insert(&pages, index, vector, tid, &mut random));
+    let untrained = training::keep_off(&pages);
+    let (result, is_due) = cache::with_mut(&pages, |index| {
+        let result = insert::insert(&pages, index, vector, tid, &mut random);
+        (result, train::is_due(index.meta()))
+    });
     result
         .map_err(|error| match error {
             InsertError::Vector(error) => bad_vector(relation, error),
             InsertError::Access(error) => damage(relation, error),
         })
         .or_raise();
+    if untrained.is_some() && is_due {
+        drop(untrained);
+        training::train(&pages);
+    }
 }
 
 /// # Safety

@@ -14,6 +14,7 @@ mod scan;
 mod stats;
 mod table;
 mod threads;
+mod training;
 mod vacuum;
 mod validate;
 mod waiting;

@@ -17,6 +17,11 @@ impl BuildThreads {
     pub fn new() -> Self {
         Self { workers: threads::maintenance_threads(), cancelled: AtomicBool::new(false) }
     }
+
+    /// One thread, for what is done in passing.
+    pub fn single() -> Self {
+        Self { workers: 1, cancelled: AtomicBool::new(false) }
+    }
 }
 
 impl Executor for BuildThreads {

@@ -1,6 +1,6 @@
 //! Taking dead rows out, in the two steps of the server's vacuum.
 
-use super::{cache, insert, waiting};
+use super::{cache, insert, training, waiting};
 use crate::error::OrRaise;
 use crate::error::index::{damage, no_pages};
 use crate::fault;
@@ -31,6 +31,7 @@ pub unsafe extern "C-unwind" fn ambulkdelete(
             no_pages(relation).warn();
             return or_new(stats);
         }
+        let _untrained = training::keep_off(&pages);
         let index = cache::open(&pages);
         let done = vacuum::delete(&pages, &index, |tid| {
             fault::point("ask whether a row is dead");
@@ -67,6 +68,7 @@ pub unsafe extern "C-unwind" fn amvacuumcleanup(
         if pages.block_count() == Ok(0) || waiting::is_waiting(relation) {
             return stats;
         }
+        let _untrained = training::keep_off(&pages);
         let mut random = insert::random();
         let done = cache::with_mut(&pages, |index| vacuum::cleanup(&pages, index, &mut random));
         done.map_err(|error| damage(relation, error)).or_raise();

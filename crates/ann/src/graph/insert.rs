@@ -83,10 +83,11 @@ pub fn insert<S: PageStore>(
     tid: HeapTid,
     random: &mut SplitMix64,
 ) -> Result<Inserted, InsertError<S::Error>> {
+    // First of all: the index may have been trained since, and have another basis.
+    index.refresh_if_stale(store)?;
     let Some(x) = index.space.quantize(vector)? else {
         return Ok(Inserted::NoDirection);
     };
-    index.refresh_if_stale(store)?;
     let query = Query::stored(&index.space, index.space.decoded(x.stored()));
     loop {
         let Neighborhood { met, width } = neighborhood(store, index, &query)?;
