@@ -16,6 +16,7 @@
 use super::options;
 use crate::storage::{Mode, Pages, Relation};
 use crate::types::price::{Shape, column_width};
+use imgvec_ann::Index;
 use imgvec_ann::graph::search::{DEFAULT_LOOKAHEAD, expected_hops, is_read_through, most_hops};
 use imgvec_ann::layout::Geometry;
 use imgvec_ann::store::PageStore;
@@ -197,7 +198,7 @@ struct Facts {
     lookahead: f64,
     /// Of its column; -1 if that does not tell the number of dimensions.
     type_modifier: i32,
-    /// Unknown as well then.
+    /// Unknown while it has no pages.
     geometry: Option<Geometry>,
 }
 
@@ -213,10 +214,10 @@ unsafe fn facts(index: pg_sys::Oid) -> Facts {
         let opened = pg_sys::index_open(index, no_lock);
         let relation = Relation::from_raw(opened);
         let type_modifier = relation.type_modifier(0);
-        let geometry = usize::try_from(type_modifier).ok().and_then(|dim| Geometry::new(dim).ok());
         let pages = Pages::new(relation, Mode::Normal);
         let known = pages.block_count() != Ok(0);
         let lookahead = known.then(|| options::lookahead(&pages).ok()).flatten().unwrap_or(DEFAULT_LOOKAHEAD);
+        let geometry = known.then(|| Index::geometry(&pages).ok()).flatten();
         pg_sys::index_close(opened, no_lock);
         Facts { lookahead: lookahead as f64, type_modifier, geometry }
     }

@@ -185,11 +185,24 @@ impl Index {
     /// About the memory that it takes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        let EntryTable { pages, blocks, codes } = &self.entries;
-        let vectors = 8 * size_of::<f32>() * self.space.geometry.padded_dim();
-        let tables =
-            pages.capacity() * size_of::<BlockNumber>() + blocks.capacity() * size_of::<EntryBlock>();
-        tables + codes.capacity() + vectors + size_of::<Self>()
+        let EntryTable { pages, ids, groups } = &self.entries;
+        let group = |group: &Group| {
+            size_of::<Group>() + group.codes.capacity() + group.blocks.capacity() * size_of::<EntryBlock>()
+        };
+        let tables = pages.capacity() * size_of::<BlockNumber>()
+            + ids.capacity() * size_of::<NodeId>()
+            + groups.iter().map(group).sum::<usize>();
+        // Center and signs, the vectors of the basis, and the leaders.
+        let vectors = 8 + self.space.basis().count() + self.space.leaders.count();
+        tables + vectors * size_of::<f32>() * self.space.geometry.padded_dim() + size_of::<Self>()
+    }
+
+    /// Sizes of the pages of an index that need not be opened. Reads one page.
+    ///
+    /// # Errors
+    /// [`AccessError`] if it is no metapage.
+    pub fn geometry<S: PageStore>(store: &S) -> Result<Geometry, AccessError<S::Error>> {
+        Ok(read_meta(store)?.geometry)
     }
 
     /// The space of its vectors.
@@ -361,8 +374,11 @@ impl EntryTable {
         // What is kept from scan to scan takes no more than it needs; where inserts add to it, room for more saves copies.
         if first == 0 {
             self.pages.shrink_to_fit();
-            self.blocks.shrink_to_fit();
-            self.codes.shrink_to_fit();
+            self.ids.shrink_to_fit();
+            for group in &mut self.groups {
+                group.blocks.shrink_to_fit();
+                group.codes.shrink_to_fit();
+            }
         }
         Ok(())
     }
