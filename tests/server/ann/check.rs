@@ -113,3 +113,30 @@ fn checks_beside_writers_find_nothing_wrong() {
     });
     assert_sound(&mut client);
 }
+
+/// An index is looked up before its table is locked, and may be gone, or be another table's, by then.
+#[test]
+fn an_index_that_is_dropped_while_its_table_is_waited_for_is_not_read() {
+    let cluster = quiet("ann-check-dropped").start();
+    let (mut client, mut owner) = (cluster.client(), cluster.client());
+    create_items(&mut client, 100);
+    client.batch_execute(CREATE_INDEX).unwrap();
+    for function in ["ann_index_check", "ann_index_info", "ann_index_recall"] {
+        owner.batch_execute("BEGIN; LOCK TABLE items IN ACCESS EXCLUSIVE MODE").unwrap();
+        let call = format!("{function}('items_embedding')");
+        let pid: i32 = value(&mut client, "SELECT pg_backend_pid()");
+        thread::scope(|scope| {
+            let session = scope.spawn(|| failure(&mut client, &format!("SELECT {call}")));
+            let is_waiting =
+                format!("SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {pid} AND NOT granted)");
+            while !session.is_finished() && !value::<bool>(&mut owner, &is_waiting) {
+                thread::yield_now();
+            }
+            owner.batch_execute("DROP INDEX items_embedding").unwrap();
+            owner.batch_execute("COMMIT").unwrap();
+            let error = session.join().unwrap();
+            assert_eq!(error.code(), &SqlState::UNDEFINED_OBJECT, "{call}: {error:?}");
+        });
+        client.batch_execute(CREATE_INDEX).unwrap();
+    }
+}
