@@ -177,6 +177,76 @@ fn what_a_decoder_would_allocate_beside_the_pixels_is_limited() {
     assert!(matches!(try_decode(&long), Err(ImageError::SideTooLong { width: 2_000_000, .. })));
 }
 
+/// A TIFF of one page whose fields are all 32-bit numbers.
+fn tiff(fields: &[(u16, u32)]) -> Vec<u8> {
+    let mut data = b"II*\0\x08\0\0\0".to_vec();
+    data.extend(u16::try_from(fields.len()).unwrap().to_le_bytes());
+    for (tag, value) in fields {
+        data.extend(tag.to_le_bytes());
+        data.extend(4_u16.to_le_bytes());
+        data.extend(1_u32.to_le_bytes());
+        data.extend(value.to_le_bytes());
+    }
+    data.extend([0; 64]);
+    data
+}
+
+/// Products of these sides, samples and bits do not fit into 64 bits: the header's arithmetic must bear it,
+/// in whichever order the limits are looked at.
+#[test]
+fn numbers_at_the_edge_of_their_fields_are_refused() {
+    const SIDES: [u32; 5] = [1, 16, 0x7fff_ffff, u32::MAX - 15, u32::MAX];
+    for compression in [1, 5, 7, 8, 32_773] {
+        for (planar, samples) in [(1, 1), (1, 3), (1, 64), (2, 64)] {
+            for (&side, &chunk) in SIDES.iter().flat_map(|side| SIDES.iter().map(move |chunk| (side, chunk))) {
+                for chunk_tags in [&[322, 323][..], &[278]] {
+                    let mut fields = vec![
+                        (256, side),
+                        (257, side),
+                        (258, if compression == 7 { 8 } else { 16 }),
+                        (259, compression),
+                        (262, if samples == 1 { 1 } else { 2 }),
+                        (273, 8),
+                        (277, samples),
+                        (284, planar),
+                        (324, 8),
+                    ];
+                    fields.extend(chunk_tags.iter().map(|&tag| (tag, chunk)));
+                    let data = tiff(&fields);
+                    let header = info(&data, &ImageLimits::default());
+                    let decoded = try_decode(&data);
+                    if side > 16 || (chunk > 1 << 20 && chunk_tags.len() == 2) {
+                        let error = decoded.expect_err("too large for any limit");
+                        let known = matches!(
+                            error,
+                            ImageError::TooManyPixels { .. }
+                                | ImageError::SideTooLong { .. }
+                                | ImageError::DecoderMemory { .. }
+                                | ImageError::Unsupported { .. }
+                        );
+                        assert!(known && header == Err(error.clone()), "{fields:?}: {error:?} {header:?}");
+                    }
+                }
+            }
+        }
+    }
+    // Sides of bitmaps are signed; the lowest has no opposite.
+    for side in [i32::MIN, i32::MIN + 1, i32::MAX] {
+        for (other, bits) in [(1, 1_u16), (i32::MAX, 32), (i32::MIN, 8)] {
+            let mut data = b"BM".to_vec();
+            data.extend([0; 8]);
+            data.extend(54_u32.to_le_bytes());
+            data.extend(40_u32.to_le_bytes());
+            data.extend(other.to_le_bytes());
+            data.extend(side.to_le_bytes());
+            data.extend(1_u16.to_le_bytes());
+            data.extend(bits.to_le_bytes());
+            data.resize(200, 0);
+            assert!(try_decode(&data).is_err(), "{side} {other} {bits}");
+        }
+    }
+}
+
 #[test]
 fn limits_are_inclusive_and_belong_to_the_caller() {
     let data = file("files/rgb.png");

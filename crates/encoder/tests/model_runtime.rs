@@ -305,7 +305,8 @@ fn loading_and_preparing_stop_soon_after_the_interrupt_and_leave_nothing() {
         let returned = Instant::now();
         let delay = returned.saturating_duration_since(stopper.join().unwrap());
         assert!(matches!(result, Err(EncodeError::Interrupted)), "{result:?}");
-        assert!(delay < Duration::from_millis(900), "{delay:?}");
+        // A tenth of that on a quiet machine; the work takes many seconds, and tests share their cores.
+        assert!(delay < Duration::from_secs(4), "{delay:?}");
         assert!(entries(cache.path()).is_empty());
         STOP_LOADING.store(false, Ordering::SeqCst);
         assert_eq!(encoder.embed_texts(&["dog"]).unwrap()[0].len(), 512);

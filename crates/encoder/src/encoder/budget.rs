@@ -16,6 +16,9 @@ use crate::package::Modality;
 /// Runs that are estimated below this are neither measured nor made to give memory back: what they leave
 /// is small beside a loaded model, and clearing it anew would cost them a tenth of their time.
 const SMALL_BYTES: u64 = 4 << 20;
+/// A run is believed to have taken at least this much, however little was seen: it may have used memory that
+/// the process had anyway.
+const LEAST_SEEN_BYTES: u64 = SMALL_BYTES / 2;
 /// Bytes of a 32-bit float.
 const FLOAT: u64 = 4;
 /// Tensors of `[items, heads, tokens, tokens]` that are alive at a time: scores and their softmax, and
@@ -126,8 +129,12 @@ fn size(value: &Value) -> Option<u64> {
 /// What is known of the memory of one graph in this process.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Footprint {
-    /// The most that a run took for each estimated byte.
+    /// The most that runs took for each estimated byte.
     ratio: Option<f64>,
+    /// The largest estimate of a run that told something.
+    largest: u64,
+    /// A run ended before anything could be seen of it.
+    ended_unseen: bool,
     /// Bytes that a run may be expected to take at present.
     trusted: u64,
     /// Bytes that a run may take.
@@ -137,7 +144,7 @@ pub(super) struct Footprint {
 impl Footprint {
     pub fn new(architecture: Architecture, limit: u64) -> Self {
         let trusted = if architecture.known { limit / 3 * 2 } else { limit / 4 };
-        Footprint { ratio: None, trusted, limit }
+        Footprint { ratio: None, largest: 0, ended_unseen: false, trusted, limit }
     }
 
     /// Bytes that a run takes, by its estimate and by what is known.
@@ -149,9 +156,38 @@ impl Footprint {
         }
     }
 
-    /// Whether a run is to be measured.
+    /// Whether a run is large enough to be measured, and to give its memory back.
     pub fn measures(&self, estimate: u64) -> bool {
-        estimate >= SMALL_BYTES
+        self.expected(estimate) >= SMALL_BYTES
+    }
+
+    /// Whether no run has told anything yet.
+    pub fn is_unknown(&self) -> bool {
+        self.ratio.is_none()
+    }
+
+    /// Whether a run should keep its memory so that it can be measured afterwards: it is larger than all that
+    /// told something, and the last one ended before anything was seen.
+    pub fn wants_a_look_afterwards(&self, estimate: u64) -> bool {
+        self.ended_unseen && estimate / 2 >= self.largest
+    }
+
+    /// Whether a run is watched while it runs, with so many bytes kept by runs before it. One that is known
+    /// to be far below the limit is not.
+    pub fn watches(&self, held: u64, estimate: u64) -> bool {
+        self.ratio.is_none() || held.saturating_add(self.expected(estimate)) > self.limit / 4
+    }
+
+    /// Whether a run may leave its memory to the `next` one, beside what is `held` already, even if nothing
+    /// of it can be used again.
+    pub fn may_keep(&self, held: u64, estimate: u64, next: u64) -> bool {
+        let both = self.expected(estimate).saturating_add(self.expected(next));
+        held.saturating_add(both) <= self.limit
+    }
+
+    /// Whether a run fits beside what runs before it have kept.
+    pub fn fits_beside(&self, held: u64, estimate: u64) -> bool {
+        held.saturating_add(self.expected(estimate)) <= self.stop_at()
     }
 
     /// Whether a run may start.
@@ -174,12 +210,20 @@ impl Footprint {
         self.limit + self.limit / 10
     }
 
-    /// Takes note of what a run took, or had taken when it was stopped.
-    pub fn learn(&mut self, estimate: u64, grown: u64) {
-        // What a small run takes may come from memory that the process has anyway.
-        if estimate >= self.limit / 32 && grown > 0 {
-            let ratio = (grown as f64 / estimate as f64).max(0.1);
-            self.ratio = Some(self.ratio.map_or(ratio, |known| known.max(ratio)));
+    /// Takes note of what a run took, or had taken when it was stopped. `is_sure` says that it would have
+    /// been seen if it had taken more.
+    pub fn learn(&mut self, estimate: u64, grown: u64, is_sure: bool) {
+        if grown > 0 || is_sure {
+            let ratio = grown.max(LEAST_SEEN_BYTES) as f64 / estimate.max(1) as f64;
+            // Of a small run little can be told; one that is twice as large tells better.
+            self.ratio = Some(match self.ratio {
+                Some(known) if estimate / 2 < self.largest => known.max(ratio),
+                _ => ratio,
+            });
+            self.largest = self.largest.max(estimate);
+            self.ended_unseen = false;
+        } else {
+            self.ended_unseen = true;
         }
         if grown > 0 {
             // Twice the tokens take at most four times the memory.
@@ -222,12 +266,39 @@ mod tests {
     fn a_graph_that_takes_more_than_estimated_is_given_less() {
         let mut footprint = Footprint::new(Architecture::ASSUMED, 256 << 20);
         assert!(footprint.fits(64 << 20) && !footprint.fits(65 << 20));
-        footprint.learn(64 << 20, 128 << 20);
+        footprint.learn(64 << 20, 128 << 20, true);
         assert!(footprint.fits(100 << 20) && !footprint.fits(128 << 20));
         // And one that takes less is given more.
         let mut footprint = Footprint::new(BASE, 256 << 20);
-        footprint.learn(128 << 20, 64 << 20);
+        footprint.learn(128 << 20, 64 << 20, true);
         assert!(footprint.fits(400 << 20) && !footprint.fits(500 << 20));
         assert!(!footprint.is_provisional());
+    }
+
+    #[test]
+    fn a_graph_that_takes_little_is_not_measured_for_ever() {
+        let mut footprint = Footprint::new(Architecture::ASSUMED, 256 << 20);
+        assert!(footprint.measures(20 << 20) && footprint.watches(0, 20 << 20));
+        // Too short to be seen: the next run is looked at when it has ended.
+        footprint.learn(20 << 20, 0, false);
+        assert!(footprint.is_unknown() && footprint.wants_a_look_afterwards(20 << 20));
+        footprint.learn(20 << 20, 0, true);
+        assert!(!footprint.measures(20 << 20) && !footprint.wants_a_look_afterwards(20 << 20));
+        // A larger one is, and tells better.
+        assert!(footprint.measures(100 << 20) && !footprint.watches(0, 100 << 20));
+        footprint.learn(100 << 20, 0, false);
+        assert!(footprint.wants_a_look_afterwards(100 << 20) && !footprint.wants_a_look_afterwards(30 << 20));
+        footprint.learn(100 << 20, 0, true);
+        assert!(!footprint.measures(100 << 20) && footprint.measures(500 << 20));
+        footprint.learn(500 << 20, 600 << 20, true);
+        assert!(footprint.measures(20 << 20) && footprint.watches(0, 100 << 20));
+    }
+
+    #[test]
+    fn runs_keep_memory_only_if_the_next_fits_beside_it() {
+        let mut footprint = Footprint::new(BASE, 256 << 20);
+        footprint.learn(100 << 20, 100 << 20, true);
+        assert!(footprint.may_keep(0, 100 << 20, 100 << 20) && !footprint.may_keep(40 << 20, 100 << 20, 100 << 20));
+        assert!(footprint.fits_beside(100 << 20, 100 << 20) && !footprint.fits_beside(200 << 20, 100 << 20));
     }
 }

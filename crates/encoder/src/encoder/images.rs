@@ -5,7 +5,7 @@ use half::vec::HalfFloatVecExt;
 
 use super::error::RunSize;
 use super::pooling::Mask;
-use super::{EncodeError, Encoder, MAX_BATCH};
+use super::{EncodeError, Encoder, Expected, MAX_BATCH};
 use crate::image::{self, ImageError};
 use crate::memory::OutOfMemory;
 use crate::package::{Element, ImageTower, Layout, Modality, PixelInput, TokenInput, TokenRole};
@@ -23,6 +23,15 @@ impl Encoder {
         let Some(tower) = self.package.image.clone() else {
             return Err(EncodeError::NoTower { model: self.package.name.clone(), modality: Modality::Image });
         };
+        let result = self.embed_images_with(&tower, images);
+        self.drop_kept(result)
+    }
+
+    fn embed_images_with(
+        &mut self,
+        tower: &ImageTower,
+        images: &[&[u8]],
+    ) -> Result<Vec<Vec<f32>>, EncodeError> {
         let pixels = tower.inputs.pixels.as_ref().expect("an image tower takes pixels");
         let batch = batch_size(pixels.batch, tower.graph.outline.dynamic_quantization);
         let length = tower.preprocessing.output_len();
@@ -33,7 +42,7 @@ impl Encoder {
             let first = vectors.len();
             let most = batch.items.min(images.len() - first);
             let footprint = *self.footprint(&tower.graph);
-            let estimate = |items: usize| self.estimate_pictures(&tower, batch.rows(items));
+            let estimate = |items: usize| self.estimate_pictures(tower, batch.rows(items));
             let fitting = (1..=most).rev().find(|&items| footprint.fits(estimate(items)));
             let items = match fitting {
                 Some(items) => items,
@@ -44,7 +53,10 @@ impl Encoder {
                     return Err(self.too_large(needed, RunSize::pictures(batch.rows(1))));
                 }
             };
-            let (rows, estimate) = (batch.rows(items), estimate(items));
+            let rows = batch.rows(items);
+            let later = images.len() - first - items;
+            let next = (later > 0).then(|| estimate(later.min(items)));
+            let expected = Expected { bytes: estimate(items), next };
             let needed = rows * length;
             values.clear();
             values
@@ -53,10 +65,10 @@ impl Encoder {
             values.resize(needed, 0.0);
             let chunk = &images[first..first + items];
             for (offset, (bytes, out)) in chunk.iter().zip(values.chunks_exact_mut(length)).enumerate() {
-                self.pixel_values(&tower, first + offset, bytes, out)?;
+                self.pixel_values(tower, first + offset, bytes, out)?;
                 self.check()?;
             }
-            match self.run_images(&tower, pixels, &values, rows, items, estimate) {
+            match self.run_images(tower, pixels, &values, rows, items, expected) {
                 Ok(embedded) => vectors.extend(embedded),
                 // A smaller batch comes next, as the footprint has learned.
                 Err(EncodeError::RunTooLarge { .. }) if items > 1 && batch.rows(1) < rows => continue,
@@ -101,7 +113,7 @@ impl Encoder {
         values: &[f32],
         rows: usize,
         items: usize,
-        estimate: u64,
+        expected: Expected,
     ) -> Result<Vec<Vec<f32>>, EncodeError> {
         let (height, width) = tower.preprocessing.output_size();
         let (height, width) = (height as usize, width as usize);
@@ -129,7 +141,7 @@ impl Encoder {
 
         let size = RunSize::pictures(rows);
         let tensor =
-            self.run(&tower.graph, &feeds, &tower.output.name, estimate, size).map_err(|failure| {
+            self.run(&tower.graph, &feeds, &tower.output.name, expected, size).map_err(|failure| {
                 failure.or_word(|error| EncodeError::from_run(tower.graph.path.clone(), error))
             })?;
         self.finish(Modality::Image, &tensor, Mask::All, items)

@@ -12,18 +12,18 @@ mod prepare;
 mod texts;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use budget::{Architecture, Footprint};
 pub use error::{EncodeError, RunSize};
 
 use crate::image::ImageLimits;
 use crate::interrupt::InterruptCheck;
-use crate::memory::ProcessMemory;
+use crate::memory::{self, ProcessMemory};
 use crate::package::{DigestError, Graph, Modality, ModelDigest, Package, Padding, PixelInput, TokenInput};
 use crate::runtime::{
-    self, Feed, GraphSession, Place, PreparationWarning, Ran, RunCost, RunError, RunLimits, SessionOptions,
-    Source, Tensor,
+    self, Feed, GraphSession, Place, PreparationWarning, RunCost, RunError, RunLimits, SessionOptions,
+    Source, Tensor, WatchLimits,
 };
 use crate::text::{MapFile, TextEncoder};
 
@@ -111,6 +111,30 @@ struct Loaded {
     graph: Graph,
     session: GraphSession,
     source: Source,
+    kept: Option<Kept>,
+}
+
+/// Memory that runs of a graph have left to the next.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    /// Private memory of the process before them, in bytes.
+    base: u64,
+    /// What they added.
+    bytes: u64,
+}
+
+/// What is expected of a run, and of the one that the same call makes after it.
+#[derive(Debug, Clone, Copy)]
+struct Expected {
+    /// Bytes that it is estimated to take.
+    bytes: u64,
+    /// The same of the next one, if there is one.
+    next: Option<u64>,
+}
+
+/// Whether two paths are spelled alike. Comparing them part by part would cost short runs a percent.
+fn is_same(left: &Path, right: &Path) -> bool {
+    left.as_os_str() == right.as_os_str()
 }
 
 /// Why a run gave nothing: what every run may meet, or ONNX Runtime's answer, which the tower words.
@@ -257,7 +281,7 @@ impl Encoder {
 
     /// The place of `graph` among the sessions, loaded now if need be.
     fn session(&mut self, graph: &Graph) -> Result<usize, EncodeError> {
-        if let Some(place) = self.sessions.iter().position(|loaded| loaded.graph.path == graph.path) {
+        if let Some(place) = self.sessions.iter().position(|loaded| is_same(&loaded.graph.path, &graph.path)) {
             return Ok(place);
         }
         let cache_dir = self.options.cache_dir.clone();
@@ -280,7 +304,8 @@ impl Encoder {
         if let Some(reason) = loading.warning {
             self.warnings.push(Warning::NotShared { graph: graph.path.clone(), reason });
         }
-        let loaded = Loaded { graph: graph.clone(), session: loading.session, source: loading.source };
+        let (session, source) = (loading.session, loading.source);
+        let loaded = Loaded { graph: graph.clone(), session, source, kept: None };
         self.sessions.push(loaded);
         Ok(self.sessions.len() - 1)
     }
@@ -295,7 +320,7 @@ impl Encoder {
 
     /// What is known of a graph's memory. It outlives the loaded graph.
     fn footprint(&mut self, graph: &Graph) -> &mut Footprint {
-        let place = self.footprints.iter().position(|(path, _)| *path == graph.path);
+        let place = self.footprints.iter().position(|(path, _)| is_same(path, &graph.path));
         let place = place.unwrap_or_else(|| {
             let is_text = self.package.text.as_ref().is_some_and(|tower| tower.graph.path == graph.path);
             let architecture = if is_text { self.architectures.text } else { self.architectures.image };
@@ -306,30 +331,68 @@ impl Encoder {
         &mut self.footprints[place].1
     }
 
-    /// Runs a graph and takes note of its memory, of which `estimate` bytes are expected.
+    /// Runs a graph and takes note of its memory.
+    ///
+    /// Memory is given back by the last run of a call, and by one before it if the next would not fit beside
+    /// what it leaves.
     fn run(
         &mut self,
         graph: &Graph,
         feeds: &[(&str, &[usize], Feed<'_>)],
         output: &str,
-        estimate: u64,
+        expected: Expected,
         size: RunSize,
     ) -> Result<Tensor, Failure> {
         self.check()?;
+        let estimate = expected.bytes;
         let footprint = *self.footprint(graph);
-        let memory_bytes = footprint.measures(estimate).then(|| footprint.stop_at());
-        let place = self.session(graph)?;
-        let limits = RunLimits { interrupt: self.options.interrupt, memory_bytes };
+        let mut place = self.session(graph)?;
+        let held = |loaded: &Loaded| loaded.kept.map_or(0, |kept| kept.bytes);
+        if !footprint.fits_beside(held(&self.sessions[place]), estimate) && held(&self.sessions[place]) > 0 {
+            // What was learned since makes it larger than was planned.
+            self.sessions.swap_remove(place);
+            place = self.session(graph)?;
+        }
+        let (kept, held) = (self.sessions[place].kept, held(&self.sessions[place]));
+        let measures = footprint.measures(estimate);
+        let keeps = match expected.next {
+            Some(next) => footprint.may_keep(held, estimate, next),
+            None => measures && footprint.wants_a_look_afterwards(estimate),
+        };
+        if measures && (footprint.is_unknown() || keeps && expected.next.is_none()) {
+            // Otherwise it could use what is free without being seen.
+            (self.options.memory.give_back)();
+        }
+        let base = kept.map(|kept| kept.base).or_else(|| measures.then(memory::private_bytes)?);
+        let limit = footprint.stop_at();
+        let is_first = footprint.is_unknown();
+        let watch = base.filter(|_| measures && footprint.watches(held, estimate));
+        let limits = RunLimits {
+            interrupt: self.options.interrupt,
+            watch: watch.map(|base| WatchLimits { base, limit, is_first }),
+            gives_back: base.is_some() && !keeps,
+        };
         let result = self.sessions[place].session.run(feeds, output, limits);
-        if let Ok(Ran { grown_bytes, .. }) | Err(RunError::TooLarge { grown_bytes }) = &result {
-            let grown_bytes = *grown_bytes;
-            self.footprint(graph).learn(estimate, grown_bytes);
+        let left = base.filter(|_| keeps).and_then(|base| Some((base, memory::private_bytes()?)));
+        let left = left.map(|(base, now)| Kept { base, bytes: now.saturating_sub(base).max(1) });
+        match &result {
+            Ok(ran) if measures && kept.is_none() => {
+                let grown = left.map_or(0, |left| left.bytes).max(ran.grown_bytes);
+                let is_sure = left.is_some() || ran.looks > 1;
+                self.footprint(graph).learn(estimate, grown, is_sure);
+            }
+            Err(RunError::TooLarge { grown_bytes }) => {
+                self.footprint(graph).learn(estimate, *grown_bytes, true);
+            }
+            Ok(_) | Err(_) => {}
         }
         if let Err(RunError::TooLarge { .. } | RunError::OutOfMemory) = &result {
             // What such a run leaves in its arena is not known; the next one loads the graph again.
             self.sessions.swap_remove(place);
+        } else {
+            self.sessions[place].kept = left;
         }
-        if memory_bytes.is_some() {
+        if limits.gives_back {
             (self.options.memory.give_back)();
         }
         match result {
@@ -339,6 +402,16 @@ impl Encoder {
             }
             Err(error) => Err(Failure::Run(error)),
         }
+    }
+
+    /// After a call that failed between two runs: memory that the first left to the second goes with its graph,
+    /// which is loaded again when it is needed.
+    fn drop_kept<T>(&mut self, result: Result<T, EncodeError>) -> Result<T, EncodeError> {
+        if result.is_err() && self.sessions.iter().any(|loaded| loaded.kept.is_some()) {
+            self.sessions.retain(|loaded| loaded.kept.is_none());
+            (self.options.memory.give_back)();
+        }
+        result
     }
 
     /// The error of a run that takes too much.

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::{EncodeError, Encoder, Warning};
+use crate::memory::{self, OutOfMemory};
 use crate::package::{Graph, Modality, PackageError, TextTower};
 use crate::runtime::{self, Entry, Outlook, Place, PreparationWarning, Refusal, SessionOptions};
 use crate::text::{self, Bytes, TextEncoder};
@@ -13,6 +14,10 @@ use crate::text::{self, Bytes, TextEncoder};
 const MIN_TOKENIZER_BYTES: u64 = 512 << 10;
 /// The compact form takes less than the file.
 const TOKENIZER_SPACE_FACTOR: u64 = 2;
+/// Bytes that loading a tokenizer takes at its peak for each byte of its file, in the library's form and in the
+/// compact one, of which all but the settings is mapped.
+const LIBRARY_SHARE: u64 = 12;
+const COMPACT_SHARE: u64 = 1;
 /// The label and the file of a tokenizer's entry. No graph has this name.
 const TOKENIZER_LABEL: &str = "=tokenizer";
 const TOKENIZER: &str = "tokenizer";
@@ -76,8 +81,9 @@ impl Encoder {
         {
             // An empty file says that the library must do.
             if prepared.mapped_bytes == 0 {
-                return Ok(TextEncoder::open(tower)?);
+                return open_in_library(tower);
             }
+            reserve(prepared.mapped_bytes, COMPACT_SHARE)?;
             let bytes = self.bytes_of(&prepared.file);
             let opened = match bytes {
                 Ok(bytes) => TextEncoder::open_compact(tower, bytes)?,
@@ -88,7 +94,7 @@ impl Encoder {
                 None => runtime::discard(prepared),
             }
         }
-        Ok(TextEncoder::open(tower)?)
+        open_in_library(tower)
     }
 
     /// The compact form of a tokenizer, made now if there is none; nothing if it cannot be kept.
@@ -103,6 +109,7 @@ impl Encoder {
         let made = tokenizer_entry(&place, tower).obtain(interrupt, |dir| {
             let target = dir.join(TOKENIZER);
             let refused = |source: io::Error| Refusal::from((target.clone(), source));
+            reserve(size_of(tower), LIBRARY_SHARE).map_err(|_| Refusal::OutOfMemory)?;
             let bytes = text::compact_form(tower).map_err(|error| {
                 broken.set(Some(error));
                 refused(io::ErrorKind::InvalidData.into())
@@ -152,12 +159,26 @@ impl Encoder {
     }
 }
 
+fn size_of(tower: &TextTower) -> u64 {
+    tower.tokenizer_file.metadata().map_or(0, |metadata| metadata.len())
+}
+
 fn is_large(tower: &TextTower) -> bool {
-    tower.tokenizer_file.metadata().is_ok_and(|metadata| metadata.len() >= MIN_TOKENIZER_BYTES)
+    size_of(tower) >= MIN_TOKENIZER_BYTES
+}
+
+/// Asks for the memory that loading a tokenizer takes: its small allocations cannot bear a refusal.
+fn reserve(bytes: u64, share: u64) -> Result<(), OutOfMemory> {
+    memory::reserve(usize::try_from(bytes.saturating_mul(share)).unwrap_or(usize::MAX), "load a tokenizer")
+}
+
+fn open_in_library(tower: &TextTower) -> Result<TextEncoder, EncodeError> {
+    reserve(size_of(tower), LIBRARY_SHARE)?;
+    Ok(TextEncoder::open(tower)?)
 }
 
 fn tokenizer_entry<'a>(place: &'a Place<'a>, tower: &TextTower) -> Entry<'a> {
-    let size = tower.tokenizer_file.metadata().map_or(0, |metadata| metadata.len());
+    let size = size_of(tower);
     Entry {
         place,
         label: TOKENIZER_LABEL.to_owned(),

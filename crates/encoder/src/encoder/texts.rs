@@ -1,15 +1,13 @@
 //! Embedding text.
 
-use super::images::{Placeholder, batch_size};
+use super::images::{BatchSize, Placeholder, batch_size};
 use super::pooling::Mask;
-use super::{EncodeError, Encoder, RunSize};
+use super::{EncodeError, Encoder, Expected, RunSize};
 use crate::memory;
 use crate::package::{Element, Modality, PixelInput, TextTower, TokenInput, TokenRole};
 use crate::runtime::{Feed, RunError};
 use crate::text::{TextError, Tokens};
 
-/// Bytes that loading a tokenizer takes at its peak for each byte of its file.
-const TOKENIZER_SHARE: usize = 12;
 /// Tokens of padding that a run may have for each token of a text, and how many are free for each run:
 /// starting one costs about as much as so many tokens.
 const PADDING_SHARE: usize = 4;
@@ -28,7 +26,12 @@ impl Encoder {
         let Some(tower) = self.package.text.clone() else {
             return Err(EncodeError::NoTower { model: self.package.name.clone(), modality: Modality::Text });
         };
-        let tokens = self.tokenize(&tower, texts)?;
+        let result = self.embed_texts_with(&tower, texts);
+        self.drop_kept(result)
+    }
+
+    fn embed_texts_with(&mut self, tower: &TextTower, texts: &[&str]) -> Result<Vec<Vec<f32>>, EncodeError> {
+        let tokens = self.tokenize(tower, texts)?;
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&index| tokens[index].ids.len());
 
@@ -38,30 +41,26 @@ impl Encoder {
         let mut rest = &order[..];
         while !rest.is_empty() {
             self.check()?;
-            // Lengths rise, so that the last text of a batch says how wide it is.
-            let lengths: Vec<usize> =
-                rest.iter().take(batch.items).map(|&index| tokens[index].ids.len()).collect();
-            let footprint = *self.footprint(&tower.graph);
-            let estimate = |encoder: &Self, count: usize| {
-                let width = encoder.width_of(lengths[count - 1]);
-                encoder.estimate_texts(&tower, batch.rows(count), width)
-            };
-            let fitting = |&count: &usize| {
-                footprint.fits(estimate(self, count)) && !is_mostly_padding(&lengths[..count])
-            };
-            let count = match (1..=lengths.len()).rev().find(fitting) {
+            let count = match self.fitting_texts(tower, &batch, &tokens, rest) {
                 Some(count) => count,
                 None => {
-                    let first = &tokens[rest[0]];
-                    self.try_out(&tower, first, batch.rows(1))?;
+                    self.try_out(tower, &tokens[rest[0]], batch.rows(1))?;
                     1
                 }
             };
-            let estimate = estimate(self, count);
             let (chunk, later) = rest.split_at(count);
+            let estimate = |encoder: &Self, chunk: &[usize]| {
+                let longest = chunk.last().map_or(0, |&index| tokens[index].ids.len());
+                encoder.estimate_texts(tower, batch.rows(chunk.len()), encoder.width_of(longest))
+            };
+            let next = (!later.is_empty()).then(|| {
+                let count = self.fitting_texts(tower, &batch, &tokens, later).unwrap_or(1);
+                estimate(self, &later[..count])
+            });
+            let expected = Expected { bytes: estimate(self, chunk), next };
             let items: Vec<&Tokens> = chunk.iter().map(|&index| &tokens[index]).collect();
             let rows = batch.rows(count);
-            match self.run_texts(&tower, &items, rows, estimate) {
+            match self.run_texts(tower, &items, rows, expected) {
                 Ok(embedded) => {
                     for (&index, vector) in chunk.iter().zip(embedded) {
                         vectors[index] = vector;
@@ -75,6 +74,25 @@ impl Encoder {
             }
         }
         Ok(vectors)
+    }
+
+    /// How many of `rest`, whose lengths rise, make the next run; nothing if not even one fits.
+    fn fitting_texts(
+        &mut self,
+        tower: &TextTower,
+        batch: &BatchSize,
+        tokens: &[Tokens],
+        rest: &[usize],
+    ) -> Option<usize> {
+        let lengths: Vec<usize> =
+            rest.iter().take(batch.items).map(|&index| tokens[index].ids.len()).collect();
+        let footprint = *self.footprint(&tower.graph);
+        // The last text of a batch says how wide it is.
+        let estimate = |count: usize| {
+            self.estimate_texts(tower, batch.rows(count), self.width_of(lengths[count - 1]))
+        };
+        let fits = |&count: &usize| footprint.fits(estimate(count)) && !is_mostly_padding(&lengths[..count]);
+        (1..=lengths.len()).rev().find(fits)
     }
 
     /// Decides whether a run over one text may start though its memory is above what is trusted. A
@@ -91,7 +109,7 @@ impl Encoder {
             if let Some(piece) = piece.filter(|&piece| self.width_of(piece) < width) {
                 let piece = Tokens { ids: text.ids[..piece].to_vec() };
                 let bytes = estimate(self, piece.ids.len());
-                self.run_texts(tower, &[&piece], rows, bytes)?;
+                self.run_texts(tower, &[&piece], rows, Expected { bytes, next: None })?;
             }
             self.footprint(&tower.graph).trust();
         }
@@ -141,9 +159,6 @@ impl Encoder {
 
     fn tokenize(&mut self, tower: &TextTower, texts: &[&str]) -> Result<Vec<Tokens>, EncodeError> {
         if self.tokenizer.is_none() {
-            let bytes = tower.tokenizer.metadata().map_or(0, |metadata| metadata.len());
-            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-            memory::reserve(bytes.saturating_mul(TOKENIZER_SHARE), "load a tokenizer")?;
             self.tokenizer = Some(self.open_tokenizer(tower)?);
             self.check()?;
         }
@@ -167,7 +182,7 @@ impl Encoder {
         tower: &TextTower,
         items: &[&Tokens],
         rows: usize,
-        estimate: u64,
+        expected: Expected,
     ) -> Result<Vec<Vec<f32>>, EncodeError> {
         let tokenizer = self.tokenizer.as_ref().expect("the texts are tokenized");
         let width = tokenizer.width(items.iter().map(|tokens| tokens.ids.len()).max().unwrap_or(0));
@@ -194,7 +209,7 @@ impl Encoder {
 
         let size = RunSize { rows, tokens: Some(width), fitting_tokens: None };
         let tensor = self
-            .run(&tower.graph, &feeds, &tower.output.name, estimate, size)
+            .run(&tower.graph, &feeds, &tower.output.name, expected, size)
             .map_err(|failure| failure.or_word(|error| run_error(tower, error)))?;
         self.finish(Modality::Text, &tensor, Mask::Rows(&mask), items.len())
     }

@@ -15,5 +15,6 @@ pub(crate) use load::{load, outlook, prepare};
 pub(crate) use prepared::{Entry, Outlook, Place, Prepared, Refusal, discard};
 pub use prepared::{PreparationWarning, Source};
 pub use session::{
-    Feed, GraphSession, Ran, RunCost, RunError, RunLimits, SessionOptions, Tensor, process_cpu,
+    Feed, GraphSession, Ran, RunCost, RunError, RunLimits, SessionOptions, Tensor, WatchLimits,
+    process_cpu,
 };

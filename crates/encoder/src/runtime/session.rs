@@ -2,7 +2,7 @@
 //! with the run.
 //!
 //! ONNX Runtime takes memory from an arena that grows and, left alone, stays as large as the largest run
-//! has made it. Runs that may take much ask it to give back what is free when they end. Without an arena
+//! has made it. The last of the runs that belong together asks it to give back what is free. Without an arena
 //! the system would clear every page of every intermediate tensor anew: 8 texts of 512 tokens took 5.7 s
 //! instead of 2.0 (MiniLM, one thread), and twice the memory. Plans of memory by shape are off
 //! for texts: one would be kept for each length.
@@ -79,9 +79,22 @@ pub struct RunCost {
 pub struct RunLimits {
     /// Looked at while it runs.
     pub interrupt: InterruptCheck,
-    /// Bytes that it may take, if it is to be measured. Its memory is then given back when it ends;
-    /// for a run of a millisecond that would cost more than it is worth.
-    pub memory_bytes: Option<u64>,
+    /// How its memory is watched, if it is.
+    pub watch: Option<WatchLimits>,
+    /// Whether the memory of this run, and of those before that kept theirs, is given back when it ends.
+    /// The next run then takes and clears it anew.
+    pub gives_back: bool,
+}
+
+/// How the memory of a run is watched while it runs.
+#[derive(Debug, Clone, Copy)]
+pub struct WatchLimits {
+    /// Private memory of the process before it, in bytes.
+    pub base: u64,
+    /// Bytes that it may add.
+    pub limit: u64,
+    /// Whether nothing is known of the graph yet, so that it is looked at more often.
+    pub is_first: bool,
 }
 
 /// What a run gave.
@@ -89,8 +102,10 @@ pub struct RunLimits {
 pub struct Ran {
     /// The output that was asked for.
     pub tensor: Tensor,
-    /// The most memory that was seen to be taken, if the run was measured. Short runs end unseen.
+    /// The most memory that was seen to be taken, if the run was watched.
     pub grown_bytes: u64,
+    /// How often it was looked at: short runs end unseen.
+    pub looks: u32,
 }
 
 /// Why a run gave nothing.
@@ -176,19 +191,14 @@ impl GraphSession {
             .collect::<Result<Vec<_>, _>>()
             .map_err(failed)?;
 
-        let run_options = match limits.memory_bytes {
-            Some(_) => &self.shrinking,
-            None => &self.keeping,
-        };
+        let run_options = if limits.gives_back { &self.shrinking } else { &self.keeping };
         let options = Arc::clone(run_options);
         let stop = move || {
             // Setting a flag cannot fail; if it does, the run goes on to its end.
             let _ = options.terminate();
         };
-        let watch = limits.memory_bytes.and_then(|limit| {
-            let base = memory::private_bytes()?;
-            Some(MemoryWatch { base, limit })
-        });
+        let watch =
+            limits.watch.map(|WatchLimits { base, limit, is_first }| MemoryWatch { base, limit, is_first });
         let watching = Watching::start(limits.interrupt, watch, Arc::new(stop))?;
         let (wall, cpu) = (Instant::now(), process_cpu());
         let result = self.session.run_with_options(inputs, run_options);
@@ -208,7 +218,7 @@ impl GraphSession {
         let outputs = result.map_err(failed)?;
         let no_floats = || RunError::NoFloats { output: output.to_owned() };
         let tensor = floats(outputs.get(output).ok_or_else(no_floats)?)?.ok_or_else(no_floats)?;
-        Ok(Ran { tensor, grown_bytes: ended.grown })
+        Ok(Ran { tensor, grown_bytes: ended.grown, looks: ended.looks })
     }
 
     /// What the runs so far have cost.

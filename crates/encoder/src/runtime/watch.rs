@@ -22,6 +22,8 @@ use crate::memory;
 const POLL: Duration = Duration::from_millis(15);
 /// How often the memory of a run is looked at; a look takes about 5 microseconds.
 const MEMORY_POLL: Duration = Duration::from_millis(2);
+/// The same for the first run of a graph, from which later ones are planned.
+const CLOSE_POLL: Duration = Duration::from_micros(300);
 /// Rounds without a run before the thread sleeps: about 0.3 s.
 const IDLE_ROUNDS: u32 = 20;
 
@@ -34,6 +36,8 @@ pub(super) struct MemoryWatch {
     pub base: u64,
     /// What it may add.
     pub limit: u64,
+    /// Whether nothing is known of the graph yet.
+    pub is_first: bool,
 }
 
 /// How a run ended.
@@ -45,6 +49,8 @@ pub(super) struct Ended {
     pub over_limit: bool,
     /// The most private memory that was seen to be added, in bytes.
     pub grown: u64,
+    /// How often its memory was looked at.
+    pub looks: u32,
 }
 
 struct Watched {
@@ -61,6 +67,7 @@ impl Watched {
             && let Some(now) = memory::private_bytes()
         {
             self.ended.grown = self.ended.grown.max(now.saturating_sub(watch.base));
+            self.ended.looks = self.ended.looks.saturating_add(1);
             self.stop_if(self.ended.grown > watch.limit, |ended| ended.over_limit = true);
         }
         self.stop_if((self.check)(), |ended| ended.interrupted = true);
@@ -127,8 +134,9 @@ impl Watcher {
                 state.asleep = false;
                 idle = 0;
             }
-            let measures = state.watched.iter().any(|watched| watched.memory.is_some());
-            let poll = if measures { MEMORY_POLL } else { POLL };
+            let polls = state.watched.iter().filter_map(|watched| watched.memory);
+            let polls = polls.map(|memory| if memory.is_first { CLOSE_POLL } else { MEMORY_POLL });
+            let poll = polls.min().unwrap_or(POLL);
             state = self.wake.wait_timeout(state, poll).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -228,7 +236,7 @@ mod tests {
             counter.fetch_add(1, Ordering::SeqCst);
         });
         let base = memory::private_bytes().unwrap();
-        let watch = MemoryWatch { base, limit: 32 << 20 };
+        let watch = MemoryWatch { base, limit: 32 << 20, is_first: false };
         let run = Watching::start(crate::interrupt::never_interrupted, Some(watch), stop).unwrap();
         let block = std::hint::black_box(vec![1_u8; 64 << 20]);
         let start = Instant::now();
