@@ -59,6 +59,11 @@ fn rows(
                     to.iter_mut().zip(&shares).for_each(|(to, share)| *to = share.of(pixel));
                 }
             }
+            8 => {
+                for (to, &index) in target.chunks_exact_mut(3).zip(source) {
+                    to.copy_from_slice(&bitmap.palette[usize::from(index)]);
+                }
+            }
             _ => {
                 let per_byte = 8 / bits;
                 for (x, to) in target.chunks_exact_mut(3).enumerate() {

@@ -290,6 +290,13 @@ impl Pixels<'_, '_> {
         let layout = page.layout();
         let columns = target.len() / layout.channels();
         let samples = page.samples;
+        if is_as_wanted(page) {
+            let mut rows = rows;
+            if let Some(row) = rows.next() {
+                target.copy_from_slice(&row[..target.len()]);
+            }
+            return;
+        }
         self.line.resize(columns * samples, 0);
         for (plane, row) in rows.enumerate() {
             if page.planar {
@@ -326,6 +333,16 @@ impl Pixels<'_, '_> {
             }
         }
     }
+}
+
+/// Whether rows already have the bytes that are wanted.
+fn is_as_wanted(page: &Page<'_>) -> bool {
+    let layout = page.layout();
+    let is_plain =
+        matches!(page.photometric, Photometric::Rgb | Photometric::YCbCr | Photometric::BlackIsZero);
+    let is_gray = page.photometric == Photometric::BlackIsZero;
+    let is_packed = page.bits == 8 && !page.planar && page.samples == layout.channels();
+    is_plain && is_packed && is_gray == (layout == Layout::Gray) && page.alpha != Alpha::Associated
 }
 
 /// A color that was multiplied by alpha, as it was before; rounded down as in Pillow.
