@@ -58,6 +58,22 @@ ALTER FUNCTION imgvec_mul(imgvec, imgvec) COST 10;
 ALTER FUNCTION imgvec_accum(double precision[], imgvec) COST 10;
 
 -- Models prepared ahead of use.
+CREATE FUNCTION embed_parts(images bytea[], texts text[]) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_parts_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION embed_parts(bytea[], text[]) IS 'embedding of images and texts as one input of the default model; each has a place, which is NULL in the other array';
+
+CREATE FUNCTION embed_parts(images bytea[], texts text[], model text) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_parts_with_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION embed_parts(bytea[], text[], text) IS 'embedding of images and texts as one input of a named model; each has a place, which is NULL in the other array';
+
+CREATE FUNCTION embed_query(image bytea, query text) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_query_wrapper' LANGUAGE C STABLE PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION embed_query(bytea, text) IS 'embedding of a query of an image, a text or both by the default model';
+
+CREATE FUNCTION embed_query(image bytea, query text, model text) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_query_with_wrapper' LANGUAGE C IMMUTABLE PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION embed_query(bytea, text, text) IS 'embedding of a query of an image, a text or both by a named model';
+
 CREATE FUNCTION imgvec_prepare(model text) RETURNS void
     AS 'MODULE_PATHNAME', 'imgvec_prepare_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 10000;
 COMMENT ON FUNCTION imgvec_prepare(text) IS

@@ -450,6 +450,22 @@ CREATE FUNCTION embed_texts(queries text[], model text) RETURNS imgvec[]
     AS 'MODULE_PATHNAME', 'embed_texts_with_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000;
 COMMENT ON FUNCTION embed_texts(text[], text) IS 'embeddings of several texts by a named model; NULL for NULL';
 
+CREATE FUNCTION embed_parts(images bytea[], texts text[]) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_parts_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION embed_parts(bytea[], text[]) IS 'embedding of images and texts as one input of the default model; each has a place, which is NULL in the other array';
+
+CREATE FUNCTION embed_parts(images bytea[], texts text[], model text) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_parts_with_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION embed_parts(bytea[], text[], text) IS 'embedding of images and texts as one input of a named model; each has a place, which is NULL in the other array';
+
+CREATE FUNCTION embed_query(image bytea, query text) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_query_wrapper' LANGUAGE C STABLE PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION embed_query(bytea, text) IS 'embedding of a query of an image, a text or both by the default model';
+
+CREATE FUNCTION embed_query(image bytea, query text, model text) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_query_with_wrapper' LANGUAGE C IMMUTABLE PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION embed_query(bytea, text, text) IS 'embedding of a query of an image, a text or both by a named model';
+
 CREATE FUNCTION classify_image(image bytea, labels text[]) RETURNS TABLE (label text, score real)
     AS 'MODULE_PATHNAME', 'classify_image_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000 ROWS 10;
 COMMENT ON FUNCTION classify_image(bytea, text[]) IS 'zero-shot classification of an image by the default model, best label first';

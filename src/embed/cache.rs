@@ -18,6 +18,8 @@ const MAX_BYTES: usize = 256 << 20;
 pub enum Kind {
     Image,
     Text,
+    /// Pictures and texts of one input, as [`super::parts`] joins them.
+    Parts,
     /// A class label, put into the model's prompt templates.
     Label,
 }

@@ -10,6 +10,7 @@ mod classify;
 mod functions;
 mod mapping;
 mod models;
+mod parts;
 mod rows;
 mod server;
 mod session;

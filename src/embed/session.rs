@@ -4,7 +4,7 @@
 //! in each statement; when they have changed, the model is opened anew.
 
 use super::cache::{EmbeddingCache, Key, Kind};
-use super::{background, mapping, server};
+use super::{background, mapping, parts, server};
 use crate::error::{Report, encoder, out_of_memory};
 use crate::{guc, memory};
 use imgvec_encoder::image::ImageLimits;
@@ -234,6 +234,10 @@ impl Session {
                     .collect();
                 encoder.embed_texts(&texts)?
             }
+            Kind::Parts => inputs
+                .iter()
+                .map(|input| encoder.embed_parts(&parts::split(input)))
+                .collect::<Result<Vec<_>, _>>()?,
         };
         let graphs = encoder.loaded().len();
         if graphs != model.settled_graphs {
@@ -247,7 +251,7 @@ impl Session {
         let count = u64::try_from(vectors.len()).expect("a count");
         match kind {
             Kind::Image => self.counters.images += count,
-            Kind::Text | Kind::Label => self.counters.texts += count,
+            Kind::Text | Kind::Label | Kind::Parts => self.counters.texts += count,
         }
         Ok(vectors)
     }
@@ -258,7 +262,7 @@ impl Kind {
     /// that each finds others of its length.
     fn group(self) -> (usize, usize) {
         match self {
-            Kind::Image => (32, 32 << 20),
+            Kind::Image | Kind::Parts => (32, 32 << 20),
             Kind::Text | Kind::Label => (256, 1 << 20),
         }
     }

@@ -90,6 +90,14 @@ fn word(error: EncodeError, place: impl Fn(usize) -> Option<usize>) -> Report {
                 Modality::Text => "Its package has no graph that takes tokens, or no tokenizer.json.",
             })
             .hint("The column \"modalities\" of the view imgvec_models says what each model embeds."),
+        EncodeError::NoJointInput { .. } => Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
+            .detail("Its image and text towers are apart: each makes a vector of its own.")
+            .hint("Average the vectors of image and text, or use a model of the family embedding_gemma2."),
+        EncodeError::TooManyTokens { tokens, limit, .. } => {
+            Report::new(Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, message)
+                .detail(format!("They take {tokens} tokens, and the model reads {limit}."))
+                .hint("Leave images out, or lower max_soft_tokens in imgvec.toml.")
+        }
         EncodeError::Image { index, source } => at(Report::from(source), place(index), "image"),
         EncodeError::Preprocess { index, source } => match source {
             PreprocessError::Image(source) => at(Report::from(source), place(index), "image"),

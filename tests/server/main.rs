@@ -14,6 +14,7 @@ mod dump;
 mod encodings;
 mod gallery;
 mod hostile;
+mod joint;
 mod memory;
 mod models;
 mod operations;

@@ -14,7 +14,7 @@ use crate::{encoder_data, failure, graph, value};
 /// Largest difference of an element from the reference implementation.
 const TOLERANCE: f64 = 1e-4;
 
-fn copy_tree(from: &Path, to: &Path) {
+pub fn copy_tree(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());

@@ -123,7 +123,10 @@ fn main() {
     }
     let own = std::env::current_exe().expect("this program has a path");
     let cache = std::env::temp_dir().join(format!("imgvec-throughput-{}", std::process::id()));
-    println!("{:28} {:16} {:>7} {:>10} {:>10}  ratios to the other: calls, CPU", "package", "work", "clients", "calls/s", "CPU ms");
+    println!(
+        "{:28} {:16} {:>7} {:>10} {:>10}  ratios to the other: calls, CPU",
+        "package", "work", "clients", "calls/s", "CPU ms"
+    );
     for package in &packages {
         let opened = Package::open(package).expect("a usable package");
         for work in WORKS.iter().filter(|work| opened.embeds(work.needs)) {
@@ -137,7 +140,8 @@ fn main() {
                 }
                 let (mut own_runs, mut ratios) = (Vec::new(), Vec::new());
                 for round in 0..rounds {
-                    let run = |program: &PathBuf| measure(program, work.name, package, &cache, count, seconds);
+                    let run =
+                        |program: &PathBuf| measure(program, work.name, package, &cache, count, seconds);
                     let other_first = round % 2 == 1;
                     let before = other.as_ref().filter(|_| other_first).map(run);
                     let mine = run(&own);
@@ -151,7 +155,8 @@ fn main() {
                 let cpu = median(own_runs.iter().map(|run| run.1));
                 print!("{:28} {:16} {count:>7} {calls:>10.2} {cpu:>10.3}", opened.name, work.name);
                 if !ratios.is_empty() {
-                    let (calls, cpu) = (ratios.iter().map(|ratio| ratio.0), ratios.iter().map(|ratio| ratio.1));
+                    let (calls, cpu) =
+                        (ratios.iter().map(|ratio| ratio.0), ratios.iter().map(|ratio| ratio.1));
                     print!("  {:.3} {:.3}", median(calls), median(cpu));
                 }
                 println!();
@@ -168,7 +173,14 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 /// Calls a second of all clients together, and milliseconds of CPU of a call.
-fn measure(program: &Path, work: &str, package: &Path, cache: &Path, clients: usize, seconds: f64) -> (f64, f64) {
+fn measure(
+    program: &Path,
+    work: &str,
+    package: &Path,
+    cache: &Path,
+    clients: usize,
+    seconds: f64,
+) -> (f64, f64) {
     // Builds do not share prepared forms: their keys may differ.
     let name = program.to_string_lossy().replace('/', "_");
     let start = || {
@@ -198,7 +210,8 @@ fn measure(program: &Path, work: &str, package: &Path, cache: &Path, clients: us
     for (mut child, mut output) in children.into_iter().zip(outputs) {
         let mut text = String::new();
         output.read_to_string(&mut text).expect("a result");
-        let values: Vec<f64> = text.split_whitespace().map(|value| value.parse().expect("a number")).collect();
+        let values: Vec<f64> =
+            text.split_whitespace().map(|value| value.parse().expect("a number")).collect();
         // A client ends with its last call, so that each has a span of its own.
         calls += values[0] / values[1];
         busy += values[2];
@@ -245,8 +258,8 @@ fn client(work: &str, package: &Path, seconds: f64, cache: &str) {
 /// Words that every vocabulary has, in an order of the seed's.
 fn sentence(words: usize, seed: usize) -> String {
     const WORDS: [&str; 16] = [
-        "a", "dog", "red", "on", "the", "grass", "photo", "of", "two", "cats", "water", "and", "blue", "sky", "with",
-        "tree",
+        "a", "dog", "red", "on", "the", "grass", "photo", "of", "two", "cats", "water", "and", "blue", "sky",
+        "with", "tree",
     ];
     let mut state = seed as u64 * 7919 + 1;
     let mut next = || {

@@ -198,7 +198,8 @@ fn numbers_at_the_edge_of_their_fields_are_refused() {
     const SIDES: [u32; 5] = [1, 16, 0x7fff_ffff, u32::MAX - 15, u32::MAX];
     for compression in [1, 5, 7, 8, 32_773] {
         for (planar, samples) in [(1, 1), (1, 3), (1, 64), (2, 64)] {
-            for (&side, &chunk) in SIDES.iter().flat_map(|side| SIDES.iter().map(move |chunk| (side, chunk))) {
+            for (&side, &chunk) in SIDES.iter().flat_map(|side| SIDES.iter().map(move |chunk| (side, chunk)))
+            {
                 for chunk_tags in [&[322, 323][..], &[278]] {
                     let mut fields = vec![
                         (256, side),

@@ -298,7 +298,10 @@ mod tests {
     fn runs_keep_memory_only_if_the_next_fits_beside_it() {
         let mut footprint = Footprint::new(BASE, 256 << 20);
         footprint.learn(100 << 20, 100 << 20, true);
-        assert!(footprint.may_keep(0, 100 << 20, 100 << 20) && !footprint.may_keep(40 << 20, 100 << 20, 100 << 20));
+        assert!(
+            footprint.may_keep(0, 100 << 20, 100 << 20)
+                && !footprint.may_keep(40 << 20, 100 << 20, 100 << 20)
+        );
         assert!(footprint.fits_beside(100 << 20, 100 << 20) && !footprint.fits_beside(200 << 20, 100 << 20));
     }
 }

@@ -42,6 +42,22 @@ pub enum EncodeError {
         /// What was to be embedded.
         modality: Modality,
     },
+    /// The model does not take pictures and words in one input.
+    #[error("model \"{model}\" does not embed images and text together")]
+    NoJointInput {
+        /// The model's name.
+        model: String,
+    },
+    /// Pictures alone make an input longer than the model reads.
+    #[error("the input has too many images for model \"{model}\"")]
+    TooManyTokens {
+        /// The model's name.
+        model: String,
+        /// Tokens that the pictures take.
+        tokens: usize,
+        /// Tokens that an input may have.
+        limit: usize,
+    },
     /// A picture could not be decoded.
     #[error("could not decode image")]
     Image {

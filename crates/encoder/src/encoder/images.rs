@@ -20,6 +20,9 @@ impl Encoder {
     /// # Errors
     /// [`EncodeError`]; what is wrong with one picture is said with its place in `images`.
     pub fn embed_images(&mut self, images: &[&[u8]]) -> Result<Vec<Vec<f32>>, EncodeError> {
+        if self.package.joint.is_some() {
+            return self.embed_pictures_jointly(images);
+        }
         let Some(tower) = self.package.image.clone() else {
             return Err(EncodeError::NoTower { model: self.package.name.clone(), modality: Modality::Image });
         };

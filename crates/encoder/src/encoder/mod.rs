@@ -7,6 +7,7 @@
 mod budget;
 mod error;
 mod images;
+mod parts;
 mod pooling;
 mod prepare;
 mod texts;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use budget::{Architecture, Footprint};
 pub use error::{EncodeError, RunSize};
+pub use parts::Part;
 
 use crate::image::ImageLimits;
 use crate::interrupt::InterruptCheck;
@@ -281,7 +283,8 @@ impl Encoder {
 
     /// The place of `graph` among the sessions, loaded now if need be.
     fn session(&mut self, graph: &Graph) -> Result<usize, EncodeError> {
-        if let Some(place) = self.sessions.iter().position(|loaded| is_same(&loaded.graph.path, &graph.path)) {
+        if let Some(place) = self.sessions.iter().position(|loaded| is_same(&loaded.graph.path, &graph.path))
+        {
             return Ok(place);
         }
         let cache_dir = self.options.cache_dir.clone();

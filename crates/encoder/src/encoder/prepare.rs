@@ -32,18 +32,16 @@ impl Encoder {
     /// As [`Encoder::digest`].
     pub fn wants_preparing(&mut self, modality: Modality) -> Result<bool, EncodeError> {
         let Some(cache_dir) = self.options.cache_dir.clone() else { return Ok(false) };
-        let tower = match modality {
-            Modality::Image => self.package.image.as_ref().map(|tower| &tower.graph),
-            Modality::Text => self.package.text.as_ref().map(|tower| &tower.graph),
-        };
-        let Some(graph) = tower.cloned() else { return Ok(false) };
-        if self.sessions.iter().any(|loaded| loaded.graph.path == graph.path) {
+        let is_loaded = |graph: &&Graph| self.sessions.iter().any(|loaded| loaded.graph.path == graph.path);
+        let graphs = self.package.graphs_of(modality);
+        let graphs: Vec<Graph> = graphs.into_iter().filter(|graph| !is_loaded(graph)).cloned().collect();
+        if graphs.is_empty() {
             return Ok(false);
         }
-        let tokenizer =
-            self.package.text.clone().filter(|tower| modality == Modality::Text && is_large(tower));
+        let takes_text = modality == Modality::Text || self.package.joint.is_some();
+        let tokenizer = self.package.text.clone().filter(|tower| takes_text && is_large(tower));
         let place = self.place(&cache_dir)?;
-        if runtime::outlook(&graph, &place) == Outlook::Wanted {
+        if graphs.iter().any(|graph| runtime::outlook(graph, &place) == Outlook::Wanted) {
             return Ok(true);
         }
         Ok(tokenizer.is_some_and(|tower| tokenizer_entry(&place, &tower).outlook() == Outlook::Wanted))

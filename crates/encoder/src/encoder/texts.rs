@@ -60,7 +60,7 @@ impl Encoder {
             let expected = Expected { bytes: estimate(self, chunk), next };
             let items: Vec<&Tokens> = chunk.iter().map(|&index| &tokens[index]).collect();
             let rows = batch.rows(count);
-            match self.run_texts(tower, &items, rows, expected) {
+            match self.run_texts(tower, &items, &[], rows, expected) {
                 Ok(embedded) => {
                     for (&index, vector) in chunk.iter().zip(embedded) {
                         vectors[index] = vector;
@@ -88,16 +88,20 @@ impl Encoder {
             rest.iter().take(batch.items).map(|&index| tokens[index].ids.len()).collect();
         let footprint = *self.footprint(&tower.graph);
         // The last text of a batch says how wide it is.
-        let estimate = |count: usize| {
-            self.estimate_texts(tower, batch.rows(count), self.width_of(lengths[count - 1]))
-        };
+        let estimate =
+            |count: usize| self.estimate_texts(tower, batch.rows(count), self.width_of(lengths[count - 1]));
         let fits = |&count: &usize| footprint.fits(estimate(count)) && !is_mostly_padding(&lengths[..count]);
         (1..=lengths.len()).rev().find(fits)
     }
 
     /// Decides whether a run over one text may start though its memory is above what is trusted. A
     /// shorter piece of the text tells what the graph really takes; the piece's embedding is dropped.
-    fn try_out(&mut self, tower: &TextTower, text: &Tokens, rows: usize) -> Result<(), EncodeError> {
+    pub(super) fn try_out(
+        &mut self,
+        tower: &TextTower,
+        text: &Tokens,
+        rows: usize,
+    ) -> Result<(), EncodeError> {
         let width = self.width_of(text.ids.len());
         let estimate =
             |encoder: &Self, tokens: usize| encoder.estimate_texts(tower, rows, encoder.width_of(tokens));
@@ -107,9 +111,13 @@ impl Encoder {
             let piece = longest(text.ids.len(), |tokens| footprint.fits(estimate(self, tokens)));
             // A graph of fixed width takes as much for a short text.
             if let Some(piece) = piece.filter(|&piece| self.width_of(piece) < width) {
-                let piece = Tokens { ids: text.ids[..piece].to_vec() };
+                // Without pictures there is nothing to stand in the place of their tokens.
+                let fill = text.ids[0];
+                let image = self.package.joint.as_ref().map(|joint| joint.image_token);
+                let plain = |&id: &u32| if Some(id) == image { fill } else { id };
+                let piece = Tokens { ids: text.ids[..piece].iter().map(plain).collect() };
                 let bytes = estimate(self, piece.ids.len());
-                self.run_texts(tower, &[&piece], rows, Expected { bytes, next: None })?;
+                self.run_texts(tower, &[&piece], &[], rows, Expected { bytes, next: None })?;
             }
             self.footprint(&tower.graph).trust();
         }
@@ -124,12 +132,12 @@ impl Encoder {
     }
 
     /// Tokens of a row whose text has so many.
-    fn width_of(&self, tokens: usize) -> usize {
+    pub(super) fn width_of(&self, tokens: usize) -> usize {
         self.tokenizer.as_ref().expect("the texts are tokenized").width(tokens)
     }
 
     /// Bytes that a run of the text tower takes, with what the other half of a combined graph gets.
-    fn estimate_texts(&self, tower: &TextTower, rows: usize, width: usize) -> u64 {
+    pub(super) fn estimate_texts(&self, tower: &TextTower, rows: usize, width: usize) -> u64 {
         let own = self.architectures.text.of_tokens(rows as u64, width as u64);
         let picture = tower.inputs.pixels.as_ref().map_or(0, |pixels| {
             let (width, height) = self.placeholder_size(pixels);
@@ -157,11 +165,16 @@ impl Encoder {
         self.tokenize(&tower, texts)
     }
 
-    fn tokenize(&mut self, tower: &TextTower, texts: &[&str]) -> Result<Vec<Tokens>, EncodeError> {
+    pub(super) fn load_tokenizer(&mut self, tower: &TextTower) -> Result<(), EncodeError> {
         if self.tokenizer.is_none() {
             self.tokenizer = Some(self.open_tokenizer(tower)?);
             self.check()?;
         }
+        Ok(())
+    }
+
+    fn tokenize(&mut self, tower: &TextTower, texts: &[&str]) -> Result<Vec<Tokens>, EncodeError> {
+        self.load_tokenizer(tower)?;
         let tokenizer = self.tokenizer.as_ref().expect("just loaded");
         let tokenize = |(index, text): (usize, &&str)| {
             let tokens = tokenizer.tokenize(text, self.options.interrupt).map_err(|source| match source {
@@ -177,10 +190,12 @@ impl Encoder {
         texts.iter().enumerate().map(tokenize).collect()
     }
 
-    fn run_texts(
+    /// Runs the text tower. `features` are the vectors that stand in the place of tokens, of all items.
+    pub(super) fn run_texts(
         &mut self,
         tower: &TextTower,
         items: &[&Tokens],
+        features: &[f32],
         rows: usize,
         expected: Expected,
     ) -> Result<Vec<Vec<f32>>, EncodeError> {
@@ -206,6 +221,21 @@ impl Encoder {
             Placeholder::pixels(pixels, if tower.inputs.shared_batch { rows } else { 1 }, width, height)
         });
         feeds.extend(picture.iter().map(Placeholder::feed));
+
+        let widths = self.package.joint.as_ref().map_or(1, |joint| joint.width);
+        let shapes: Vec<[usize; 2]> = tower
+            .inputs
+            .features
+            .iter()
+            .map(|input| {
+                let own = input.width.unwrap_or(widths);
+                [if input.of_pictures { features.len() / own } else { 0 }, own]
+            })
+            .collect();
+        feeds.extend(tower.inputs.features.iter().zip(&shapes).map(|(input, shape)| {
+            let values = if input.of_pictures { features } else { &[] };
+            (&*input.name, &shape[..], Feed::F32(values))
+        }));
 
         let size = RunSize { rows, tokens: Some(width), fitting_tokens: None };
         let tensor = self

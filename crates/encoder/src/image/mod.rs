@@ -22,8 +22,8 @@ pub use format::ImageFormat;
 pub use header::{ImageInfo, info};
 pub use limits::ImageLimits;
 pub use preprocessing::{
-    ChannelOrder, Crop, CropRounding, Normalization, PreprocessError, Preprocessing, Resize, SettingsError,
-    Size,
+    ChannelOrder, Crop, CropRounding, Normalization, Patches, Patching, PreprocessError, Preprocessing,
+    Resize, SettingsError, Size,
 };
 pub use raster::RgbImage;
 pub use resample::{Filter, Window, resize};

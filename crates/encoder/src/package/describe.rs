@@ -3,6 +3,7 @@
 //! Each fact has one function here that lists its sources in order: `imgvec.toml`, then the file
 //! that is authoritative for it, then what the family publishes.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,8 +15,8 @@ use super::files::PackageFiles;
 use super::layout::{GraphChoice, Graphs};
 use super::overrides::{Overrides, PaddingName};
 use super::tower::{ExternalFile, Graph, Inputs, Modality, Output, Pooling};
-use super::{Classification, Family, ImageTower, Package, Padding, TextTower};
-use crate::image::{Preprocessing, SettingsError};
+use super::{Classification, Family, ImageTower, JointModel, Package, Padding, TextTower, joint};
+use crate::image::{Patching, Preprocessing, SettingsError};
 
 /// Context length of a text tower whose files tell none: BERT's number of positions.
 const DEFAULT_TOKENS: usize = 512;
@@ -44,18 +45,24 @@ pub(super) fn describe(mut files: PackageFiles, name: String) -> Result<Package,
 
     let of_image = overrides.image.as_ref().and_then(|image| image.graph.as_deref());
     let of_text = overrides.text.as_ref().and_then(|text| text.graph.as_deref());
-    let graphs = Graphs::find(&mut files, of_image, of_text, overrides.precision)?;
+    let graphs = Graphs::find(&mut files, of_image, of_text, overrides.precision, family)?;
 
     let mut image = None;
     let mut text = None;
+    let mut vision = None;
     for (choice, wants) in
         [(&graphs.image, Some(Modality::Image)), (&graphs.text, Some(Modality::Text)), (&graphs.whole, None)]
     {
         let Some(choice) = choice else { continue };
         let graph = open_graph(&mut files, choice)?;
         let inputs = Inputs::of(&graph)?;
+        // Inputs of other kinds belong to models of their own.
+        let is_joint = family == Family::EmbeddingGemma2;
+        if !is_joint && (inputs.patches.is_some() || !inputs.features.is_empty()) {
+            return Err(not_fed(graph, &inputs));
+        }
         let takes = |modality| match modality {
-            Modality::Image => inputs.pixels.is_some(),
+            Modality::Image => inputs.pixels.is_some() || inputs.patches.is_some(),
             Modality::Text => !inputs.tokens.is_empty(),
         };
         if let Some(modality) = wants.filter(|modality| !takes(*modality)) {
@@ -67,6 +74,10 @@ pub(super) fn describe(mut files: PackageFiles, name: String) -> Result<Package,
                 MalformedFile::Setting { setting: role, expected: "a graph with an input for its modality" };
             return Err(PackageError::Malformed { path: graph.path, source });
         }
+        if is_joint && inputs.patches.is_some() {
+            vision = Some((graph, inputs));
+            continue;
+        }
         if image.is_none() && takes(Modality::Image) && wants != Some(Modality::Text) {
             image = Some(Arc::new(image_tower(&mut files, &configs, graph.clone(), inputs.clone())?));
         }
@@ -75,6 +86,12 @@ pub(super) fn describe(mut files: PackageFiles, name: String) -> Result<Package,
         }
     }
 
+    let joint = match (vision, text.as_deref()) {
+        (Some((graph, inputs)), Some(tower)) => {
+            Some(Arc::new(joint_model(&mut files, &configs, graph, inputs, tower)?))
+        }
+        _ => None,
+    };
     let dim = configs.dim(image.as_deref(), text.as_deref())?;
     let truncate_dims = overrides.truncate_dims;
     if truncate_dims.is_some_and(|keep| keep == 0 || dim.is_some_and(|dim| keep > dim)) {
@@ -83,7 +100,8 @@ pub(super) fn describe(mut files: PackageFiles, name: String) -> Result<Package,
         return Err(configs.malformed(&files, source));
     }
 
-    let modalities = [(Modality::Image, image.is_some()), (Modality::Text, text.is_some())];
+    let modalities =
+        [(Modality::Image, image.is_some() || joint.is_some()), (Modality::Text, text.is_some())];
     let precision = graphs.image.or(graphs.text).or(graphs.whole).map(|choice| choice.precision);
     Ok(Package {
         name,
@@ -102,8 +120,90 @@ pub(super) fn describe(mut files: PackageFiles, name: String) -> Result<Package,
         truncate_dims,
         image,
         text,
+        joint,
+        prompts: prompts(&mut files)?,
         files,
     })
+}
+
+/// The error of a graph with inputs that its family has no use for.
+fn not_fed(graph: Graph, inputs: &Inputs) -> PackageError {
+    let of_patches =
+        inputs.patches.iter().flat_map(|patches| [patches.pixels.clone(), patches.positions.clone()]);
+    let unsupported = of_patches.chain(inputs.features.iter().map(|input| input.name.clone())).collect();
+    PackageError::UnsupportedInputs { path: graph.path, inputs: graph.outline.inputs, unsupported }
+}
+
+/// The vision encoder of a model that takes pictures and words in one input.
+fn joint_model(
+    files: &mut PackageFiles,
+    configs: &Configs,
+    graph: Graph,
+    inputs: Inputs,
+    text: &TextTower,
+) -> Result<JointModel, PackageError> {
+    let patches = inputs.patches.clone().expect("a vision encoder takes patches");
+    let overrides = configs.overrides.image.clone().unwrap_or_default();
+    let (patching_file, patching) = patching(files, overrides.preprocessing)?;
+    let output = overrides.output.unwrap_or_else(|| "image_features".to_owned());
+    let is_there = graph.outline.outputs.iter().any(|value| value.name == output && value.element.is_float());
+    let takes_pictures = text.inputs.features.iter().any(|input| input.of_pictures);
+    let width = joint::width(&graph, &output, &text.inputs, &configs.config).filter(|_| is_there);
+    let (Some(width), true) = (width, takes_pictures) else {
+        let (path, outputs) = (graph.path, graph.outline.outputs);
+        return Err(PackageError::NoOutput { path, wanted: Some(output), outputs });
+    };
+    if patches.patch_len.is_some_and(|len| len != patching.patch_len()) {
+        return Err(not_fed(graph, &inputs));
+    }
+    let Some([image_token, begin_token, end_token]) = joint::tokens(&configs.config) else {
+        let path = files.dir().join("config.json");
+        let source = MalformedFile::Setting { setting: "image_token_id", expected: "the number of a token" };
+        return Err(PackageError::Malformed { path, source });
+    };
+    Ok(JointModel {
+        graph,
+        patches,
+        output,
+        patching,
+        patching_file,
+        width,
+        image_token,
+        begin_token,
+        end_token,
+    })
+}
+
+/// How pictures become patches, and the file that says so.
+fn patching(
+    files: &mut PackageFiles,
+    overrides: Option<Map<String, Value>>,
+) -> Result<(PathBuf, Patching), PackageError> {
+    let of_processor = files.json(Path::new("processor_config.json"))?;
+    let of_processor = of_processor.and_then(|value| value.get("image_processor").cloned());
+    let (name, value) = match of_processor {
+        Some(value) => ("processor_config.json", Some(value)),
+        None => ("preprocessor_config.json", files.json(Path::new("preprocessor_config.json"))?),
+    };
+    let path = files.dir().join(name);
+    let Some(mut value) = value else {
+        return Err(PackageError::Missing { path, role: FileRole::Preprocessing });
+    };
+    if let (Some(overrides), Some(object)) = (overrides, value.as_object_mut()) {
+        object.extend(overrides);
+    }
+    match Patching::from_hf(&value) {
+        Ok(patching) => Ok((path, patching)),
+        Err(error) => Err(PackageError::Malformed { path, source: MalformedFile::Preprocessing(error) }),
+    }
+}
+
+/// Texts put before an input, by the name of a use, as sentence-transformers keeps them.
+fn prompts(files: &mut PackageFiles) -> Result<BTreeMap<String, String>, PackageError> {
+    let config = files.json(Path::new("config_sentence_transformers.json"))?.unwrap_or(Value::Null);
+    let named = config["prompts"].as_object().into_iter().flatten();
+    let text = |(name, prompt): (&String, &Value)| Some((name.clone(), prompt.as_str()?.to_owned()));
+    Ok(named.filter_map(text).collect())
 }
 
 fn open_graph(files: &mut PackageFiles, choice: &GraphChoice) -> Result<Graph, PackageError> {
@@ -389,7 +489,7 @@ fn max_length(files: &mut PackageFiles, configs: &Configs) -> Result<usize, Pack
         Some(_) => Some(number(&configs.open_clip["text_cfg"]["context_length"]).unwrap_or(CLIP_TOKENS)),
     });
     let limit = positions.unwrap_or(MAX_TOKENS);
-    Ok(told.or(positions).unwrap_or(DEFAULT_TOKENS).min(limit))
+    Ok(told.or(positions).unwrap_or(DEFAULT_TOKENS).min(limit).min(rules.most.unwrap_or(MAX_TOKENS)))
 }
 
 /// The pooling that sentence-transformers states for token vectors.

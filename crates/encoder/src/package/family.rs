@@ -31,6 +31,9 @@ pub enum Family {
     Cnn,
     /// BERT-like sentence encoders: text only.
     Sentence,
+    /// EmbeddingGemma 2: text and pictures in one input, a vision encoder beside the text graph.
+    #[serde(rename = "embedding_gemma2")]
+    EmbeddingGemma2,
     /// Anything else; everything is decided by the graph and `imgvec.toml`.
     Generic,
 }
@@ -68,6 +71,10 @@ pub(super) struct Rules {
     pub lowercase: Option<bool>,
     /// Most tokens, if the family publishes them; otherwise the tokenizer's configuration says.
     pub context: Option<usize>,
+    /// Most tokens, whatever files say.
+    pub most: Option<usize>,
+    /// Whether 16-bit floats overflow inside the model, so that other precisions are taken before them.
+    pub overflows_in_half: bool,
     /// Whether OpenCLIP's file describes the model if it is there.
     pub open_clip: bool,
     /// Where `config.json` has the embedding's dimensions, the best place first.
@@ -89,6 +96,9 @@ pub(super) enum Fill {
 pub(super) const CLIP_TOKENS: usize = 77;
 /// Context length of SigLIP and SigLIP 2.
 const SIGLIP_TOKENS: usize = 64;
+
+/// Context length of EmbeddingGemma 2.
+const GEMMA_TOKENS: usize = 8192;
 
 const PROJECTION: &[&[&str]] = &[&["projection_dim"]];
 const HIDDEN: &[&[&str]] = &[&["hidden_size"]];
@@ -112,6 +122,8 @@ const GENERIC: Rules = Rules {
     fill: Fill::Longest,
     lowercase: None,
     context: None,
+    most: None,
+    overflows_in_half: false,
     open_clip: false,
     dim: &[],
 };
@@ -139,7 +151,7 @@ const SIGLIP: Rules = Rules {
     ..GENERIC
 };
 
-static RULES: [Rules; 11] = [
+static RULES: [Rules; 12] = [
     CLIP,
     Rules {
         family: Family::OpenClip,
@@ -159,6 +171,15 @@ static RULES: [Rules; 11] = [
     // No class token: the vectors are cells of a grid. The width depends on where a classifier was cut off.
     Rules { family: Family::Cnn, name: "cnn", image_pooling: Pooling::Mean, ..GENERIC },
     Rules { family: Family::Sentence, name: "sentence", dim: HIDDEN, ..GENERIC },
+    Rules {
+        family: Family::EmbeddingGemma2,
+        name: "embedding_gemma2",
+        text_outputs: &["sentence_embedding"],
+        most: Some(GEMMA_TOKENS),
+        overflows_in_half: true,
+        dim: &[&["text_config", "embedding_dim"]],
+        ..GENERIC
+    },
     GENERIC,
 ];
 
@@ -220,6 +241,7 @@ pub(super) fn detect(evidence: &Evidence<'_>) -> Family {
         }
         "siglip2" | "siglip2_text_model" | "siglip2_vision_model" => Family::Siglip2,
         "jina_clip" => Family::JinaClip,
+        "embedding_gemma2" => Family::EmbeddingGemma2,
         "dinov2" | "dinov2_with_registers" | "dinov3_vit" => Family::Dinov2,
         "vit" | "deit" | "beit" | "ijepa" | "vit_mae" | "vit_msn" | "data2vec-vision" => Family::Vit,
         "resnet" | "convnext" | "convnextv2" | "dinov3_convnext" | "regnet" | "efficientnet"

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::Family;
 use super::error::{FileRole, PackageError};
 use super::files::PackageFiles;
 
@@ -133,6 +134,7 @@ impl Graphs {
         image: Option<&Path>,
         text: Option<&Path>,
         precision: Option<Precision>,
+        family: Family,
     ) -> Result<Graphs, PackageError> {
         let mut found = Vec::new();
         let mut graphs = Graphs::default();
@@ -142,8 +144,16 @@ impl Graphs {
         } else {
             let mut tower = |stems: &[&str], immich| -> Result<Option<GraphChoice>, PackageError> {
                 let bases = PLACES.iter().flat_map(|place| stems.iter().map(move |stem| base(place, stem)));
-                choose(files, bases.chain(immich), precision, &mut found)
+                choose(files, bases.chain(immich), precision, family, &mut found)
             };
+            if family == Family::EmbeddingGemma2 {
+                graphs.image = tower(&["vision_encoder"], None)?;
+                graphs.text = tower(&WHOLE_STEMS, None)?;
+                return match graphs.text {
+                    Some(_) => Ok(graphs),
+                    None => Err(nothing(files, precision, found)),
+                };
+            }
             graphs.image = tower(&IMAGE_STEMS, Some(IMMICH_IMAGE.to_owned()))?;
             graphs.text = tower(&TEXT_STEMS, Some(IMMICH_TEXT.to_owned()))?;
             if graphs.image.is_none() && graphs.text.is_none() {
@@ -151,13 +161,18 @@ impl Graphs {
             }
         }
         if graphs.image.is_none() && graphs.text.is_none() && graphs.whole.is_none() {
-            let dir = files.dir().to_owned();
-            return Err(match precision {
-                Some(wanted) if !found.is_empty() => PackageError::NoSuchPrecision { dir, wanted, found },
-                _ => PackageError::NoGraph { dir },
-            });
+            return Err(nothing(files, precision, found));
         }
         Ok(graphs)
+    }
+}
+
+/// The error of a package without the graph that was looked for.
+fn nothing(files: &PackageFiles, precision: Option<Precision>, found: Vec<Precision>) -> PackageError {
+    let dir = files.dir().to_owned();
+    match precision {
+        Some(wanted) if !found.is_empty() => PackageError::NoSuchPrecision { dir, wanted, found },
+        _ => PackageError::NoGraph { dir },
     }
 }
 
@@ -177,10 +192,16 @@ fn choose(
     files: &mut PackageFiles,
     bases: impl Iterator<Item = String>,
     wanted: Option<Precision>,
+    family: Family,
     found: &mut Vec<Precision>,
 ) -> Result<Option<GraphChoice>, PackageError> {
+    let mut precisions = Precision::ALL;
+    if family.rules().overflows_in_half {
+        // The sort keeps the order of the rest.
+        precisions.sort_by_key(|precision| matches!(precision, Precision::Fp16 | Precision::Q4f16));
+    }
     for base in bases {
-        for precision in Precision::ALL {
+        for precision in precisions {
             for suffix in precision.suffixes() {
                 let file = PathBuf::from(format!("{base}{suffix}.onnx"));
                 if !files.exists(&file)? {

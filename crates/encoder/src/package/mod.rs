@@ -10,6 +10,7 @@ mod digest;
 mod error;
 mod family;
 mod files;
+mod joint;
 mod layout;
 mod locate;
 mod onnx;
@@ -17,6 +18,7 @@ mod overrides;
 mod place;
 mod tower;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,10 +27,14 @@ pub use digest::{DigestError, ModelDigest};
 pub use error::{FileRole, MalformedFile, PackageError, Unsupported};
 pub use family::Family;
 pub use files::Stamp;
+pub use joint::JointModel;
 pub use layout::Precision;
 pub use locate::Listed;
 pub use onnx::{Element, Extent, GraphValue, OnnxError, Outline};
-pub use tower::{Graph, Inputs, Layout, Modality, Output, PixelInput, Pooling, TokenInput, TokenRole};
+pub use tower::{
+    FeatureInput, Graph, Inputs, Layout, Modality, Output, PatchInput, PixelInput, Pooling, TokenInput,
+    TokenRole,
+};
 
 use crate::image::Preprocessing;
 use files::PackageFiles;
@@ -62,6 +68,10 @@ pub struct Package {
     pub image: Option<Arc<ImageTower>>,
     /// The text tower.
     pub text: Option<Arc<TextTower>>,
+    /// How pictures become part of a text, if the text tower takes both in one input.
+    pub joint: Option<Arc<JointModel>>,
+    /// Texts put before an input, by the name of a use.
+    pub prompts: BTreeMap<String, String>,
     files: PackageFiles,
 }
 
@@ -154,10 +164,22 @@ impl Package {
         self.files.changed()
     }
 
+    /// The graphs that embedding inputs of a kind runs.
+    #[must_use]
+    pub fn graphs_of(&self, modality: Modality) -> Vec<&Graph> {
+        let text = || self.text.as_ref().map(|tower| &tower.graph);
+        match (modality, &self.joint) {
+            (Modality::Text, _) => text().into_iter().collect(),
+            (Modality::Image, Some(joint)) => std::iter::once(&joint.graph).chain(text()).collect(),
+            (Modality::Image, None) => self.image.as_ref().map(|tower| &tower.graph).into_iter().collect(),
+        }
+    }
+
     /// The graphs, each once.
     #[must_use]
     pub fn graphs(&self) -> Vec<&Graph> {
         let image = self.image.as_ref().map(|tower| &tower.graph);
+        let image = image.or(self.joint.as_ref().map(|joint| &joint.graph));
         let text = self.text.as_ref().map(|tower| &tower.graph);
         let text = text.filter(|text| image.is_none_or(|image| image.path != text.path));
         image.into_iter().chain(text).collect()

@@ -88,6 +88,28 @@ pub struct TokenInput {
     pub tokens: Option<usize>,
 }
 
+/// An input of patches, `[images, patches, floats]`, and the one of their places, `[images, patches, 2]`.
+#[derive(Debug, Clone)]
+pub struct PatchInput {
+    /// Name of the input of patches.
+    pub pixels: String,
+    /// Floats of a patch, if the graph fixes them.
+    pub patch_len: Option<usize>,
+    /// Name of the input of places.
+    pub positions: String,
+}
+
+/// An input of vectors that stand in the place of tokens, `[tokens, width]`.
+#[derive(Debug, Clone)]
+pub struct FeatureInput {
+    /// Name in the graph.
+    pub name: String,
+    /// Whether they come from pictures; others are fed with none.
+    pub of_pictures: bool,
+    /// Floats of a vector, if the graph fixes them.
+    pub width: Option<usize>,
+}
+
 /// All inputs of a graph.
 #[derive(Debug, Clone, Default)]
 pub struct Inputs {
@@ -95,6 +117,10 @@ pub struct Inputs {
     pub pixels: Option<PixelInput>,
     /// Token inputs; ids among them if there are any.
     pub tokens: Vec<TokenInput>,
+    /// The input of patches, if there is one.
+    pub patches: Option<PatchInput>,
+    /// Inputs of vectors beside the tokens.
+    pub features: Vec<FeatureInput>,
     /// Whether pixel and token inputs share one batch axis, so that both need as many rows.
     pub shared_batch: bool,
 }
@@ -108,8 +134,20 @@ impl Inputs {
     pub fn of(graph: &Graph) -> Result<Inputs, PackageError> {
         let mut inputs = Inputs::default();
         let mut unsupported = Vec::new();
+        inputs.patches = patch_input(&graph.outline.inputs);
+        let of_patches = |value: &GraphValue, inputs: &Inputs| {
+            inputs
+                .patches
+                .as_ref()
+                .is_some_and(|patches| [&patches.pixels, &patches.positions].contains(&&value.name))
+        };
         for value in &graph.outline.inputs {
-            if let Some(pixels) = pixel_input(value).filter(|_| inputs.pixels.is_none()) {
+            if of_patches(value, &inputs) {
+                continue;
+            }
+            if let Some(features) = feature_input(value) {
+                inputs.features.push(features);
+            } else if let Some(pixels) = pixel_input(value).filter(|_| inputs.pixels.is_none()) {
                 inputs.pixels = Some(pixels);
             } else if let Some(tokens) =
                 token_input(value).filter(|new| inputs.tokens.iter().all(|old| old.role != new.role))
@@ -130,7 +168,7 @@ impl Inputs {
                 unsupported,
             });
         }
-        if inputs.pixels.is_none() && !has_ids {
+        if inputs.pixels.is_none() && inputs.patches.is_none() && !has_ids {
             return Err(PackageError::Unsupported {
                 path: graph.path.clone(),
                 feature: Unsupported::NoModality,
@@ -147,6 +185,30 @@ impl Inputs {
     pub fn both(&self) -> bool {
         self.pixels.is_some() && !self.tokens.is_empty()
     }
+}
+
+/// The pair of inputs that Gemma's vision encoders have.
+fn patch_input(inputs: &[GraphValue]) -> Option<PatchInput> {
+    let named = |name: &str| {
+        inputs.iter().find(|value| value.name == name && value.rank().is_none_or(|rank| rank == 3))
+    };
+    let pixels = named("pixel_values").filter(|value| value.element == Element::F32)?;
+    let positions = named("pixel_position_ids").filter(|value| value.element == Element::I64)?;
+    Some(PatchInput {
+        pixels: pixels.name.clone(),
+        patch_len: pixels.extent(2),
+        positions: positions.name.clone(),
+    })
+}
+
+fn feature_input(value: &GraphValue) -> Option<FeatureInput> {
+    let is_known = matches!(&*value.name, "image_features" | "video_features" | "audio_features");
+    let is_fit = value.element == Element::F32 && value.rank().is_none_or(|rank| rank == 2);
+    (is_known && is_fit).then(|| FeatureInput {
+        name: value.name.clone(),
+        of_pictures: value.name == "image_features",
+        width: value.extent(1),
+    })
 }
 
 fn pixel_input(value: &GraphValue) -> Option<PixelInput> {

@@ -15,6 +15,5 @@ pub(crate) use load::{load, outlook, prepare};
 pub(crate) use prepared::{Entry, Outlook, Place, Prepared, Refusal, discard};
 pub use prepared::{PreparationWarning, Source};
 pub use session::{
-    Feed, GraphSession, Ran, RunCost, RunError, RunLimits, SessionOptions, Tensor, WatchLimits,
-    process_cpu,
+    Feed, GraphSession, Ran, RunCost, RunError, RunLimits, SessionOptions, Tensor, WatchLimits, process_cpu,
 };

@@ -119,6 +119,39 @@ impl TextEncoder {
         }
     }
 
+    /// Token ids of a part of an input, without special tokens and prompt; at most as many as an input may have.
+    ///
+    /// # Errors
+    /// [`TextError`].
+    pub fn tokenize_part(&self, text: &str, interrupt: InterruptCheck) -> Result<Vec<u32>, TextError> {
+        if interrupt() {
+            return Err(TextError::Interrupted);
+        }
+        let piece = cut(text, (self.max_length * CHARS_PER_TOKEN).min(MAX_TEXT_BYTES));
+        memory::reserve(piece.len() * BYTES_PER_BYTE, "tokenize a text")?;
+        let ids = self.encode_bare(piece, false)?;
+        if ids.is_empty() { Ok(ids) } else { Ok(self.check(ids)?.ids) }
+    }
+
+    /// Special tokens before and after the tokens of an input.
+    ///
+    /// # Errors
+    /// [`TextError`].
+    pub fn frame(&self) -> Result<(Vec<u32>, Vec<u32>), TextError> {
+        // Any token that is no special one shows where the text goes.
+        let (whole, bare) = (self.encode_bare("a", true)?, self.encode_bare("a", false)?);
+        let place = whole.windows(bare.len().max(1)).position(|window| window == bare);
+        let (before, rest) = whole.split_at(place.unwrap_or(whole.len()));
+        let after = rest.get(bare.len()..).unwrap_or_default();
+        Ok((before.to_vec(), after.to_vec()))
+    }
+
+    /// Most tokens of an input, special tokens included.
+    #[must_use]
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
     fn encode(&self, piece: &str) -> Result<Vec<u32>, TextError> {
         let mut input = String::new();
         let input = if self.prompt.is_empty() && !self.lowercase {
@@ -132,9 +165,14 @@ impl TextEncoder {
             }
             &input
         };
+        self.encode_bare(input, true)
+    }
+
+    /// Token ids of exactly this text.
+    fn encode_bare(&self, input: &str, special: bool) -> Result<Vec<u32>, TextError> {
         let encoding = guarded(|| match &self.tokenizer {
-            Loaded::Library(tokenizer) => tokenizer.encode_fast(input, true),
-            Loaded::Compact(tokenizer) => tokenizer.encode_fast(input, true),
+            Loaded::Library(tokenizer) => tokenizer.encode_fast(input, special),
+            Loaded::Compact(tokenizer) => tokenizer.encode_fast(input, special),
         });
         let encoding = encoding.map_err(TextError::Tokenizer)?;
         Ok(encoding.get_ids().to_vec())

@@ -79,7 +79,7 @@ impl Preprocessing {
 impl Normalization {
     /// The value of every byte, per channel, rounded as `transformers` rounds: the product in
     /// double precision, then single precision for mean and deviation.
-    fn tables(&self) -> [[f32; 256]; 3] {
+    pub(super) fn tables(&self) -> [[f32; 256]; 3] {
         std::array::from_fn(|channel| {
             let (mean, std) = (self.mean[channel] as f32, self.std[channel] as f32);
             std::array::from_fn(|byte| {

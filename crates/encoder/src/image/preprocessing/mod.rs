@@ -9,11 +9,13 @@ mod apply;
 mod geometry;
 mod hf;
 mod open_clip;
+mod patches;
 mod settings;
 mod timm;
 
 pub use apply::PreprocessError;
 pub use geometry::{Crop, CropRounding, Resize, Size};
+pub use patches::{Patches, Patching};
 pub use settings::SettingsError;
 
 use super::resample::Filter;
