@@ -7,12 +7,12 @@
 #[path = "../tests/cluster/mod.rs"]
 mod cluster;
 
-use cluster::Cluster;
+use cluster::{Cluster, processor_time};
 use image::{Rgb, RgbImage};
 use postgres::{Client, NoTls};
 use std::io::{Cursor, Write as _};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -203,6 +203,24 @@ fn queue(cluster: &Cluster, rows: u64) {
     }
 }
 
+/// Processor time of a worker that has nothing to do.
+fn idle(cluster: &Cluster) {
+    let mut client = cluster.client();
+    run(&mut client, "CREATE TABLE notes (id bigint PRIMARY KEY, caption text, embedding imgvec(256))");
+    run(&mut client, "SELECT imgvec_maintain('notes', 'caption', 'embedding', 'starter')");
+    run(&mut client, "SELECT imgvec_start_workers()");
+    thread::sleep(Duration::from_secs(2));
+    let pid =
+        value(&mut client, "SELECT pid::bigint FROM pg_stat_activity WHERE backend_type = 'imgvec worker'");
+    let pid = u32::try_from(pid).expect("a process id");
+    let before = processor_time(pid).expect("the worker lives");
+    thread::sleep(Duration::from_secs(20));
+    let used = processor_time(pid).expect("the worker lives") - before;
+    println!("an idle worker: {:.1} ms of processor time a second", used.as_secs_f64() * 1e3 / 20.0);
+    run(&mut client, "SELECT imgvec_stop_workers()");
+    run(&mut client, "DROP TABLE notes");
+}
+
 fn main() {
     let cluster = Cluster::new("bench-pipeline")
         .conf("shared_buffers = '512MB'")
@@ -211,5 +229,6 @@ fn main() {
         .start();
     copies(&cluster, number("COPIES", 10_000));
     work(&cluster, number("PICTURES", 2_000));
+    idle(&cluster);
     queue(&cluster, number("QUEUE", 5_000_000));
 }

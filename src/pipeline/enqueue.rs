@@ -86,18 +86,17 @@ fn enqueue(firing: &Firing) {
     let types: Vec<(pg_sys::Oid, bool)> = columns.key.iter().map(|&number| firing.type_of(number)).collect();
     // SAFETY: reads the clock.
     let now = pg_sys::Datum::from(unsafe { pg_sys::GetCurrentTimestamp() });
-    firing.rows(|old, new| {
+    let last = columns.key.iter().chain(&columns.watch).chain([&columns.target]).max().copied().unwrap_or(1);
+    firing.rows(last, |old, new| {
         if !is_wanted(firing, &definition, &columns, old, new) {
             return;
         }
         let queue = queue.get_or_insert_with(|| open_queue(firing, &definition, &types));
         let key = columns.key.iter().zip(&types);
-        let mut row: Vec<(pg_sys::Datum, bool)> = key
-            .map(|(&number, &(_, is_varlena))| (new.get(number).expect("a key is NOT NULL"), is_varlena))
-            .collect();
-        row.push((now, false));
+        let key =
+            key.map(|(&number, &(_, is_varlena))| (new.get(number).expect("a key is NOT NULL"), is_varlena));
         // SAFETY: values of the key's types, which the queue was seen to have.
-        unsafe { queue.append(&row) };
+        unsafe { queue.append(key.chain([(now, false)])) };
     });
     if let Some(queue) = queue {
         queue.finish();
@@ -110,8 +109,8 @@ fn is_wanted(
     firing: &Firing,
     definition: &Definition,
     columns: &Columns,
-    old: Option<&Values>,
-    new: &Values,
+    old: Option<&Values<'_>>,
+    new: &Values<'_>,
 ) -> bool {
     let Some(old) = old else {
         // Nothing to embed, and nothing there.

@@ -128,6 +128,7 @@ fn work(procedure: &spi::Procedure, column: &Column, end: Option<Instant>) {
             }
         }
         if end.is_some_and(|end| Instant::now() >= end) {
+            told.is_over = true;
             break;
         }
     }
@@ -227,11 +228,20 @@ struct Told {
     begin: Instant,
     last: Instant,
     waiting: Option<i64>,
+    /// Whether the time was up before the queue was empty.
+    is_over: bool,
 }
 
 impl Told {
     fn new(title: String) -> Self {
-        Self { title, done: Done::default(), begin: Instant::now(), last: Instant::now(), waiting: None }
+        Self {
+            title,
+            done: Done::default(),
+            begin: Instant::now(),
+            last: Instant::now(),
+            waiting: None,
+            is_over: false,
+        }
     }
 
     /// Counts what waits, if it is time to tell.
@@ -278,7 +288,7 @@ impl Told {
 
     fn finish(&self) {
         if self.done.resolved > 0 {
-            self.tell("100 %", "");
+            self.tell(if self.is_over { "time is up" } else { "100 %" }, "");
         }
     }
 }

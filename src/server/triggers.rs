@@ -14,13 +14,13 @@ pub struct Firing {
     data: *const pg_sys::TriggerData,
 }
 
-/// The values of one row.
-pub struct Values {
-    values: Vec<pg_sys::Datum>,
-    nulls: Vec<bool>,
+/// The values of one row, up to the last column that was asked for.
+pub struct Values<'a> {
+    values: &'a [pg_sys::Datum],
+    nulls: &'a [bool],
 }
 
-impl Values {
+impl Values<'_> {
     /// The value of a column, from 1; `None` for NULL.
     pub fn get(&self, column: i16) -> Option<pg_sys::Datum> {
         let place = usize::try_from(column - 1).expect("columns count from 1");
@@ -123,29 +123,30 @@ impl Firing {
         }
     }
 
-    /// Calls `each` with every changed row, and what it was before where that is known.
+    /// Calls `each` with every changed row up to a column, and what it was before where that is known.
     ///
     /// For a statement, old and new rows come in the same order, unless a trigger of the user left one out: whoever
     /// compares them looks at their keys.
-    pub fn rows(&self, mut each: impl FnMut(Option<&Values>, &Values)) {
+    pub fn rows(&self, last_column: i16, mut each: impl FnMut(Option<&Values<'_>>, &Values<'_>)) {
         let data = self.data();
         // SAFETY: the tuples are of the relation's type; so are those of the transition tables.
         unsafe {
             if data.tg_event & pg_sys::TRIGGER_EVENT_ROW != 0 {
-                let (old, new) = if self.is_update() {
-                    (Some(self.values(data.tg_trigtuple)), self.values(data.tg_newtuple))
+                let first = self.deform(data.tg_trigtuple);
+                if self.is_update() {
+                    let second = self.deform(data.tg_newtuple);
+                    each(Some(&first.as_values()), &second.as_values());
                 } else {
-                    (None, self.values(data.tg_trigtuple))
-                };
-                each(old.as_ref(), &new);
+                    each(None, &first.as_values());
+                }
                 return;
             }
             if data.tg_newtable.is_null() {
                 return;
             }
-            let new = Reader::new(data.tg_newtable, self.descriptor());
+            let new = Reader::new(data.tg_newtable, self.descriptor(), last_column);
             let old = (self.is_update() && !data.tg_oldtable.is_null())
-                .then(|| Reader::new(data.tg_oldtable, self.descriptor()));
+                .then(|| Reader::new(data.tg_oldtable, self.descriptor(), last_column));
             while let Some(row) = new.next() {
                 pgrx::check_for_interrupts!();
                 let before = old.as_ref().and_then(Reader::next);
@@ -160,11 +161,11 @@ impl Firing {
 
     /// # Safety
     /// A tuple of the relation.
-    unsafe fn values(&self, tuple: pg_sys::HeapTuple) -> Values {
+    unsafe fn deform(&self, tuple: pg_sys::HeapTuple) -> Deformed {
         // SAFETY: by contract; both arrays have an entry for each column.
         unsafe {
             let count = usize::try_from((*self.descriptor()).natts).expect("a count");
-            let mut row = Values { values: vec![pg_sys::Datum::null(); count], nulls: vec![true; count] };
+            let mut row = Deformed { values: vec![pg_sys::Datum::null(); count], nulls: vec![true; count] };
             pg_sys::heap_deform_tuple(
                 tuple,
                 self.descriptor(),
@@ -177,7 +178,7 @@ impl Firing {
 
     /// Whether a column has equal values, as far as bytes tell. Values out of line that are the same stored value are
     /// equal without a look at them.
-    pub fn is_same(&self, column: i16, old: &Values, new: &Values) -> bool {
+    pub fn is_same(&self, column: i16, old: &Values<'_>, new: &Values<'_>) -> bool {
         match (old.get(column), new.get(column)) {
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
@@ -187,6 +188,18 @@ impl Firing {
                 same((*attribute).attbyval, (*attribute).attlen, old, new)
             },
         }
+    }
+}
+
+/// A tuple taken apart.
+struct Deformed {
+    values: Vec<pg_sys::Datum>,
+    nulls: Vec<bool>,
+}
+
+impl Deformed {
+    fn as_values(&self) -> Values<'_> {
+        Values { values: &self.values, nulls: &self.nulls }
     }
 }
 
@@ -221,14 +234,18 @@ unsafe fn same(by_value: bool, length: i16, old: pg_sys::Datum, new: pg_sys::Dat
 /// Reads a transition table from its start, whoever else reads it.
 struct Reader {
     store: *mut pg_sys::Tuplestorestate,
-    pointer: c_int,
     slot: *mut pg_sys::TupleTableSlot,
+    columns: c_int,
 }
 
 impl Reader {
     /// # Safety
-    /// A store of tuples of that type, which lives as long as the reader.
-    unsafe fn new(store: *mut pg_sys::Tuplestorestate, descriptor: pg_sys::TupleDesc) -> Self {
+    /// A store of tuples of that type, which lives as long as the reader and is read by nobody else meanwhile.
+    unsafe fn new(
+        store: *mut pg_sys::Tuplestorestate,
+        descriptor: pg_sys::TupleDesc,
+        last_column: i16,
+    ) -> Self {
         // SAFETY: by contract.
         unsafe {
             let pointer =
@@ -236,26 +253,25 @@ impl Reader {
             pg_sys::tuplestore_select_read_pointer(store, pointer);
             pg_sys::tuplestore_rescan(store);
             let slot = pg_sys::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsMinimalTuple);
-            Self { store, pointer, slot }
+            Self { store, slot, columns: c_int::from(last_column) }
         }
     }
 
     /// The next row; its values are good until the one after it is asked for.
-    fn next(&self) -> Option<Values> {
-        // SAFETY: by the contract of `new`; the slot has the type of the store's tuples.
+    fn next(&self) -> Option<Values<'_>> {
+        // SAFETY: by the contract of `new`; the slot has the type of the store's tuples, and has taken apart as many
+        // columns as are handed out.
         unsafe {
-            pg_sys::tuplestore_select_read_pointer(self.store, self.pointer);
             if !pg_sys::tuplestore_gettupleslot(self.store, true, false, self.slot) {
                 return None;
             }
-            let count = (*(*self.slot).tts_tupleDescriptor).natts;
-            if c_int::from((*self.slot).tts_nvalid) < count {
-                pg_sys::slot_getsomeattrs_int(self.slot, count);
+            if c_int::from((*self.slot).tts_nvalid) < self.columns {
+                pg_sys::slot_getsomeattrs_int(self.slot, self.columns);
             }
-            let count = usize::try_from(count).expect("a count");
+            let count = usize::try_from(self.columns).expect("a count");
             Some(Values {
-                values: std::slice::from_raw_parts((*self.slot).tts_values, count).to_vec(),
-                nulls: std::slice::from_raw_parts((*self.slot).tts_isnull, count).to_vec(),
+                values: std::slice::from_raw_parts((*self.slot).tts_values, count),
+                nulls: std::slice::from_raw_parts((*self.slot).tts_isnull, count),
             })
         }
     }
@@ -270,17 +286,40 @@ impl Reader {
 /// matter, and logical decoding does not see the rows.
 pub struct Appender {
     relation: pg_sys::Relation,
+    /// Holds the tuples that are not written yet.
+    context: pg_sys::MemoryContext,
     bulk: pg_sys::BulkInsertState,
     tuples: Vec<pg_sys::HeapTuple>,
+    /// As many as were ever needed.
+    slots: Vec<*mut pg_sys::TupleTableSlot>,
+    values: Vec<pg_sys::Datum>,
+    nulls: Vec<bool>,
 }
 
 impl Appender {
     /// Opens the table.
     pub fn open(table: pg_sys::Oid) -> Self {
-        // SAFETY: raises an error if there is no such table. An error later gives everything back.
+        // SAFETY: raises an error if there is no such table. An error later gives everything back: the context is a child
+        // of the current one.
         unsafe {
             let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock.cast_signed());
-            Self { relation, bulk: std::ptr::null_mut(), tuples: Vec::new() }
+            let columns = usize::try_from((*(*relation).rd_att).natts).expect("a count");
+            let context = pg_sys::AllocSetContextCreateInternal(
+                pg_sys::CurrentMemoryContext,
+                c"imgvec queue".as_ptr(),
+                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+            );
+            Self {
+                relation,
+                context,
+                bulk: std::ptr::null_mut(),
+                tuples: Vec::new(),
+                slots: Vec::new(),
+                values: Vec::with_capacity(columns),
+                nulls: vec![false; columns],
+            }
         }
     }
 
@@ -304,23 +343,26 @@ impl Appender {
     ///
     /// # Safety
     /// Values of the types of the table's columns, `true` for those that are varlenas.
-    pub unsafe fn append(&mut self, row: &[(pg_sys::Datum, bool)]) {
+    pub unsafe fn append(&mut self, row: impl Iterator<Item = (pg_sys::Datum, bool)>) {
         // SAFETY: by contract.
         unsafe {
-            let mut values: Vec<pg_sys::Datum> = row
-                .iter()
-                .map(|&(value, is_varlena)| {
-                    if is_varlena {
-                        pg_sys::Datum::from(pg_sys::pg_detoast_datum_packed(value.cast_mut_ptr()))
-                    } else {
-                        value
-                    }
-                })
-                .collect();
-            let mut nulls = vec![false; row.len()];
-            let tuple =
-                pg_sys::heap_form_tuple((*self.relation).rd_att, values.as_mut_ptr(), nulls.as_mut_ptr());
+            let before = pg_sys::MemoryContextSwitchTo(self.context);
+            self.values.clear();
+            self.values.extend(row.map(|(value, is_varlena)| {
+                if is_varlena {
+                    pg_sys::Datum::from(pg_sys::pg_detoast_datum_packed(value.cast_mut_ptr()))
+                } else {
+                    value
+                }
+            }));
+            assert_eq!(self.values.len(), self.nulls.len(), "a value for each column");
+            let tuple = pg_sys::heap_form_tuple(
+                (*self.relation).rd_att,
+                self.values.as_mut_ptr(),
+                self.nulls.as_mut_ptr(),
+            );
             self.tuples.push(tuple);
+            pg_sys::MemoryContextSwitchTo(before);
         }
         if self.tuples.len() == TOGETHER {
             self.flush();
@@ -338,37 +380,38 @@ impl Appender {
                 if self.bulk.is_null() {
                     self.bulk = pg_sys::GetBulkInsertState();
                 }
-                let mut slots: Vec<*mut pg_sys::TupleTableSlot> = self
-                    .tuples
-                    .iter()
-                    .map(|&tuple| {
-                        let slot = pg_sys::MakeSingleTupleTableSlot(
-                            (*self.relation).rd_att,
-                            &raw const pg_sys::TTSOpsHeapTuple,
-                        );
-                        pg_sys::ExecStoreHeapTuple(tuple, slot, false)
-                    })
-                    .collect();
-                let count = c_int::try_from(slots.len()).expect("a thousand at most");
+                while self.slots.len() < self.tuples.len() {
+                    let slot = pg_sys::MakeSingleTupleTableSlot(
+                        (*self.relation).rd_att,
+                        &raw const pg_sys::TTSOpsHeapTuple,
+                    );
+                    self.slots.push(slot);
+                }
+                for (&tuple, &slot) in self.tuples.iter().zip(&self.slots) {
+                    pg_sys::ExecStoreHeapTuple(tuple, slot, false);
+                }
+                let count = c_int::try_from(self.tuples.len()).expect("a thousand at most");
                 pg_sys::heap_multi_insert(
                     self.relation,
-                    slots.as_mut_ptr(),
+                    self.slots.as_mut_ptr(),
                     count,
                     command,
                     options,
                     self.bulk,
                 );
-                slots.iter().for_each(|&slot| pg_sys::ExecDropSingleTupleTableSlot(slot));
             }
-            self.tuples.drain(..).for_each(|tuple| pg_sys::heap_freetuple(tuple));
+            self.tuples.clear();
+            pg_sys::MemoryContextReset(self.context);
         }
     }
 
     /// Writes what is left, and closes the table, whose lock is kept until the transaction ends.
     pub fn finish(mut self) {
         self.flush();
-        // SAFETY: opened by us.
+        // SAFETY: opened and made by us.
         unsafe {
+            self.slots.iter().for_each(|&slot| pg_sys::ExecDropSingleTupleTableSlot(slot));
+            pg_sys::MemoryContextDelete(self.context);
             if !self.bulk.is_null() {
                 pg_sys::FreeBulkInsertState(self.bulk);
             }
