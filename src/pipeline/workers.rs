@@ -51,6 +51,12 @@ fn check_rights() {
     }
 }
 
+/// Whether a worker has come as far as its database.
+fn is_connected(pid: i32) -> bool {
+    let sql = "SELECT pg_stat_clear_snapshot()::text IS NULL, (SELECT count(datid) FROM pg_stat_get_activity($1::integer))";
+    security::pinned(|| spi::first(sql, &[spi::integer(i64::from(pid))], |row| row.integer(2))) == Some(1)
+}
+
 #[pg_extern]
 fn imgvec_start_workers(count: i32) -> i32 {
     check_rights();
@@ -65,16 +71,22 @@ fn imgvec_start_workers(count: i32) -> i32 {
     }
     // SAFETY: plain reads of the session's state.
     let (database, process) = unsafe { (pg_sys::MyDatabaseId.to_u32(), pg_sys::MyProcPid) };
-    let mut started = 0;
+    let mut started = Vec::new();
     for _ in 0..count {
         let worker =
             builder().set_argument(i64::from(database).into_datum()).set_notify_pid(process).load_dynamic();
         let Ok(worker) = worker else { break };
-        if worker.wait_for_startup().is_err() {
-            break;
-        }
-        started += 1;
+        let Ok(pid) = worker.wait_for_startup() else { break };
+        started.push(pid);
     }
+    // A process that is not connected yet is not one that imgvec_stop_workers finds.
+    let begin = Instant::now();
+    while begin.elapsed() < PATIENCE
+        && !started.iter().all(|&pid| is_connected(pid) || !process::is_alive(pid))
+    {
+        process::wait(Duration::from_millis(20));
+    }
+    let started = i32::try_from(started.len()).expect("a few");
     if started == 0 {
         Report::new(Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, "could not start a worker")
             .detail("The server has no free background worker.")

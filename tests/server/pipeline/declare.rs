@@ -62,7 +62,7 @@ fn what_cannot_be_declared_says_why() {
         ("CALL imgvec_work('photos')", "42704"),
         ("CALL imgvec_work('looks')", "42809"),
         ("BEGIN; CALL imgvec_work('notes')", "2D000"),
-        ("ROLLBACK; DO $$ BEGIN CALL imgvec_work('nokey'); END $$", "42704"),
+        ("ROLLBACK; DO $$ BEGIN CALL imgvec_work('nokey'); END $$", "2D000"),
     ] {
         let error = failure(&mut client, statement);
         assert_eq!(error.code().code(), code, "{statement}: {error:?}");
