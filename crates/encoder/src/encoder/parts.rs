@@ -197,12 +197,13 @@ impl Encoder {
 
     /// Embeds pictures of a model whose pictures are parts of an input, each by itself.
     pub(super) fn embed_pictures_jointly(&mut self, images: &[&[u8]]) -> Result<Vec<Vec<f32>>, EncodeError> {
-        let embed = |(index, bytes): (usize, &&[u8])| {
-            self.embed_parts(&[Part::Picture(bytes)]).map_err(|error| match error {
-                EncodeError::Image { source, .. } => EncodeError::Image { index, source },
-                EncodeError::Preprocess { source, .. } => EncodeError::Preprocess { index, source },
-                other => other,
-            })
+        let embed = |(place, bytes): (usize, &&[u8])| {
+            let mut result = self.embed_parts(&[Part::Picture(bytes)]);
+            if let Err(EncodeError::Image { index, .. } | EncodeError::Preprocess { index, .. }) = &mut result
+            {
+                *index = place;
+            }
+            result
         };
         images.iter().enumerate().map(embed).collect()
     }

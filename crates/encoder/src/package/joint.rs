@@ -32,9 +32,9 @@ pub struct JointModel {
 
 /// The tokens around and in place of pictures: `config.json`, or those of the published model.
 pub(super) fn tokens(config: &Value) -> Option<[u32; 3]> {
-    let read = |key: &str, unless_told: u32| match &config[key] {
-        Value::Null => Some(unless_told),
-        told => told.as_u64().and_then(|id| u32::try_from(id).ok()),
+    let read = |key: &str, unless_told: u32| {
+        let told = &config[key];
+        if told.is_null() { Some(unless_told) } else { told.as_u64().and_then(|id| u32::try_from(id).ok()) }
     };
     Some([read("image_token_id", 258_880)?, read("boi_token_id", 255_999)?, read("eoi_token_id", 258_882)?])
 }
