@@ -1,12 +1,18 @@
 //! Storage options of an index: `WITH (ef_search = 120)`. A session's settings come before them.
+//!
+//! Those of pgvector's hnsw are taken and have no effect, so that a changed word in `USING hnsw` is all that object-relational
+//! mappers and migrations need; a notice says so.
 
+use crate::error::Report;
 use crate::guc;
 use crate::storage::{Pages, Relation};
 use imgvec_ann::{AccessError, Index};
+use pgrx::pg_sys::errcodes::PgSqlErrorCode as Code;
 use pgrx::pg_sys::relopt_type::{RELOPT_TYPE_INT, RELOPT_TYPE_REAL};
-use pgrx::{pg_guard, pg_sys};
+use pgrx::{FromDatum, pg_guard, pg_sys};
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::ffi::CStr;
 use std::mem::offset_of;
 use std::ptr;
 
@@ -21,7 +27,15 @@ struct Stored {
     ef_search: i32,
     max_scan_rows: i32,
     target_recall: f64,
+    m: i32,
+    ef_construction: i32,
 }
+
+/// What an index may be told.
+const EFFECTIVE: [&str; 3] = ["ef_search", "max_scan_rows", "target_recall"];
+/// What it may be told to no effect, with the limits that hnsw has.
+const IGNORED: [(&str, &CStr, i32, i32); 2] =
+    [("m", c"m", 2, 100), ("ef_construction", c"ef_construction", 4, 1000)];
 
 thread_local! {
     static KIND: Cell<pg_sys::relopt_kind::Type> = const { Cell::new(0) };
@@ -60,6 +74,10 @@ pub fn define() {
             guc::MAX_TARGET_RECALL,
             lock,
         );
+        for (_, name, least, most) in IGNORED {
+            let text = c"No effect: for statements that were written for hnsw";
+            pg_sys::add_int_reloption(kind, name.as_ptr(), text.as_ptr(), least, least, most, lock);
+        }
         KIND.set(kind);
     }
 }
@@ -78,7 +96,15 @@ pub unsafe extern "C-unwind" fn amoptions(options: pg_sys::Datum, validate: bool
         entry(c"ef_search", RELOPT_TYPE_INT, offset_of!(Stored, ef_search)),
         entry(c"max_scan_rows", RELOPT_TYPE_INT, offset_of!(Stored, max_scan_rows)),
         entry(c"target_recall", RELOPT_TYPE_REAL, offset_of!(Stored, target_recall)),
+        entry(c"m", RELOPT_TYPE_INT, offset_of!(Stored, m)),
+        entry(c"ef_construction", RELOPT_TYPE_INT, offset_of!(Stored, ef_construction)),
     ];
+    if validate {
+        // SAFETY: the server passes an array of texts, or zero.
+        check_names(
+            unsafe { Vec::<Option<String>>::from_datum(options, options.is_null()) }.unwrap_or_default(),
+        );
+    }
     // SAFETY: the table's offsets are those of Stored, whose size is told.
     unsafe {
         let parsed = pg_sys::build_reloptions(
@@ -90,6 +116,33 @@ pub unsafe extern "C-unwind" fn amoptions(options: pg_sys::Datum, validate: bool
             i32::try_from(table.len()).expect("a few"),
         );
         if parsed.is_null() { ptr::null_mut() } else { parsed.cast() }
+    }
+}
+
+/// Refuses names that are none of an index's, and tells of those that have no effect. An option is `name=value`.
+fn check_names(options: Vec<Option<String>>) {
+    let names = options.iter().flatten().filter_map(|option| option.split('=').next());
+    let mut without_effect = Vec::new();
+    for name in names {
+        if IGNORED.iter().any(|(ignored, ..)| *ignored == name) {
+            without_effect.push(format!("\"{name}\""));
+        } else if !EFFECTIVE.contains(&name) {
+            Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, format!("unrecognized parameter \"{name}\""))
+                .detail("An ann index has no such option.")
+                .hint(format!("Its options are {}.", EFFECTIVE.join(", ")))
+                .raise();
+        }
+    }
+    if !without_effect.is_empty() {
+        let verb = if without_effect.len() == 1 { "has" } else { "have" };
+        Report::new(
+            Code::ERRCODE_SUCCESSFUL_COMPLETION,
+            format!("{} {verb} no effect on an ann index", without_effect.join(" and ")),
+        )
+        .hint(
+            "An ann index chooses its graph by itself. To find more of the nearest rows, set target_recall.",
+        )
+        .notice();
     }
 }
 
