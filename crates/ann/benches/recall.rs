@@ -1,4 +1,5 @@
-//! Recall@10 against CPU time, hops and pages on generated sets: `cargo bench -p imgvec-ann --bench recall [-- rows [dimensions]]`.
+//! Recall@10 against CPU time, hops and pages on generated sets: `cargo bench -p imgvec-ann --bench recall [-- rows [dimensions] [grown]]`;
+//! with `grown`, only of indexes that are filled after they were created.
 //!
 //! In process, one thread per search, page accesses without a buffer manager. Times are those of the
 //! calling thread; the exact answers come from the same run.
@@ -7,13 +8,19 @@
 mod common;
 
 use common::{Data, build, clustered, exact, latent, manifold, row, search, tid};
+use imgvec_ann::build::executor::Threads;
+use imgvec_ann::build::{Builder, Parameters};
 use imgvec_ann::graph::calibrate::{TARGETS, calibrate};
 use imgvec_ann::graph::check::check;
 use imgvec_ann::graph::insert::insert;
 use imgvec_ann::graph::search::{Options, Search};
+use imgvec_ann::graph::train::{is_due, train};
 use imgvec_ann::graph::vacuum;
+use imgvec_ann::layout::Geometry;
 use imgvec_ann::random::SplitMix64;
+use imgvec_ann::store::mem::MemStore;
 use imgvec_ann::{Index, Metric};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 /// Times that the queries are repeated in one measurement.
@@ -24,6 +31,12 @@ fn main() {
     let n = numbers.first().copied().unwrap_or(50_000);
     let dim = numbers.get(1).copied().unwrap_or(512);
     println!("kernels {:?}, recall@10 of 200 queries", imgvec_ann::arch::Level::best());
+    if std::env::args().any(|a| a == "grown") {
+        for like_texts in [false, true] {
+            grow(&latent(dim, n / 2, 200, dim / 5, 3, like_texts), Metric::Cosine);
+        }
+        return;
+    }
     run(&clustered(dim, n, 200, n / 50, 1, false), Metric::Cosine);
     run(&clustered(dim, n, 200, n / 50, 1, true), Metric::Cosine);
     run(&latent(dim, n, 200, dim / 5, 3, false), Metric::Cosine);
@@ -31,6 +44,50 @@ fn main() {
     run(&manifold(dim, n, 200, 28, 2), Metric::L2);
     run(&manifold(dim, n, 200, 28, 2), Metric::InnerProduct);
     change(&manifold(dim, n, 200, 28, 2), Metric::L2);
+    for like_texts in [false, true] {
+        grow(&latent(dim, n / 2, 200, dim / 5, 3, like_texts), Metric::Cosine);
+    }
+}
+
+/// Creates an index without rows and fills it, as whoever creates tables first does; what it finds beside one that is built.
+fn grow(data: &Data, metric: Metric) {
+    let cancel = AtomicBool::new(false);
+    let threads = Threads::new(1, &cancel);
+    let mut store = MemStore::new();
+    let geometry = Geometry::new(data.dim).unwrap();
+    let builder = Builder::new(metric, geometry, 42, &[], usize::MAX, Parameters::default()).unwrap();
+    builder.finish(&threads, &mut store, &mut |_| ()).unwrap();
+    let (mut index, mut random) = (Index::open(&store).unwrap(), SplitMix64::new(1));
+    let (start, reads) = (thread_seconds(), store.reads());
+    for (i, vector) in data.rows.iter().enumerate() {
+        insert(&store, &mut index, vector, tid(i), &mut random).unwrap();
+        if is_due(index.meta()) {
+            train(&store, &threads, &mut random).unwrap();
+        }
+    }
+    let n = data.rows.len() as f64;
+    println!(
+        "\n{}, {metric:?}, created empty: {:.1} us/row CPU, {:.1} page reads per row, {} unreachable",
+        data.name,
+        (thread_seconds() - start) / n * 1e6,
+        (store.reads() - reads) as f64 / n,
+        check(&store, |_| ()).unwrap().unreachable
+    );
+    let (built, _) = build(metric, &data.rows, data.dim, 2);
+    let truth: Vec<Vec<usize>> = data.queries.iter().map(|q| exact(metric, &data.rows, q, 10)).collect();
+    for (name, store) in [("built", &built), ("filled", &store)] {
+        let index = Index::open(store).unwrap();
+        for ahead in [20, 60] {
+            let (mut hits, mut hops) = (0, 0);
+            for (query, truth) in data.queries.iter().zip(&truth) {
+                let (rows, _, stats) = search(store, &index, metric, &data.rows, query, 10, ahead);
+                hits += rows.iter().filter(|row| truth.contains(row)).count();
+                hops += stats.hops;
+            }
+            let q = data.queries.len() as f64;
+            println!("{name:6}  {ahead:3}  {:.4}  {:6.1} hops", hits as f64 / (10.0 * q), hops as f64 / q);
+        }
+    }
 }
 
 /// Inserts a fifth of the rows one by one, then deletes three tenths and vacuums.
