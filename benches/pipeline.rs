@@ -84,7 +84,7 @@ fn copies(cluster: &Cluster, rows: u64) {
     }
     let mut captions = Vec::new();
     for id in 0..10 * rows {
-        writeln!(captions, "{id}\ta caption of forty bytes, number {:07}", id).expect("memory");
+        writeln!(captions, "{id}\ta caption of forty bytes, number {id:07}").expect("memory");
     }
     for (what, kind, source, data) in [
         ("pictures of 30 kB", "bytea", "data", &pictures),

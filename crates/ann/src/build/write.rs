@@ -108,6 +108,7 @@ pub(super) fn cells(tids: usize) -> usize {
 
 /// Writes all pages of a graph in memory; answers how many. Rows are in the order of places; `shared` has the further
 /// tids of some, in that order, too.
+#[allow(clippy::too_many_arguments, reason = "all that an index is made of")]
 pub(super) fn write<P: PageSink>(
     space: &Space,
     meta: &Meta,

@@ -204,11 +204,9 @@ pub fn kind(page: &Page) -> Result<Kind, PageError> {
 /// # Errors
 /// As [`kind`].
 pub fn kind_in(page: &Page, epoch: u16) -> Result<Kind, PageError> {
-    Ok(match kind(page)? {
-        found @ (Kind::New | Kind::Meta | Kind::Retired) => found,
-        found if get_u16(page, BODY_BYTES + 4) == epoch => found,
-        _ => Kind::Retired,
-    })
+    let found = kind(page)?;
+    let has_epoch = !matches!(found, Kind::New | Kind::Meta);
+    Ok(if has_epoch && get_u16(page, BODY_BYTES + 4) != epoch { Kind::Retired } else { found })
 }
 
 /// Checks the kind and the capacity of a page.
