@@ -145,7 +145,11 @@ pub fn be_nice(increment: c_int) {
 /// Ends a worker so that the server starts it again after its time.
 pub fn end_to_restart() -> ! {
     // SAFETY: outside of any transaction.
-    unsafe { pg_sys::proc_exit(1) }
+    unsafe { pg_sys::proc_exit(1) };
+    #[allow(unreachable_code, reason = "that it does not return the bindings of 18 do not know")]
+    {
+        unreachable!("the process has ended")
+    }
 }
 
 /// One transaction of a worker; `activity` is what pg_stat_activity shows meanwhile.

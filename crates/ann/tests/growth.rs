@@ -117,6 +117,32 @@ fn rows_far_from_zero_are_found() {
 }
 
 #[test]
+fn a_few_rows_far_away_cost_the_others_nothing() {
+    const ROWS: usize = 6000;
+    let mut normal = Normal::new(17);
+    let one = |normal: &mut Normal, scale: f32| normal.vector(32, scale);
+    let rows: Vec<Vec<f32>> =
+        (0..ROWS).map(|i| one(&mut normal, if i % 500 == 7 { 1e6 } else { 1.0 })).collect();
+    let queries: Vec<Vec<f32>> = (0..40).map(|_| one(&mut normal, 1.0)).collect();
+    let (built, _) = build(Metric::L2, &rows, 32, 2);
+    let filled = empty(Metric::L2, 32);
+    fill(&filled, &rows, 0);
+    for (name, store) in [("built", &built), ("filled", &filled)] {
+        let index = Index::open(store).unwrap();
+        let (mut hits, mut fetched) = (0, 0);
+        for query in &queries {
+            let truth = exact(Metric::L2, &rows, query, 10);
+            let (found, count, _) = search(store, &index, Metric::L2, &rows, query, 10, 60);
+            hits += found.iter().filter(|row| truth.contains(row)).count();
+            fetched += count;
+        }
+        let (recall, fetched) = (hits as f64 / 400.0, fetched as f64 / 40.0);
+        println!("{name}: recall {recall}, {fetched} rows fetched");
+        assert!(recall >= 0.9 && fetched < 40.0, "{name}: recall {recall}, {fetched} rows fetched");
+    }
+}
+
+#[test]
 fn a_training_that_ends_anywhere_loses_and_doubles_nothing() {
     const ROWS: usize = 128;
     let mut normal = Normal::new(3);

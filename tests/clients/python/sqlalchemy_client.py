@@ -41,7 +41,7 @@ Index(
     Item.embedding,
     postgresql_using="ann",
     postgresql_ops={"embedding": OPCLASS},
-    postgresql_with={"ef_search": 120},
+    postgresql_with={"ef_search": 80},
 )
 
 engine = create_engine("postgresql+psycopg://", connect_args={"prepare_threshold": 0}, pool_size=2)
@@ -106,4 +106,4 @@ assert reflected.c.embedding.type.dim == DIM, reflected.c.embedding.type.dim
 [index] = inspect(engine).get_indexes("items")
 options = index["dialect_options"]
 assert index["column_names"] == ["embedding"] and options["postgresql_using"] == "ann", index
-assert options["postgresql_with"] == {"ef_search": "120"}, index
+assert options["postgresql_with"] == {"ef_search": "80"}, index

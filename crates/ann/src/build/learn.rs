@@ -13,8 +13,9 @@ use crate::space::Space;
 const FEWEST: usize = 32 * ROWS_PER_DIRECTION;
 
 /// The space of an index whose rows are like those of a sample, `[n, padded_dim]`, scaled and rotated.
-pub(super) fn space(metric: Metric, geometry: Geometry, seed: u64, mut rows: Vec<f32>) -> (Meta, Space) {
+pub(super) fn space(metric: Metric, geometry: Geometry, seed: u64, rows: Vec<f32>) -> (Meta, Space) {
     let padded = geometry.padded_dim();
+    let mut rows = without_outliers(rows, padded);
     let mut random = SplitMix64::new(seed ^ 0x5A17);
     let (mut geometry, mut reflectors) = (geometry, Vec::new());
     let is_earlier = geometry.format() == 1;
@@ -43,6 +44,37 @@ pub(super) fn space(metric: Metric, geometry: Geometry, seed: u64, mut rows: Vec
     meta.geometry = geometry.with_leaders(u16::try_from(leaders.count() - 1).expect("at most 256"));
     let space = Space::new(&meta, reflectors, leaders.stored());
     (meta, space)
+}
+
+/// Rows that tell where the middle of a sample is.
+const MIDDLE_OF: usize = 200;
+/// A row is left out if it lies more times as far from the middle as half of the rows do.
+const FAR: f64 = 4.0;
+
+/// Rows `[n, dim]` without those that lie far away, which would move the center and turn the directions to themselves.
+fn without_outliers(rows: Vec<f32>, dim: usize) -> Vec<f32> {
+    let all: Vec<&[f32]> = rows.chunks_exact(dim).collect();
+    let some: Vec<&[f32]> = all.iter().step_by(all.len().div_ceil(MIDDLE_OF).max(1)).copied().collect();
+    if some.is_empty() {
+        return rows;
+    }
+    // The median of each element: no minority moves it far.
+    let middle: Vec<f32> = (0..dim)
+        .map(|i| {
+            let mut elements: Vec<f32> = some.iter().map(|row| row[i]).collect();
+            let half = elements.len() / 2;
+            *elements.select_nth_unstable_by(half, f32::total_cmp).1
+        })
+        .collect();
+    let distances: Vec<f64> = all
+        .iter()
+        .map(|row| row.iter().zip(&middle).map(|(x, m)| (f64::from(*x) - f64::from(*m)).powi(2)).sum())
+        .collect();
+    let mut sorted = distances.clone();
+    let half = sorted.len() / 2;
+    let limit = FAR * FAR * *sorted.select_nth_unstable_by(half, f64::total_cmp).1;
+    let near = all.iter().zip(&distances).filter(|&(_, &distance)| distance <= limit);
+    near.flat_map(|(row, _)| row.iter().copied()).collect()
 }
 
 /// The mean of vectors, `[n, dim]`; zeros without any.
