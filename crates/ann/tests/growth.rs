@@ -117,6 +117,25 @@ fn rows_far_from_zero_are_found() {
 }
 
 #[test]
+fn rows_from_before_a_training_are_shared_by_equal_ones() {
+    const ROWS: usize = 1500;
+    let data = latent(128, 2 * ROWS, 20, 40, 19, false);
+    let rows: Vec<Vec<f32>> = (0..2 * ROWS).map(|i| data.rows[i % ROWS].clone()).collect();
+    let store = empty(Metric::Cosine, 128);
+    fill(&store, &rows[..ROWS], 0);
+    let nodes = check(&store, |_| ()).unwrap().live;
+    fill(&store, &rows, ROWS);
+    let more = check(&store, |_| ()).unwrap().live - nodes;
+    println!("{more} of {ROWS} have a node of their own");
+    assert!(more <= 40, "{more} of {ROWS} have a node of their own");
+    // Bounds hold, as `search` asserts.
+    let index = Index::open(&store).unwrap();
+    for query in &data.queries {
+        assert_eq!(search(&store, &index, Metric::Cosine, &rows, query, 20, 60).0.len(), 20);
+    }
+}
+
+#[test]
 fn a_few_rows_far_away_cost_the_others_nothing() {
     const ROWS: usize = 6000;
     let mut normal = Normal::new(17);
