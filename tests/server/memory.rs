@@ -162,14 +162,16 @@ fn arrays_keep_their_order_and_their_nulls() {
     ] {
         assert!(value::<bool>(&mut client, &format!("SELECT {empty}")), "{empty}");
     }
-    let long = value::<i64>(
+    // Texts of many lengths are worked in another order. The package's attention sees no padding, so that a text by itself and
+    // among others gives the same but for rounding.
+    let wrong = value::<i64>(
         &mut client,
         "WITH a AS (SELECT array_agg(CASE WHEN i % 5 <> 0 THEN repeat('red ', 1 + i * 7 % 40) || 'blue' END ORDER BY i) a
                     FROM generate_series(0, 600) i)
-         SELECT count(*) FROM a, LATERAL unnest(a, embed_texts(a, 'pairs')) AS u(t, e)
-         WHERE (t IS NULL) <> (e IS NULL) OR e <-> embed_text(t, 'pairs') > 1e-3",
+         SELECT count(*) FROM a, LATERAL unnest(a, embed_texts(a, 'clip')) AS u(t, e)
+         WHERE (t IS NULL) <> (e IS NULL) OR e <-> embed_text(t, 'clip') > 1e-3",
     );
-    assert_eq!(long, 0);
+    assert_eq!(wrong, 0);
 }
 
 /// Limits the data of a process to so many bytes above what it has, or lifts the limit.
@@ -269,7 +271,7 @@ fn errors_carry_no_backtrace() {
     client.batch_execute("CREATE TABLE t (e imgvec(2)); INSERT INTO t VALUES ('[1,2]')").unwrap();
     let statements = [
         // Raised by the server, through us.
-        "CREATE INDEX ON t USING ann (e) WITH (m = 16)",
+        "CREATE INDEX ON t USING ann (e) WITH (ef_search = -1)",
         "SELECT embed_texts(NULL::text[]) || (1 / 0)::text::imgvec[]",
         "SELECT ann_index_check('t'::regclass)",
         "INSERT INTO t VALUES ('[1,2,3]')",

@@ -154,8 +154,8 @@ pub enum PageError {
         /// The bytes found.
         found: u32,
     },
-    /// A number that must be finite is not.
-    #[error("field \"{field}\" is not finite")]
+    /// A number that must be finite, or a bound, is not.
+    #[error("field \"{field}\" is no such number")]
     NotFinite {
         /// Name of the field in the page's table.
         field: &'static str,

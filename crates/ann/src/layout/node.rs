@@ -344,6 +344,11 @@ fn decode_header(b: &[u8], format: u8, leaders: u16) -> Result<Header, PageError
         _ => (number(8), number(10), get_u16(b, 30)),
     };
     check("reference", reference.into(), 0, leaders.into())?;
+    // Any bound is one, but none is negative; a negative number, or none, would be taken for a smaller one.
+    let error = number(16);
+    if error.is_nan() || error.is_sign_negative() {
+        return Err(PageError::NotFinite { field: "error" });
+    }
     Ok(Header {
         tid: HeapTid { block: get_u32(b, 0), offset: get_u16(b, 4) },
         degree: b[6].into(),
@@ -351,7 +356,7 @@ fn decode_header(b: &[u8], format: u8, leaders: u16) -> Result<Header, PageError
         lead,
         trail,
         bias: get_f32(b, 12),
-        error: bf16::to_f32(get_u16(b, 16)),
+        error,
         version: get_u16(b, 18),
         protected: get_u32(b, 20),
         tids: get_u32(b, 24),
