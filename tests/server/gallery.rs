@@ -229,12 +229,15 @@ fn thresholds_similarities_and_duplicates_come_by_the_index() {
 #[test]
 fn embeddings_are_replaced_and_go_with_their_pictures() {
     each_type("gallery-upsert", |client, gallery| {
-        let index = "SELECT live_nodes || ' ' || rows FROM ann_index_check('smart_search_embedding', true)";
-        let before: String = value(client, index);
-        client.batch_execute(&gallery.recipe("upsert")).unwrap();
-        // The same vectors again: rows at new places, and no node more.
-        let after: String = value(client, index);
-        assert_eq!(before.split_once(' ').unwrap().0, after.split_once(' ').unwrap().0, "{before}; {after}");
+        // The same vectors again are rows at new places. Their nodes are shared, but for rows that were there before the
+        // index, which was created first, had seen enough of them to be trained: these are known less exactly.
+        let index = "SELECT live_nodes FROM ann_index_check('smart_search_embedding', true)";
+        let before: i64 = value(client, index);
+        let [once, twice] = [(), ()].map(|()| {
+            client.batch_execute(&gallery.recipe("upsert")).unwrap();
+            value::<i64>(client, index)
+        });
+        assert!(once <= before + 100 && twice <= once + 2, "{before}, {once}, {twice} nodes");
         client
             .batch_execute(
                 "INSERT INTO smart_search VALUES (5, embedding(-99)) ON CONFLICT (asset_id) DO UPDATE SET embedding = excluded.embedding",

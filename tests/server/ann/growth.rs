@@ -60,7 +60,7 @@ fn sessions_that_fill_a_new_index_together_lose_nothing() {
     let rows = i64::from(SESSIONS * (ROWS - ROWS / 10) + 100);
     assert_eq!(assert_sound(&mut client).rows, rows);
     assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM items"), rows);
-    let found = recall(&mut client, "items", "<->", DIM, 20, 10);
+    let found = recall(&mut client, "items", "<->", DIM, 40, 10);
     assert!(found > 0.9, "{found}");
 }
 
@@ -94,7 +94,7 @@ fn a_training_is_part_of_the_log_and_survives_what_a_crash_may_do() {
     reader.batch_execute("COMMIT").unwrap();
 
     cluster.wait_for(&standby);
-    let found = recall(&mut standby.client(), "items", "<->", DIM, 10, 10);
+    let found = recall(&mut standby.client(), "items", "<->", DIM, 40, 10);
     assert!(found > 0.9, "on the standby: {found}");
     cluster.crash();
     cluster.start();

@@ -182,6 +182,7 @@ pub(crate) fn search(source: &str, operator: &str, query: &str, k: usize) -> Str
 /// The share of the true nearest that the index finds, over vectors of seeds that no row has.
 ///
 /// `source` is a table, with a `WHERE` if that is wanted. Ties count by distance. Distances must not descend.
+/// The target of a search is .95 on average over queries; with ten nearest of forty queries, what one build gives stays above .9.
 #[track_caller]
 pub(crate) fn recall(
     client: &mut Client,
@@ -261,7 +262,7 @@ fn assert_sound(client: &mut Client) -> Counts {
     assert_each_row_once(client, "items", "<->", &format!("vec(-1, {DIM})"));
     if rows > 0 {
         assert_rows_find_themselves(client);
-        let recall = recall(client, "items", "<->", DIM, 20, 10);
+        let recall = recall(client, "items", "<->", DIM, 40, 10);
         // The target is .95 on average; some hundred neighbors of one build scatter about that.
         assert!(recall >= 0.9, "recall {recall}");
     }

@@ -152,7 +152,7 @@ fn readers_that_replay_ends_are_told_and_never_wrong() {
     assert_sound(&mut reader);
     // What looks into an index works on a standby as well.
     let recall: f64 = value(&mut reader, "SELECT ann_index_recall('items_embedding')");
-    assert!(recall >= 0.95, "{recall}");
+    assert!(recall >= 0.9, "{recall}");
     let pages =
         "SELECT pages = pg_relation_size('items_embedding') / 8192 FROM ann_index_info('items_embedding')";
     assert!(value::<bool>(&mut reader, pages));

@@ -91,8 +91,8 @@ pub fn insert<S: PageStore>(
     let query = Query::stored(&index.space, index.space.decoded(x.stored()));
     loop {
         let Neighborhood { met, width } = neighborhood(store, index, &query)?;
-        for (twin, error) in met.iter().filter_map(|m| Some((m, twin_error(index, &x, vector, m)?))) {
-            if share::add_row(store, index, twin.id, twin.header.generation, error, tid)? {
+        for twin in met.iter().filter(|m| x.is_same(m.stored())) {
+            if share::add_row(store, index, twin.id, twin.header.generation, x.error, tid)? {
                 return Ok(Inserted::Shared(twin.id));
             }
         }
@@ -121,29 +121,6 @@ pub fn insert<S: PageStore>(
         }
         return Ok(Inserted::Node(id));
     }
-}
-
-/// How far a row may be from the vector of a node if it can share it; `None` if it cannot.
-///
-/// Equal vectors quantize to equal codes, but for nodes that were there before the index was trained: what they are is what their
-/// first codes left of the vector. A row that is as near to such a node as quantizing twice leaves it shares it,
-/// within the error bound that the node has anyway: nothing is claimed that does not hold.
-fn twin_error(index: &Index, x: &Quantized, vector: &[f32], m: &Met) -> Option<f32> {
-    /// Error bounds of the row that the node's vector may be off: more than one quantizing by one scale and few leaders.
-    const NEAR: f32 = 6.0;
-    /// A node whose bound exceeds a row's so many times lost something more than once.
-    const COARSE: f32 = 1.05;
-    if x.is_same(m.stored()) {
-        return Some(x.error);
-    }
-    let limit = m.header.error.min(NEAR * x.error);
-    if m.header.error <= COARSE * x.error || m.distance.sqrt() > limit + x.error {
-        return None;
-    }
-    let mut exact = index.space.turned(vector).ok()?;
-    index.space.kernels.add_scaled(&mut exact, -1.0, &index.space.center);
-    let off = index.space.between(&exact, &index.space.decoded(m.stored())).sqrt() * (1.0 + 1e-5);
-    (off <= limit).then(|| off.max(x.error))
 }
 
 /// The vectors of nodes relative to a query.

@@ -10,7 +10,8 @@
 //! does not end, the metapage still names the old epoch, and the next one takes another number.
 //!
 //! Two things are the caller's. Nobody else may change the index meanwhile: see [`is_trainable`]. And vectors are known to
-//! eight bits only, so what the first rows lost of their precision stays lost; error bounds say so.
+//! eight bits only, so what the first rows lost of their precision stays lost; error bounds say so, and equal rows that come later
+//! do not share their nodes.
 
 use super::rows::Rows;
 use crate::build::executor::Executor;
