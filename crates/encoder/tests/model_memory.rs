@@ -176,3 +176,39 @@ fn a_shortage_is_an_error_that_leaves_the_encoder_usable() {
     SHORT.store(false, Ordering::Relaxed);
     assert_eq!(encoder.embed_texts(&["red"]).unwrap(), before);
 }
+
+/// A small text graph keeps a plan of memory for each shape that it has seen: all of them together are little.
+#[cfg(target_os = "linux")]
+#[test]
+fn texts_of_all_lengths_leave_little_behind() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if !onnx_runtime("texts_of_all_lengths_leave_little_behind") {
+        return;
+    }
+    let starter = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/starter");
+    let mut encoder = Encoder::open(Package::open(&starter).unwrap(), options()).unwrap();
+    let words = |count: usize| vec!["dog"; count].join(" ");
+    let mut embed = |lengths: &mut dyn Iterator<Item = usize>| {
+        for length in lengths {
+            for batch in 1..=8 {
+                let text = words(length);
+                encoder.embed_texts(&vec![text.as_str(); batch]).unwrap();
+            }
+        }
+    };
+    // What the longest inputs take is taken before, and the arena given back or kept.
+    embed(&mut [1, 128, 256].into_iter());
+    let before = private_kilobytes();
+    embed(&mut (1..=256));
+    let grown = private_kilobytes().saturating_sub(before);
+    println!("{grown} kB");
+    // Plans of 2,048 shapes do not show.
+    assert!(grown < 4 << 10, "{grown} kB");
+}
+
+#[cfg(target_os = "linux")]
+fn private_kilobytes() -> u64 {
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}

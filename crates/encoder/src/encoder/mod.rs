@@ -22,7 +22,9 @@ pub use parts::Part;
 use crate::image::ImageLimits;
 use crate::interrupt::InterruptCheck;
 use crate::memory::{self, ProcessMemory};
-use crate::package::{DigestError, Graph, Modality, ModelDigest, Package, Padding, PixelInput, TokenInput};
+use crate::package::{
+    DigestError, Graph, Modality, ModelDigest, Package, Padding, PixelInput, TextTower, TokenInput,
+};
 use crate::runtime::{
     self, Feed, GraphSession, Place, PreparationWarning, RunCost, RunError, RunLimits, SessionOptions,
     Source, Tensor, WatchLimits,
@@ -132,6 +134,21 @@ struct Expected {
     bytes: u64,
     /// The same of the next one, if there is one.
     next: Option<u64>,
+}
+
+/// Entries of plans of memory that a session may collect: each node of a graph has one for each shape of the input.
+const MAX_PLANNED: u64 = 32_768;
+
+/// Whether a text graph sees so few shapes that a plan of memory can be kept for each. To a graph of a dozen nodes that
+/// is worth a tenth of its time, and to one of hundreds, whose runs take milliseconds, nothing that shows.
+fn repeats_shapes(tower: &TextTower) -> bool {
+    let widths = match tower.padding {
+        Padding::Fixed(_) => return true,
+        Padding::Longest => tower.max_length,
+    };
+    let batch = images::batch_size(None, tower.graph.outline.dynamic_quantization);
+    let shapes = (widths as u64).saturating_mul(batch.items as u64);
+    shapes.saturating_mul(tower.graph.outline.nodes) <= MAX_PLANNED
 }
 
 /// Whether two paths are spelled alike. Comparing them part by part would cost short runs a percent.
@@ -301,7 +318,7 @@ impl Encoder {
         let options = SessionOptions {
             threads: self.options.threads,
             interrupt: self.options.interrupt,
-            repeats_shapes: text.is_none_or(|tower| tower.padding != Padding::Longest),
+            repeats_shapes: text.is_none_or(|tower| repeats_shapes(tower)),
         };
         let loading = runtime::load(graph, place.as_ref(), options)?;
         if let Some(reason) = loading.warning {

@@ -181,6 +181,8 @@ pub struct Outline {
     /// Whether activations are quantized at run time, with a scale taken over the whole batch. Then
     /// an item's result depends on its neighbors in the batch.
     pub dynamic_quantization: bool,
+    /// Number of nodes, those of graphs and functions within it too.
+    pub nodes: u64,
 }
 
 impl Outline {
@@ -264,6 +266,7 @@ impl Reading {
         length: u64,
         depth: usize,
     ) -> Result<(), OnnxError> {
+        self.outline.nodes = self.outline.nodes.saturating_add(1);
         let end = walker.end_of(length)?;
         walker.fields(end, |walker, field| match (field.number, field.wire) {
             (4, Wire::Bytes(length)) => {

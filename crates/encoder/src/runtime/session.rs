@@ -70,7 +70,7 @@ pub struct RunCost {
     pub runs: u64,
     /// Time that passed.
     pub wall: Duration,
-    /// CPU time of the whole process while they ran.
+    /// CPU time of the threads that computed them.
     pub cpu: Duration,
 }
 
@@ -147,6 +147,8 @@ pub struct GraphSession {
     keeping: Arc<RunOptions>,
     /// For runs that give it back.
     shrinking: Arc<RunOptions>,
+    /// What has the time of all threads that compute a run.
+    clock: ClockId,
     cost: RunCost,
 }
 
@@ -167,6 +169,12 @@ impl GraphSession {
             session,
             keeping: Arc::new(keeping),
             shrinking: Arc::new(shrinking),
+            // The time of all threads is a sum that the system makes anew, which short runs would feel.
+            clock: if options.threads > 1 {
+                ClockId::CLOCK_PROCESS_CPUTIME_ID
+            } else {
+                ClockId::CLOCK_THREAD_CPUTIME_ID
+            },
             cost: RunCost::default(),
         })
     }
@@ -200,11 +208,11 @@ impl GraphSession {
         let watch =
             limits.watch.map(|WatchLimits { base, limit, is_first }| MemoryWatch { base, limit, is_first });
         let watching = Watching::start(limits.interrupt, watch, Arc::new(stop))?;
-        let (wall, cpu) = (Instant::now(), process_cpu());
+        let (wall, cpu) = (Instant::now(), cpu_time(self.clock));
         let result = self.session.run_with_options(inputs, run_options);
         self.cost.runs += 1;
         self.cost.wall += wall.elapsed();
-        self.cost.cpu += process_cpu().saturating_sub(cpu);
+        self.cost.cpu += cpu_time(self.clock).saturating_sub(cpu);
         let ended = watching.end();
         if ended.interrupted || ended.over_limit {
             drop(result);
@@ -317,5 +325,9 @@ fn floats(value: &DynValue) -> Result<Option<Tensor>, RunError> {
 
 /// CPU time of the process so far; zero where the system does not tell.
 pub fn process_cpu() -> Duration {
-    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map(Duration::from).unwrap_or_default()
+    cpu_time(ClockId::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+fn cpu_time(clock: ClockId) -> Duration {
+    clock_gettime(clock).map(Duration::from).unwrap_or_default()
 }

@@ -5,14 +5,16 @@
 //! end-of-text token. Text that is much longer than the model reads is cut before it is tokenized, so
 //! that megabytes cost milliseconds. And padding is left to the batch, where the lengths are known.
 
+mod bert;
 mod compact;
 mod error;
 
 use std::io::Read;
 
+use bert::{Cleaner, Splitter};
+use serde::de::DeserializeOwned;
 use tokenizers::{
-    DecoderWrapper, Model, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer,
-    TokenizerImpl, TruncationParams,
+    DecoderWrapper, Model, ModelWrapper, PostProcessorWrapper, Tokenizer, TokenizerImpl, TruncationParams,
 };
 
 pub use compact::Bytes;
@@ -44,9 +46,12 @@ pub struct Tokens {
 /// Maps a file read-only, whole.
 pub type MapFile = fn(&std::fs::File) -> std::io::Result<Box<dyn Bytes>>;
 
+/// A tokenizer whose model is `M`.
+type TokenizerOf<M> = TokenizerImpl<M, Cleaner, Splitter, PostProcessorWrapper, DecoderWrapper>;
+
 /// A tokenizer, in the library's own form or over tables that processes share.
 enum Loaded {
-    Library(Box<Tokenizer>),
+    Library(Box<TokenizerOf<ModelWrapper>>),
     Compact(Box<CompactTokenizer>),
 }
 
@@ -69,7 +74,7 @@ impl TextEncoder {
     /// # Errors
     /// [`PackageError::Missing`], [`PackageError::Unreadable`], [`PackageError::Malformed`].
     pub fn open(tower: &TextTower) -> Result<TextEncoder, PackageError> {
-        let (_, mut tokenizer) = read(tower)?;
+        let (_, mut tokenizer) = read::<TokenizerOf<ModelWrapper>>(tower)?;
         let pad_id = set_up(&mut tokenizer, tower)?;
         Ok(Self::new(tower, Loaded::Library(Box::new(tokenizer)), pad_id))
     }
@@ -219,7 +224,7 @@ impl TextEncoder {
 }
 
 /// The bytes of a tower's tokenizer file, and what the library makes of them.
-fn read(tower: &TextTower) -> Result<(Vec<u8>, Tokenizer), PackageError> {
+fn read<T: DeserializeOwned>(tower: &TextTower) -> Result<(Vec<u8>, T), PackageError> {
     let path = &tower.tokenizer;
     let unreadable = |source| PackageError::from_io(path.clone(), FileRole::Tokenizer, source);
     let malformed = |source| PackageError::Malformed { path: path.clone(), source };
@@ -230,7 +235,7 @@ fn read(tower: &TextTower) -> Result<(Vec<u8>, Tokenizer), PackageError> {
     }
     let mut bytes = Vec::new();
     file.take(MAX_TOKENIZER_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
-    let tokenizer = guarded(|| Tokenizer::from_bytes(&bytes));
+    let tokenizer = guarded(|| Ok(serde_json::from_slice(&bytes)?));
     Ok((bytes, tokenizer.map_err(|error| malformed(MalformedFile::Tokenizer(error)))?))
 }
 
@@ -242,22 +247,13 @@ fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Resul
 
 /// The compact form of a tower's tokenizer; empty if it has none, so that the library must do.
 pub(crate) fn compact_form(tower: &TextTower) -> Result<Vec<u8>, PackageError> {
-    let (bytes, tokenizer) = read(tower)?;
+    let (bytes, tokenizer) = read::<Tokenizer>(tower)?;
     let written = guarded(|| Ok(compact::write(&bytes, &tokenizer)));
     Ok(written.ok().flatten().unwrap_or_default())
 }
 
 /// Sets what all tokenizers have in common, and tells the id of the padding token.
-fn set_up<M: Model>(
-    tokenizer: &mut TokenizerImpl<
-        M,
-        NormalizerWrapper,
-        PreTokenizerWrapper,
-        PostProcessorWrapper,
-        DecoderWrapper,
-    >,
-    tower: &TextTower,
-) -> Result<u32, PackageError> {
+fn set_up<M: Model>(tokenizer: &mut TokenizerOf<M>, tower: &TextTower) -> Result<u32, PackageError> {
     tokenizer.set_encode_special_tokens(true);
     let told = tokenizer.get_padding().map(|padding| padding.pad_id);
     let named = || ["<pad>", "[PAD]", "<|pad|>"].iter().find_map(|token| tokenizer.token_to_id(token));

@@ -26,19 +26,18 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokenizers::models::bpe::BpeTrainer;
-use tokenizers::{
-    AddedToken, DecoderWrapper, Model, NormalizerWrapper, PaddingParams, PostProcessorWrapper,
-    PreTokenizerWrapper, Token, TokenizerImpl,
-};
+use tokenizers::{AddedToken, Model, PaddingParams, PostProcessorWrapper, Token};
 
 pub(crate) use build::write;
 use format::Tables;
 pub use format::{Bytes, FormatError};
 use vocabulary::Vocabulary;
 
+use super::TokenizerOf;
+use super::bert::{Cleaner, Splitter};
+
 /// A tokenizer whose vocabulary is in a compact form.
-pub(crate) type CompactTokenizer =
-    TokenizerImpl<CompactModel, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+pub(crate) type CompactTokenizer = TokenizerOf<CompactModel>;
 
 /// What a compact form says beside its tables.
 #[derive(Serialize, Deserialize)]
@@ -75,8 +74,8 @@ pub(crate) fn open(bytes: Box<dyn Bytes>) -> Result<CompactTokenizer, FormatErro
     }
     let model = CompactModel { kind: settings.model, vocabulary: Vocabulary::new(tables)? };
     let mut tokenizer = CompactTokenizer::new(model);
-    let normalizer: Option<NormalizerWrapper> = part(settings.normalizer)?;
-    let pre_tokenizer: Option<PreTokenizerWrapper> = part(settings.pre_tokenizer)?;
+    let normalizer: Option<Cleaner> = part(settings.normalizer)?;
+    let pre_tokenizer: Option<Splitter> = part(settings.pre_tokenizer)?;
     let post_processor: Option<PostProcessorWrapper> = part(settings.post_processor)?;
     tokenizer.with_normalizer(normalizer).map_err(|_| FormatError::Damaged)?;
     tokenizer.with_pre_tokenizer(pre_tokenizer);

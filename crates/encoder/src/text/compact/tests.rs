@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use tokenizers::Tokenizer;
+use tokenizers::{ModelWrapper, Tokenizer};
 
-use super::{CompactTokenizer, format, open, write};
+use super::check::samples;
+use super::{CompactTokenizer, TokenizerOf, format, open, write};
 
 /// Numbers that look random and are the same in every run (SplitMix64; Steele et al. 2014).
 struct Random(u64);
@@ -295,6 +296,13 @@ fn unigram(size: usize, byte_fallback: bool) -> Vec<u8> {
 
 /// As BERT's: the longest beginning.
 fn word_piece(size: usize) -> Vec<u8> {
+    word_piece_after(
+        json!({"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true}),
+        size,
+    )
+}
+
+fn word_piece_after(normalizer: Value, size: usize) -> Vec<u8> {
     let mut random = Random(5);
     let mut tokens: Vec<String> = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_owned).into();
     let mut known: BTreeSet<String> = tokens.iter().cloned().collect();
@@ -309,7 +317,7 @@ fn word_piece(size: usize) -> Vec<u8> {
     }
     file(
         json!({
-            "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true},
+            "normalizer": normalizer,
             "pre_tokenizer": {"type": "BertPreTokenizer"},
         }),
         json!({"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
@@ -364,6 +372,39 @@ fn tokenizers_of_every_kind_give_what_the_library_gives() {
     assert_equal("unigram", &unigram(30_000, false), 20_000);
     assert_equal("unigram with bytes", &unigram(30_000, true), 10_000);
     assert_equal("word piece", &word_piece(30_000), 20_000);
+}
+
+/// Our way to BERT's words, beside the library's, for all settings and in both forms.
+#[test]
+fn words_of_bert_are_those_of_the_library() {
+    for clean in [true, false] {
+        for lower in [true, false] {
+            for (chinese, accents) in [(true, json!(null)), (false, json!(true)), (true, json!(false))] {
+                let normalizer = json!({"type": "BertNormalizer", "clean_text": clean, "handle_chinese_chars": chinese,
+                                        "strip_accents": accents, "lowercase": lower});
+                let json = word_piece_after(normalizer.clone(), 2_000);
+                assert_equal(&format!("{normalizer}"), &json, 1_000);
+                let (reference, _, _) = both(&json);
+                let mut own: TokenizerOf<ModelWrapper> = serde_json::from_slice(&json).unwrap();
+                own.set_encode_special_tokens(true);
+                let mut random = Random(7);
+                let tokens: Vec<String> =
+                    reference.get_vocab(false).into_keys().collect::<BTreeSet<_>>().into_iter().collect();
+                let plain = (0..1_000).map(|_| {
+                    (0..random.below(60))
+                        .map(|_| char::from(b' ' + random.below(96) as u8))
+                        .collect::<String>()
+                });
+                let plain: Vec<String> = plain.collect();
+                for text in samples(&tokens).chain(plain) {
+                    let expected = reference.encode(text.as_str(), true).unwrap();
+                    let found = own.encode(text.as_str(), true).unwrap();
+                    assert_eq!(found.get_ids(), expected.get_ids(), "{normalizer}: {text:?}");
+                    assert_eq!(found.get_offsets(), expected.get_offsets(), "{normalizer}: {text:?}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
