@@ -13,7 +13,7 @@ FEATURES = $(if $(filter-out 15,$(PG_MAJOR)),--no-default-features --features pg
 PG_REGRESS = $(dir $(shell $(PG_CONFIG) --pgxs))../test/regress/pg_regress
 # Benches, packages and installations have `release`; tests have `checked`, see Cargo.toml.
 PROFILE = release
-test test-long test-pgvector fuzz: PROFILE = checked
+test test-long test-pgvector test-export fuzz: PROFILE = checked
 CARGO_OUTPUT = $(or $(CARGO_TARGET_DIR),$(CARGO_BUILD_TARGET_DIR),target)
 export IMGVEC_PROFILE = $(PROFILE)
 REGRESS_TESTS = $(basename $(notdir $(sort $(wildcard tests/pg_regress/sql/*.sql))))
@@ -26,6 +26,7 @@ help:
 	@echo 'make test T=name        only tests whose names contain this; PROFILE=release tests what is shipped'
 	@echo 'make test-long          200 crashes, millions of scans and inserts: about an hour'
 	@echo 'make test-pgvector      the tests of pgvector, ported to imgvec and ann'
+	@echo 'make test-export        models/export.py against torch, which it fetches'
 	@echo 'make test-matrix        everything on PostgreSQL 15, 17 and 18, in chroots where needed, and pg_upgrade between two'
 	@echo '                        of them with live indexes; VERSIONS="17 upgrade" is a part'
 	@echo 'make check-versions     compile for the versions that no test runs on, 14 and 16'
@@ -89,6 +90,19 @@ test-pgvector: build
 	@set -e; stage=$$(tests/stage.sh); mkdir -p $$stage/pgvector; cp -r target/pgvector/test $$stage/pgvector; \
 	IMGVEC_STAGE=$$stage IMGVEC_PGVECTOR_SOURCE=$$stage/pgvector IMGVEC_REQUIRE_PGVECTOR_SOURCE=1 \
 		cargo test --profile $(PROFILE) --test server $(FEATURES) -- --nocapture ported
+
+# models/export.py: packages that it makes of small models give what torch gives. Fetches torch and transformers: gigabytes.
+.PHONY: test-export
+test-export: setup target/export/complete
+	IMGVEC_EXPORT_PYTHON=$(CURDIR)/target/export/bin/python IMGVEC_REQUIRE_EXPORT=1 \
+	IMGVEC_ONNXRUNTIME=$(CURDIR)/target/onnxruntime/libonnxruntime.so \
+		cargo test --profile $(PROFILE) -p imgvec-encoder --test model_export -- --nocapture
+
+target/export/complete: Makefile
+	@tests/setup.sh bench
+	python3 -m venv target/export
+	target/export/bin/pip install --quiet torch transformers onnx onnxruntime==1.32.0
+	touch $@
 
 # The same on other servers: this machine's, and those of other Debian releases in chroots; then pg_upgrade from this
 # machine's to a newer one. Needs root.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use image::{ExtendedColorType, ImageEncoder};
 use postgres::Client;
 use postgres::error::SqlState;
 
@@ -146,6 +147,50 @@ fn an_array_too_large_for_a_value_is_refused_at_once_and_others_take_little_more
     let labels =
         "SELECT count(*) FROM classify_embedding(embed_text('a'), array_fill('a'::text, ARRAY[100000]))";
     assert_eq!(value::<i64>(&mut client, labels), 100_000);
+}
+
+/// A setting above 50 million rules: the picture is embedded, in the memory that the documentation names.
+#[test]
+fn pictures_of_more_than_fifty_million_pixels_are_embedded_where_the_setting_allows_them() {
+    const PIXELS: u64 = 60_000_000;
+    let cluster = Cluster::new("large-pictures").start();
+    let mut client = cluster.client();
+    client.batch_execute("SELECT embed_text('warm'); CREATE TABLE pictures (kind text, data bytea)").unwrap();
+    let (width, height) = (10_000, 6_000);
+    let gray = vec![200; PIXELS as usize];
+    let mut png = Vec::new();
+    let encoder = image::codecs::png::PngEncoder::new(&mut png);
+    encoder.write_image(&gray, width, height, ExtendedColorType::L8).unwrap();
+    let mut jpeg = Vec::new();
+    let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, 50);
+    encoder.write_image(&gray, width, height, ExtendedColorType::L8).unwrap();
+    drop(gray);
+    for (kind, data) in [("png", &png), ("jpeg", &jpeg)] {
+        client.execute("INSERT INTO pictures VALUES ($1, $2)", &[&kind, data]).unwrap();
+    }
+    // What reading the row takes is not the decoder's.
+    client
+        .batch_execute("SELECT image_info(data) FROM pictures; SELECT sum(length(data)) FROM pictures")
+        .unwrap();
+    let pid = pid(&mut client);
+    for kind in ["png", "jpeg"] {
+        let embed = format!("SELECT imgvec_dims(embed_image(data)) FROM pictures WHERE kind = '{kind}'");
+        client.batch_execute("RESET imgvec.max_image_pixels").unwrap();
+        let refused = peak(pid, || {
+            let error = failure(&mut client, &embed);
+            assert_eq!(error.code(), &SqlState::PROGRAM_LIMIT_EXCEEDED, "{kind}: {error:?}");
+            assert!(error.hint().unwrap().contains("imgvec.max_image_pixels"), "{kind}: {error:?}");
+        });
+        client.batch_execute(&format!("SET imgvec.max_image_pixels = {PIXELS}")).unwrap();
+        let taken = peak(pid, || assert_eq!(value::<i32>(&mut client, &embed), 256));
+        eprintln!("{kind}: {} MB, refused in {} MB", taken / MEGABYTE, refused / MEGABYTE);
+        assert!(refused < 32 * MEGABYTE, "{kind}: {refused}");
+        // Three or four bytes a pixel, and what the server takes for the row.
+        assert!(taken > 2 * PIXELS && taken < 5 * PIXELS + 32 * MEGABYTE, "{kind}: {taken}");
+    }
+    client.batch_execute("CREATE ROLE plain; SET ROLE plain").unwrap();
+    let error = failure(&mut client, "SET imgvec.max_image_pixels = 90000000");
+    assert_eq!(error.code(), &SqlState::INSUFFICIENT_PRIVILEGE, "{error:?}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use imgvec_ann::space::VectorError;
 use imgvec_ann::{Index, Metric};
 use imgvec_vector::distance;
 use proptest::prelude::*;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const METRICS: [Metric; 3] = [Metric::Cosine, Metric::L2, Metric::InnerProduct];
 
@@ -157,18 +158,18 @@ fn accepted(metric: Metric, rows: Vec<Vec<f32>>, dim: usize) -> Vec<Vec<f32>> {
         .collect()
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
-
-    #[test]
-    fn no_bound_exceeds_the_callers_distance(
+#[test]
+fn no_bound_exceeds_the_callers_distance() {
+    let (numbers_tried, compared) = (AtomicU64::new(0), AtomicU64::new(0));
+    let config = ProptestConfig { cases: cases(), ..ProptestConfig::default() };
+    proptest!(config, |(
         kinds in proptest::collection::vec(numbers(), 1..40),
         is_mixed in proptest::bool::weighted(0.3),
         of_query in proptest::option::weighted(0.5, numbers()),
         dim in prop_oneof![1usize..5, 5usize..70, Just(256), Just(1000)],
         seed in any::<u64>(),
         zeros in 0u64..8,
-    ) {
+    )| {
         let kinds: Vec<Numbers> = if is_mixed { kinds } else { vec![kinds[0]; kinds.len()] };
         let mut all = vectors(&kinds, dim, seed, zeros);
         let query = match of_query {
@@ -181,9 +182,16 @@ proptest! {
         all.push(query.iter().map(|x| -x).collect());
         for metric in METRICS {
             let rows = accepted(metric, all.clone(), dim);
-            assert_bounds(metric, &rows, &query, dim);
+            numbers_tried.fetch_add((rows.len() * dim) as u64, Ordering::Relaxed);
+            compared.fetch_add(assert_bounds(metric, &rows, &query, dim) as u64, Ordering::Relaxed);
         }
-    }
+    });
+    eprintln!(
+        "{} cases: {} numbers, {} distances within their bounds",
+        cases(),
+        numbers_tried.into_inner(),
+        compared.into_inner()
+    );
 }
 
 /// `PROPTEST_CASES` says how many; each is an index for each metric.

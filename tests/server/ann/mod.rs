@@ -13,6 +13,7 @@ mod expressions;
 mod extremes;
 mod faults;
 mod filters;
+mod formats;
 mod growth;
 mod leftovers;
 mod manners;

@@ -1,0 +1,207 @@
+#!/usr/bin/env python3
+"""Exports a model of transformers as a package for imgvec.
+
+    pip install torch transformers onnx onnxruntime
+    python models/export.py openai/clip-vit-base-patch32 /srv/models/clip-b32
+
+MODEL is a name on the Hugging Face hub or a directory. It may be a model with a tower for pictures and one for texts (CLIP,
+SigLIP and kin), a model of pictures (DINOv2, ViT, ResNet) or an encoder of texts (BERT and kin, with the files of
+sentence-transformers). TARGET is a directory that is not there yet. The configuration files are copied as they are;
+onnx/ gets a graph for each tower. If onnxruntime is installed, each graph must give what torch gives.
+"""
+
+import argparse
+import inspect
+import json
+import logging
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+import transformers
+
+OPSET = 17
+# Greatest difference of an element between torch and onnxruntime, as a share of the largest element.
+TOLERANCE = 1e-4
+# What imgvec reads beside the graphs, where a model has it.
+FILES = [
+    "config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json",
+    "1_Pooling/config.json", "README.md",
+]  # fmt: skip
+
+
+class Tower(torch.nn.Module):
+    """A model with one of its functions as the forward pass."""
+
+    def __init__(self, model, run):
+        super().__init__()
+        self.model, self.run = model, run
+        # Of this module too: the exporter sets the whole back to the mode that it finds here.
+        self.eval()
+
+    def forward(self, *inputs):
+        return self.run(self.model, *inputs)
+
+
+def vector(output):
+    """The embedding in what `get_text_features` and `get_image_features` return, by version."""
+    return output if torch.is_tensor(output) else output.pooler_output
+
+
+def source_of(name):
+    """The directory of a model. Weights of a name on the hub are fetched later, by transformers."""
+    if Path(name).is_dir():
+        return Path(name)
+    import huggingface_hub
+
+    return Path(huggingface_hub.snapshot_download(name, allow_patterns=FILES))
+
+
+def picture_size(source, config):
+    """Height and width of the tensor that the preprocessing makes."""
+    path = source / "preprocessor_config.json"
+    if not path.exists():
+        sys.exit("export: the model has no preprocessor_config.json, which says how a picture becomes numbers")
+    fields = json.loads(path.read_text())
+    size = fields.get("crop_size") if fields.get("do_center_crop", "crop_size" in fields) else None
+    size = size or fields.get("size") or getattr(config, "vision_config", config).image_size
+    if isinstance(size, int):
+        return size, size
+    return size.get("height") or size["shortest_edge"], size.get("width") or size["shortest_edge"]
+
+
+def example_of_texts(config):
+    """Two texts, the second shorter. What the tokens are does not matter; a model of one length gets that."""
+    text_config = getattr(config, "text_config", config)
+    tokens = text_config.max_position_embeddings if "siglip" in config.model_type else 9
+    mask = torch.ones(2, tokens, dtype=torch.int64)
+    mask[1, tokens - 3 :] = 0
+    ids = torch.randint(0, text_config.vocab_size, (2, tokens))
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+
+
+def write(tower, inputs, outputs, axes, path):
+    """Writes a graph whose first axes are free. An embedding has the batch alone."""
+    dynamic = {name: dict(enumerate(axes)) for name in [*inputs, *outputs]}
+    dynamic |= {name: {0: axes[0]} for name in outputs if name != "last_hidden_state"}
+    options = {}
+    if "dynamo" in inspect.signature(torch.onnx.export).parameters:
+        options["dynamo"] = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            tower, tuple(inputs.values()), str(path), input_names=list(inputs), output_names=outputs, opset_version=OPSET,
+            dynamic_axes=dynamic, **options,
+        )  # fmt: skip
+    check(tower, inputs, outputs, path)
+
+
+def check(tower, inputs, outputs, path):
+    try:
+        import onnxruntime
+    except ImportError:
+        print(f"{path.name}: not compared with torch, as onnxruntime is not installed")
+        return
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    # The second item by itself, a text without its end: neither batch nor length of the example are built in.
+    for rows, shorter in (slice(None), 0), (slice(1, 2), 2):
+        part = {name: values[rows] for name, values in inputs.items()}
+        part = {name: v[:, : v.shape[1] - shorter] if v.ndim == 2 else v for name, v in part.items()}
+        with torch.inference_mode():
+            wanted = tower(*part.values())
+        wanted = [wanted] if torch.is_tensor(wanted) else list(wanted)
+        found = session.run(outputs, {name: values.numpy() for name, values in part.items()})
+        for name, one, other in zip(outputs, wanted, found):
+            largest = one.abs().max().item()
+            difference = (one - torch.from_numpy(other)).abs().max().item()
+            if not difference <= TOLERANCE * largest:
+                sys.exit(f"export: {path.name}: {name} differs from torch by {difference} of {largest}")
+    print(f"{path.name}: as torch computes it")
+
+
+def export(name, target):
+    source = source_of(name)
+    config = transformers.AutoConfig.from_pretrained(name)
+    try:
+        model = transformers.AutoModel.from_pretrained(name, attn_implementation="eager")
+    except ValueError:
+        # Convolutions have no attention.
+        model = transformers.AutoModel.from_pretrained(name)
+    model = model.float().eval()
+    has_both = hasattr(model, "get_image_features") and hasattr(model, "get_text_features")
+    has_pictures = has_both or model.main_input_name == "pixel_values"
+    has_texts = has_both or model.main_input_name == "input_ids"
+    if not has_pictures and not has_texts:
+        sys.exit(f"export: {config.model_type} takes {model.main_input_name}, neither pictures nor texts")
+    pixels = torch.randn(2, 3, *picture_size(source, config)) if has_pictures else None
+
+    (target / "onnx").mkdir(parents=True)
+    for file in FILES:
+        if (source / file).is_file():
+            (target / file).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source / file, target / file)
+    if has_texts:
+        if not (target / "tokenizer.json").exists():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+            if not tokenizer.is_fast:
+                sys.exit("export: the tokenizer has no form as tokenizer.json")
+            tokenizer.save_pretrained(target)
+        batch = example_of_texts(config)
+
+    if has_both:
+        # CLIP reads its result where the text ends, and SigLIP was trained without a mask: ids are enough.
+        write(
+            Tower(model, lambda model, pixels: vector(model.get_image_features(pixel_values=pixels))),
+            {"pixel_values": pixels}, ["image_embeds"], ["batch"], target / "onnx/vision_model.onnx",
+        )  # fmt: skip
+        takes = inspect.signature(model.get_text_features).parameters
+        causal = config.model_type.startswith("clip")
+        names = ["input_ids"]
+        if not causal and "siglip" not in config.model_type and "attention_mask" in takes:
+            names.append("attention_mask")
+        write(
+            Tower(model, lambda model, *inputs: vector(model.get_text_features(**dict(zip(names, inputs))))),
+            {key: batch[key] for key in names}, ["text_embeds"], ["batch", "tokens"], target / "onnx/text_model.onnx",
+        )  # fmt: skip
+    elif has_pictures:
+        with torch.inference_mode():
+            sample = model(pixel_values=pixels)
+        outputs = [key for key in ["last_hidden_state", "pooler_output"] if sample.get(key) is not None]
+        write(
+            Tower(model, lambda model, pixels: tuple(model(pixel_values=pixels)[key] for key in outputs)),
+            {"pixel_values": pixels}, outputs, ["batch"], target / "onnx/model.onnx",
+        )  # fmt: skip
+    else:
+        takes = inspect.signature(model.forward).parameters
+        names = [key for key in batch if key in takes]
+        write(
+            Tower(model, lambda model, *inputs: model(**dict(zip(names, inputs))).last_hidden_state),
+            {key: batch[key] for key in names}, ["last_hidden_state"], ["batch", "tokens"], target / "onnx/model.onnx",
+        )  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("target", metavar="TARGET", type=Path)
+    arguments = parser.parse_args()
+    if arguments.target.exists():
+        sys.exit(f"export: {arguments.target} exists")
+    logging.getLogger().setLevel(logging.ERROR)
+    transformers.logging.set_verbosity_error()
+    torch.manual_seed(1)
+    # Whoever looks into the directory sees a whole package or none.
+    unfinished = arguments.target.with_name("." + arguments.target.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        export(arguments.model, unfinished)
+        unfinished.rename(arguments.target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
