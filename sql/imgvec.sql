@@ -379,6 +379,120 @@ CREATE OPERATOR CLASS imgvec_ip_ops FOR TYPE imgvec USING ann AS
     FUNCTION 1 ann_imgvec_ip(internal);
 COMMENT ON OPERATOR CLASS imgvec_ip_ops USING ann IS 'largest inner product first';
 
+------------------------------------------------------------------------------------------------------
+-- Key columns of the index, behind the vector. Support function 1 tells how values become keys.
+------------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION ann_key_ordered(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ann_key_ordered_wrapper' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION ann_key_ordered(internal) IS 'support function of key columns whose values have an order';
+CREATE FUNCTION ann_key_hashed(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ann_key_hashed_wrapper' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION ann_key_hashed(internal) IS 'support function of key columns that are compared for equality';
+CREATE FUNCTION ann_key_set(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ann_key_set_wrapper' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION ann_key_set(internal) IS 'support function of key columns that are arrays';
+
+
+CREATE OPERATOR FAMILY ann_integer_ops USING ann;
+COMMENT ON OPERATOR FAMILY ann_integer_ops USING ann IS 'key columns whose types compare with each other';
+CREATE OPERATOR CLASS ann_int2_ops DEFAULT FOR TYPE smallint USING ann FAMILY ann_integer_ops AS
+    OPERATOR 1 pg_catalog.<, OPERATOR 2 pg_catalog.<=, OPERATOR 3 pg_catalog.=, OPERATOR 4 pg_catalog.>=, OPERATOR 5 pg_catalog.>,
+    FUNCTION 1 ann_key_ordered(internal);
+COMMENT ON OPERATOR CLASS ann_int2_ops USING ann IS 'key column: smallint';
+CREATE OPERATOR CLASS ann_int4_ops DEFAULT FOR TYPE integer USING ann FAMILY ann_integer_ops AS
+    OPERATOR 1 pg_catalog.<, OPERATOR 2 pg_catalog.<=, OPERATOR 3 pg_catalog.=, OPERATOR 4 pg_catalog.>=, OPERATOR 5 pg_catalog.>,
+    FUNCTION 1 ann_key_ordered(internal);
+COMMENT ON OPERATOR CLASS ann_int4_ops USING ann IS 'key column: integer';
+CREATE OPERATOR CLASS ann_int8_ops DEFAULT FOR TYPE bigint USING ann FAMILY ann_integer_ops AS
+    OPERATOR 1 pg_catalog.<, OPERATOR 2 pg_catalog.<=, OPERATOR 3 pg_catalog.=, OPERATOR 4 pg_catalog.>=, OPERATOR 5 pg_catalog.>,
+    FUNCTION 1 ann_key_ordered(internal);
+COMMENT ON OPERATOR CLASS ann_int8_ops USING ann IS 'key column: bigint';
+ALTER OPERATOR FAMILY ann_integer_ops USING ann ADD
+    OPERATOR 1 pg_catalog.< (smallint, integer), OPERATOR 2 pg_catalog.<= (smallint, integer), OPERATOR 3 pg_catalog.= (smallint, integer), OPERATOR 4 pg_catalog.>= (smallint, integer), OPERATOR 5 pg_catalog.> (smallint, integer),
+    OPERATOR 1 pg_catalog.< (smallint, bigint), OPERATOR 2 pg_catalog.<= (smallint, bigint), OPERATOR 3 pg_catalog.= (smallint, bigint), OPERATOR 4 pg_catalog.>= (smallint, bigint), OPERATOR 5 pg_catalog.> (smallint, bigint),
+    OPERATOR 1 pg_catalog.< (integer, smallint), OPERATOR 2 pg_catalog.<= (integer, smallint), OPERATOR 3 pg_catalog.= (integer, smallint), OPERATOR 4 pg_catalog.>= (integer, smallint), OPERATOR 5 pg_catalog.> (integer, smallint),
+    OPERATOR 1 pg_catalog.< (integer, bigint), OPERATOR 2 pg_catalog.<= (integer, bigint), OPERATOR 3 pg_catalog.= (integer, bigint), OPERATOR 4 pg_catalog.>= (integer, bigint), OPERATOR 5 pg_catalog.> (integer, bigint),
+    OPERATOR 1 pg_catalog.< (bigint, smallint), OPERATOR 2 pg_catalog.<= (bigint, smallint), OPERATOR 3 pg_catalog.= (bigint, smallint), OPERATOR 4 pg_catalog.>= (bigint, smallint), OPERATOR 5 pg_catalog.> (bigint, smallint),
+    OPERATOR 1 pg_catalog.< (bigint, integer), OPERATOR 2 pg_catalog.<= (bigint, integer), OPERATOR 3 pg_catalog.= (bigint, integer), OPERATOR 4 pg_catalog.>= (bigint, integer), OPERATOR 5 pg_catalog.> (bigint, integer);
+
+CREATE OPERATOR FAMILY ann_float_ops USING ann;
+COMMENT ON OPERATOR FAMILY ann_float_ops USING ann IS 'key columns whose types compare with each other';
+CREATE OPERATOR CLASS ann_float4_ops DEFAULT FOR TYPE real USING ann FAMILY ann_float_ops AS
+    OPERATOR 1 pg_catalog.<, OPERATOR 2 pg_catalog.<=, OPERATOR 3 pg_catalog.=, OPERATOR 4 pg_catalog.>=, OPERATOR 5 pg_catalog.>,
+    FUNCTION 1 ann_key_ordered(internal);
+COMMENT ON OPERATOR CLASS ann_float4_ops USING ann IS 'key column: real';
+CREATE OPERATOR CLASS ann_float8_ops DEFAULT FOR TYPE double precision USING ann FAMILY ann_float_ops AS
+    OPERATOR 1 pg_catalog.<, OPERATOR 2 pg_catalog.<=, OPERATOR 3 pg_catalog.=, OPERATOR 4 pg_catalog.>=, OPERATOR 5 pg_catalog.>,
+    FUNCTION 1 ann_key_ordered(internal);
+COMMENT ON OPERATOR CLASS ann_float8_ops USING ann IS 'key column: double precision';
+ALTER OPERATOR FAMILY ann_float_ops USING ann ADD
+    OPERATOR 1 pg_catalog.< (real, double precision), OPERATOR 2 pg_catalog.<= (real, double precision), OPERATOR 3 pg_catalog.= (real, double precision), OPERATOR 4 pg_catalog.>= (real, double precision), OPERATOR 5 pg_catalog.> (real, double precision),
+    OPERATOR 1 pg_catalog.< (double precision, real), OPERATOR 2 pg_catalog.<= (double precision, real), OPERATOR 3 pg_catalog.= (double precision, real), OPERATOR 4 pg_catalog.>= (double precision, real), OPERATOR 5 pg_catalog.> (double precision, real);
+
+CREATE OPERATOR FAMILY ann_datetime_ops USING ann;
+COMMENT ON OPERATOR FAMILY ann_datetime_ops USING ann IS 'key columns whose types compare with each other';
+CREATE OPERATOR CLASS ann_date_ops DEFAULT FOR TYPE date USING ann FAMILY ann_datetime_ops AS
+    OPERATOR 1 pg_catalog.<, OPERATOR 2 pg_catalog.<=, OPERATOR 3 pg_catalog.=, OPERATOR 4 pg_catalog.>=, OPERATOR 5 pg_catalog.>,
+    FUNCTION 1 ann_key_ordered(internal);
+COMMENT ON OPERATOR CLASS ann_date_ops USING ann IS 'key column: date';
+CREATE OPERATOR CLASS ann_timestamp_ops DEFAULT FOR TYPE timestamp USING ann FAMILY ann_datetime_ops AS
+    OPERATOR 1 pg_catalog.<, OPERATOR 2 pg_catalog.<=, OPERATOR 3 pg_catalog.=, OPERATOR 4 pg_catalog.>=, OPERATOR 5 pg_catalog.>,
+    FUNCTION 1 ann_key_ordered(internal);
+COMMENT ON OPERATOR CLASS ann_timestamp_ops USING ann IS 'key column: timestamp';
+CREATE OPERATOR CLASS ann_timestamptz_ops DEFAULT FOR TYPE timestamptz USING ann FAMILY ann_datetime_ops AS
+    OPERATOR 1 pg_catalog.<, OPERATOR 2 pg_catalog.<=, OPERATOR 3 pg_catalog.=, OPERATOR 4 pg_catalog.>=, OPERATOR 5 pg_catalog.>,
+    FUNCTION 1 ann_key_ordered(internal);
+COMMENT ON OPERATOR CLASS ann_timestamptz_ops USING ann IS 'key column: timestamptz';
+ALTER OPERATOR FAMILY ann_datetime_ops USING ann ADD
+    OPERATOR 1 pg_catalog.< (date, timestamp), OPERATOR 2 pg_catalog.<= (date, timestamp), OPERATOR 3 pg_catalog.= (date, timestamp), OPERATOR 4 pg_catalog.>= (date, timestamp), OPERATOR 5 pg_catalog.> (date, timestamp),
+    OPERATOR 1 pg_catalog.< (date, timestamptz), OPERATOR 2 pg_catalog.<= (date, timestamptz), OPERATOR 3 pg_catalog.= (date, timestamptz), OPERATOR 4 pg_catalog.>= (date, timestamptz), OPERATOR 5 pg_catalog.> (date, timestamptz),
+    OPERATOR 1 pg_catalog.< (timestamp, date), OPERATOR 2 pg_catalog.<= (timestamp, date), OPERATOR 3 pg_catalog.= (timestamp, date), OPERATOR 4 pg_catalog.>= (timestamp, date), OPERATOR 5 pg_catalog.> (timestamp, date),
+    OPERATOR 1 pg_catalog.< (timestamp, timestamptz), OPERATOR 2 pg_catalog.<= (timestamp, timestamptz), OPERATOR 3 pg_catalog.= (timestamp, timestamptz), OPERATOR 4 pg_catalog.>= (timestamp, timestamptz), OPERATOR 5 pg_catalog.> (timestamp, timestamptz),
+    OPERATOR 1 pg_catalog.< (timestamptz, date), OPERATOR 2 pg_catalog.<= (timestamptz, date), OPERATOR 3 pg_catalog.= (timestamptz, date), OPERATOR 4 pg_catalog.>= (timestamptz, date), OPERATOR 5 pg_catalog.> (timestamptz, date),
+    OPERATOR 1 pg_catalog.< (timestamptz, timestamp), OPERATOR 2 pg_catalog.<= (timestamptz, timestamp), OPERATOR 3 pg_catalog.= (timestamptz, timestamp), OPERATOR 4 pg_catalog.>= (timestamptz, timestamp), OPERATOR 5 pg_catalog.> (timestamptz, timestamp);
+CREATE OPERATOR CLASS ann_bool_ops DEFAULT FOR TYPE boolean USING ann AS
+    OPERATOR 1 pg_catalog.<, OPERATOR 2 pg_catalog.<=, OPERATOR 3 pg_catalog.=, OPERATOR 4 pg_catalog.>=, OPERATOR 5 pg_catalog.>,
+    FUNCTION 1 ann_key_ordered(internal);
+COMMENT ON OPERATOR CLASS ann_bool_ops USING ann IS 'key column: boolean';
+CREATE OPERATOR CLASS ann_oid_ops DEFAULT FOR TYPE oid USING ann AS
+    OPERATOR 1 pg_catalog.<, OPERATOR 2 pg_catalog.<=, OPERATOR 3 pg_catalog.=, OPERATOR 4 pg_catalog.>=, OPERATOR 5 pg_catalog.>,
+    FUNCTION 1 ann_key_ordered(internal);
+COMMENT ON OPERATOR CLASS ann_oid_ops USING ann IS 'key column: oid';
+CREATE OPERATOR CLASS ann_numeric_ops DEFAULT FOR TYPE numeric USING ann AS
+    OPERATOR 1 pg_catalog.<, OPERATOR 2 pg_catalog.<=, OPERATOR 3 pg_catalog.=, OPERATOR 4 pg_catalog.>=, OPERATOR 5 pg_catalog.>,
+    FUNCTION 1 ann_key_ordered(internal);
+COMMENT ON OPERATOR CLASS ann_numeric_ops USING ann IS 'key column: numeric';
+CREATE OPERATOR CLASS ann_uuid_ops DEFAULT FOR TYPE uuid USING ann AS
+    OPERATOR 1 pg_catalog.<, OPERATOR 2 pg_catalog.<=, OPERATOR 3 pg_catalog.=, OPERATOR 4 pg_catalog.>=, OPERATOR 5 pg_catalog.>,
+    FUNCTION 1 ann_key_ordered(internal);
+COMMENT ON OPERATOR CLASS ann_uuid_ops USING ann IS 'key column: uuid';
+CREATE OPERATOR CLASS ann_time_ops DEFAULT FOR TYPE time USING ann AS
+    OPERATOR 1 pg_catalog.<, OPERATOR 2 pg_catalog.<=, OPERATOR 3 pg_catalog.=, OPERATOR 4 pg_catalog.>=, OPERATOR 5 pg_catalog.>,
+    FUNCTION 1 ann_key_ordered(internal);
+COMMENT ON OPERATOR CLASS ann_time_ops USING ann IS 'key column: time';
+
+CREATE OPERATOR CLASS ann_text_ops DEFAULT FOR TYPE text USING ann AS
+    OPERATOR 3 pg_catalog.=,
+    FUNCTION 1 ann_key_hashed(internal);
+COMMENT ON OPERATOR CLASS ann_text_ops USING ann IS 'key column: text, by equality';
+CREATE OPERATOR CLASS ann_bpchar_ops DEFAULT FOR TYPE bpchar USING ann AS
+    OPERATOR 3 pg_catalog.=,
+    FUNCTION 1 ann_key_hashed(internal);
+COMMENT ON OPERATOR CLASS ann_bpchar_ops USING ann IS 'key column: bpchar, by equality';
+CREATE OPERATOR CLASS ann_inet_ops DEFAULT FOR TYPE inet USING ann AS
+    OPERATOR 3 pg_catalog.=,
+    FUNCTION 1 ann_key_hashed(internal);
+COMMENT ON OPERATOR CLASS ann_inet_ops USING ann IS 'key column: inet, by equality';
+CREATE OPERATOR CLASS ann_enum_ops DEFAULT FOR TYPE anyenum USING ann AS
+    OPERATOR 3 pg_catalog.=,
+    FUNCTION 1 ann_key_hashed(internal);
+COMMENT ON OPERATOR CLASS ann_enum_ops USING ann IS 'key column: anyenum, by equality';
+CREATE OPERATOR CLASS ann_array_ops DEFAULT FOR TYPE anyarray USING ann AS
+    OPERATOR 6 pg_catalog.&&, OPERATOR 7 pg_catalog.@>,
+    FUNCTION 1 ann_key_set(internal);
+COMMENT ON OPERATOR CLASS ann_array_ops USING ann IS 'key column: arrays, by && and @>';
+
 CREATE FUNCTION ann_index_info(index regclass, OUT metric text, OUT dims integer, OUT code_dims integer,
     OUT nodes_per_page integer, OUT pages bigint, OUT size_bytes bigint, OUT entries bigint, OUT built_rows bigint,
     OUT format_version integer)

@@ -1,6 +1,7 @@
 //! CREATE INDEX and REINDEX: read the table, build with threads, write the pages.
 
 use super::insert::seed;
+use super::keys::{KeyColumns, TableRow};
 use super::opclass::OpClass;
 use super::table::{Table, may_be_sampled};
 use super::threads::BuildThreads;
@@ -79,7 +80,8 @@ fn report_phase(phase: usize) {
 
 /// Page sizes of a new index.
 pub fn new_geometry(index: Relation, dim: usize) -> Geometry {
-    Geometry::new(dim).map_err(|error| bad_geometry(index, error, dim)).or_raise()
+    let geometry = Geometry::new(dim).map_err(|error| bad_geometry(index, error, dim)).or_raise();
+    geometry.with_columns(&KeyColumns::of(index).kinds())
 }
 
 /// Memory for the rows of a build, or of a check.
@@ -120,7 +122,7 @@ pub unsafe extern "C-unwind" fn ambuildempty(index: pg_sys::Relation) {
     let index = unsafe { Relation::from_raw(index) };
     // Without dimensions it waits for its first row, with an empty file.
     if let Some(dim) = declared_dim(index) {
-        let builder = new_builder(index, OpClass::of(index).metric, new_geometry(index, dim), &[]);
+        let builder = new_builder(index, OpClass::of(index).metric, new_geometry(index, dim), &[], &[]);
         write(builder, index, Fork::Init);
     }
 }
@@ -128,7 +130,7 @@ pub unsafe extern "C-unwind" fn ambuildempty(index: pg_sys::Relation) {
 /// The pages of an index without rows.
 pub fn empty_pages(index: Relation, metric: Metric, geometry: Geometry) -> Vec<Box<Page>> {
     let mut pages = Collected(Vec::new());
-    let builder = new_builder(index, metric, geometry, &[]);
+    let builder = new_builder(index, metric, geometry, &[], &[]);
     // Nothing is computed, so nothing is cancelled, spilled or too large.
     let result = builder.finish(&BuildThreads::new(), &mut pages, &mut |_| {});
     assert!(result.is_ok(), "no rows are no work");
@@ -168,13 +170,14 @@ fn build(table: &Table) -> (f64, u64) {
     if loading.held.is_none() {
         loading.dim = loading.dim.or_else(|| table.first_dim());
         if let Some(dim) = loading.dim {
-            loading.start(dim, &table.sample(dim, SAMPLE_ROWS));
+            let (vectors, keys) = table.sample(dim, SAMPLE_ROWS);
+            loading.start(dim, &vectors, &keys);
         }
     }
     report_phase(LOADING);
-    let heap_rows = table.scan(|vector, tid| {
+    let heap_rows = table.scan(|row| {
         pgrx::check_for_interrupts!();
-        loading.take(vector, tid);
+        loading.take(row);
     });
     loading.add_held();
     let rows = loading.rows;
@@ -195,26 +198,27 @@ struct Loading<'a> {
     builder: Option<Builder>,
     /// The first rows, where the sample must come from them: what computes a vector from a row may be a model that takes
     /// a second, and must run once a row.
-    held: Option<Vec<(Vec<f32>, HeapTid)>>,
+    held: Option<Vec<(Vec<f32>, Vec<u64>, HeapTid)>>,
     rows: u64,
 }
 
 impl Loading<'_> {
-    fn start(&mut self, dim: usize, sample: &[Vec<f32>]) {
+    fn start(&mut self, dim: usize, sample: &[Vec<f32>], keys: &[u64]) {
         let views: Vec<&[f32]> = sample.iter().map(Vec::as_slice).collect();
         // SAFETY: the files are gone when the build ends, or the statement.
         let files = Box::new(unsafe { TemporaryFiles::new() });
         let geometry = new_geometry(self.index, dim);
-        self.builder = Some(new_builder(self.index, self.metric, geometry, &views).spill_to(files));
+        self.builder = Some(new_builder(self.index, self.metric, geometry, &views, keys).spill_to(files));
     }
 
-    fn take(&mut self, vector: &[f32], tid: HeapTid) {
+    fn take(&mut self, row: &TableRow) {
         let Some(held) = &mut self.held else {
-            self.add(vector, tid);
+            self.add(row);
             return;
         };
-        held.push((vector.to_vec(), tid));
-        let is_enough = held.len() * size_of_val(vector) >= memory_bytes() / HELD_SHARE;
+        held.push((row.vector.to_vec(), row.keys.to_vec(), row.tid));
+        let is_enough =
+            held.len() * (size_of_val(row.vector) + size_of_val(row.keys)) >= memory_bytes() / HELD_SHARE;
         if is_enough || held.len() == SAMPLE_ROWS {
             self.add_held();
         }
@@ -223,22 +227,27 @@ impl Loading<'_> {
     /// Starts a build from the rows that were held, if any were to be.
     fn add_held(&mut self) {
         let Some(held) = self.held.take() else { return };
-        let Some(dim) = self.dim.or_else(|| held.first().map(|(vector, _)| vector.len())) else { return };
-        let sample = held.iter().map(|(vector, _)| vector).filter(|vector| may_be_sampled(vector, dim));
-        self.start(dim, &sample.cloned().collect::<Vec<_>>());
-        for (vector, tid) in held {
-            self.add(&vector, tid);
+        let Some(dim) = self.dim.or_else(|| held.first().map(|(vector, ..)| vector.len())) else { return };
+        let sample = held.iter().filter(|(vector, ..)| may_be_sampled(vector, dim));
+        let (vectors, keys): (Vec<_>, Vec<_>) =
+            sample.map(|(vector, keys, _)| (vector.clone(), keys.as_slice())).unzip();
+        self.start(dim, &vectors, &keys.concat());
+        for (vector, keys, tid) in held {
+            self.add(&TableRow { vector: &vector, keys: &keys, tid });
         }
     }
 
-    fn add(&mut self, vector: &[f32], tid: HeapTid) {
+    fn add(&mut self, row: &TableRow) {
+        let TableRow { vector, keys, tid } = *row;
         let index = self.index;
         // A build beside writers may meet the first vector only now.
         if self.builder.is_none() {
-            self.start(vector.len(), &[]);
+            self.start(vector.len(), &[], &[]);
         }
         let builder = self.builder.as_mut().expect("started above");
-        if builder.add(vector, tid).map_err(|error| added(index, error)).or_raise() == Added::Stored {
+        if builder.add_with_keys(vector, keys, tid).map_err(|error| added(index, error)).or_raise()
+            == Added::Stored
+        {
             self.rows += 1;
             if self.rows.is_multiple_of(REPORT_EVERY) {
                 report(pg_sys::PROGRESS_CREATEIDX_TUPLES_DONE, usize::try_from(self.rows).expect("a count"));
@@ -262,10 +271,17 @@ fn tell_of_files(index: Relation, wanted_bytes: u64) {
     .notice();
 }
 
-fn new_builder(index: Relation, metric: Metric, geometry: Geometry, sample: &[&[f32]]) -> Builder {
+fn new_builder(
+    index: Relation,
+    metric: Metric,
+    geometry: Geometry,
+    sample: &[&[f32]],
+    keys: &[u64],
+) -> Builder {
     Builder::new(metric, geometry, seed(), sample, memory_bytes(), Parameters::default())
         .map_err(|error| bad_vector(index, error))
         .or_raise()
+        .with_sample_of_keys(keys)
 }
 
 /// Builds the graph and writes a fork.

@@ -17,7 +17,9 @@ use super::options;
 use crate::storage::{Mode, Pages, Relation};
 use crate::types::price::{Shape, column_width};
 use imgvec_ann::Index;
-use imgvec_ann::graph::search::{DEFAULT_LOOKAHEAD, expected_hops, is_read_through, most_hops};
+use imgvec_ann::graph::search::{
+    DEFAULT_LOOKAHEAD, expected_hops, filtered_hops, is_read_through, most_hops,
+};
 use imgvec_ann::layout::Geometry;
 use imgvec_ann::store::PageStore;
 use pgrx::{pg_guard, pg_sys};
@@ -67,21 +69,23 @@ pub unsafe extern "C-unwind" fn amcostestimate(
         (*selectivity, *correlation) = (1.0, 0.0);
         *pages = f64::from(index.pages);
         if (*path).indexorderbys.is_null() || needs_ctid((*path).path.parent) || needs_order(&*root, &*path) {
-            (*startup_cost, *total_cost) = (FORBIDDEN, FORBIDDEN);
-            // Since 18 a path with fewer disabled nodes wins whatever it costs, and settings such as enable_seqscan and
-            // enable_sort disable those of the plan that must be taken instead.
-            #[cfg(feature = "pg18")]
-            {
-                (*path).path.disabled_nodes = 1000;
-            }
+            forbid(path, startup_cost, total_cost);
             return;
         }
-        let rows = index.tuples.max(1.0);
+        if asks_for_null(&*path) {
+            forbid(path, startup_cost, total_cost);
+            return;
+        }
+        // Rows that the conditions on key columns let pass.
+        let share_of_keys = key_selectivity(root, &*path);
+        *selectivity = share_of_keys;
+        let all_rows = index.tuples.max(1.0);
+        let rows = (all_rows * share_of_keys).max(1.0);
         let facts = facts(index.indexoid);
         let width =
             column_width(root, (*(*path).path.parent).relid, i16::try_from(*index.indexkeys).unwrap_or(0));
         let shape = Shape::new(facts.type_modifier, width);
-        let matching = (*(*path).path.parent).rows.clamp(1.0, rows);
+        let matching = (*path).path.rows.clamp(1.0, rows);
         let unknown = (*root).limit_tuples <= 0.0 && has_plain_limit(&*(*root).parse);
         let limit = if unknown { UNKNOWN_LIMIT } else { (*root).limit_tuples };
         let wanted = if limit > 0.0 { (limit * rows / matching).min(rows) } else { rows };
@@ -92,13 +96,15 @@ pub unsafe extern "C-unwind" fn amcostestimate(
         let begin = START_NS + START_DIMENSION_NS * shape.dim;
         let sweep =
             f64::from(index.pages) * SWEPT_PAGE_NS + rows * (SWEPT_NODE_NS + SWEPT_DIMENSION_NS * shape.dim);
+        let harder = if share_of_keys < 1.0 { filtered_hops(share_of_keys) } else { 1.0 };
         let (start_ns, all_ns) = if is_exact {
             (begin + sweep, begin + sweep)
         } else {
             let hop = (HOP_NS + HOP_DIMENSION_NS * shape.dim) * exchange.random_weight;
             // A walk that finds no end is ended by reading all pages.
             let hops = |wanted: f64| {
-                let (hops, most) = (expected_hops(facts.lookahead, wanted).min(rows), most_hops(index.pages));
+                let (hops, most) =
+                    ((harder * expected_hops(facts.lookahead, wanted)).min(all_rows), most_hops(index.pages));
                 if hops > most { most * hop + sweep } else { hops * hop }
             };
             let (first, all) = (hops(0.0), hops(wanted));
@@ -117,6 +123,65 @@ pub unsafe extern "C-unwind" fn amcostestimate(
             let needed = rows * PAGE_NS * exchange.random_weight * FETCHED_ROWS * exchange.cost_of_ns;
             *total_cost -= (added - needed).max(0.0);
         }
+    }
+}
+
+/// Prices a path that must not be taken.
+///
+/// # Safety
+/// A path of the planner, and places for the costs.
+#[cfg_attr(not(feature = "pg18"), allow(unused_variables, reason = "only 18 counts what is disabled"))]
+unsafe fn forbid(
+    path: *mut pg_sys::IndexPath,
+    startup_cost: *mut pg_sys::Cost,
+    total_cost: *mut pg_sys::Cost,
+) {
+    // SAFETY: by contract.
+    unsafe {
+        (*startup_cost, *total_cost) = (FORBIDDEN, FORBIDDEN);
+        // Since 18 a path with fewer disabled nodes wins whatever it costs, and settings such as enable_seqscan and
+        // enable_sort disable those of the plan that must be taken instead.
+        #[cfg(feature = "pg18")]
+        {
+            (*path).path.disabled_nodes = 1000;
+        }
+    }
+}
+
+/// The share of rows that the conditions on key columns let pass.
+///
+/// # Safety
+/// The planner's structures.
+unsafe fn key_selectivity(root: *mut pg_sys::PlannerInfo, path: &pg_sys::IndexPath) -> f64 {
+    // SAFETY: by contract; the list is memory of the planner's context.
+    unsafe {
+        let mut conditions = std::ptr::null_mut();
+        for clause in pointers::<pg_sys::IndexClause>(path.indexclauses) {
+            conditions = pg_sys::lappend(conditions, (*clause).rinfo.cast());
+        }
+        if conditions.is_null() {
+            return 1.0;
+        }
+        let relation = i32::try_from((*path.path.parent).relid).expect("a small number");
+        let inner = pg_sys::JoinType::JOIN_INNER;
+        pg_sys::clauselist_selectivity(root, conditions, relation, inner, std::ptr::null_mut())
+            .clamp(0.0, 1.0)
+    }
+}
+
+/// Whether a condition asks for rows without a vector, which are in no index.
+///
+/// # Safety
+/// The planner's structures.
+unsafe fn asks_for_null(path: &pg_sys::IndexPath) -> bool {
+    // SAFETY: by contract; what a condition on a column that has no operator for one can be is a test for NULL.
+    unsafe {
+        pointers::<pg_sys::IndexClause>(path.indexclauses).filter(|&clause| (*clause).indexcol == 0).any(
+            |clause| {
+                let test = (*(*clause).rinfo).clause.cast::<pg_sys::NullTest>();
+                (*test).nulltesttype == pg_sys::NullTestType::IS_NULL
+            },
+        )
     }
 }
 

@@ -1,6 +1,7 @@
 //! What `ann` can do and which functions do it.
 
-use super::opclass::{ORDER_STRATEGY, SUPPORT_KIND};
+use super::keys::LAST_STRATEGY;
+use super::opclass::SUPPORT_KIND;
 use super::{build, cost, insert, options, scan, vacuum, validate};
 use pgrx::{Internal, pg_guard, pg_sys};
 
@@ -18,9 +19,13 @@ fn ann_handler() -> Internal {
 }
 
 fn describe(am: &mut pg_sys::IndexAmRoutine) {
-    am.amstrategies = ORDER_STRATEGY;
+    am.amstrategies = LAST_STRATEGY;
     am.amsupport = SUPPORT_KIND;
     am.amcanorderbyop = true;
+    // Behind the vector there may be columns to filter by.
+    am.amcanmulticol = true;
+    am.amsearcharray = true;
+    am.amsearchnulls = true;
     // A scan has an ORDER BY and no key on the vector.
     am.amoptionalkey = true;
     am.amusemaintenanceworkmem = true;
@@ -57,7 +62,7 @@ unsafe extern "C-unwind" fn amproperty(
     let answer = match property {
         // No operator of a class is a condition.
         pg_sys::IndexAMProperty::AMPROP_CAN_EXCLUDE => false,
-        pg_sys::IndexAMProperty::AMPROP_DISTANCE_ORDERABLE if column > 0 => true,
+        pg_sys::IndexAMProperty::AMPROP_DISTANCE_ORDERABLE if column > 0 => column == 1,
         _ => return false,
     };
     // SAFETY: a place for the answer.

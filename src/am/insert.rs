@@ -1,5 +1,6 @@
 //! One new row.
 
+use super::keys::{KeyColumns, TableRow};
 use super::opclass::{self, OpClass};
 use super::{cache, training, waiting};
 use crate::error::OrRaise;
@@ -46,11 +47,12 @@ pub unsafe extern "C-unwind" fn aminsert(
     _info: *mut pg_sys::IndexInfo,
 ) -> bool {
     fault::point("insert a row");
-    // SAFETY: the server passes an open index, one value and a tid.
+    // SAFETY: the server passes an open index, a value for each column and a tid.
     unsafe {
         let index = Relation::from_raw(index);
         if let Some(vector) = opclass::vector(*values, *is_null, OpClass::of(index).elements) {
-            insert(index, &vector, tid(heap_tid));
+            let keys = KeyColumns::of(index).keys(values, is_null);
+            insert(index, &TableRow { vector: &vector, keys: &keys, tid: tid(heap_tid) });
         }
     }
     fault::point("return from an insert");
@@ -59,15 +61,15 @@ pub unsafe extern "C-unwind" fn aminsert(
 }
 
 /// Inserts a row; a vector of zeros under cosine is left out.
-pub fn insert(relation: Relation, vector: &[f32], tid: HeapTid) {
+pub fn insert(relation: Relation, row: &TableRow) {
     if waiting::is_waiting(relation) {
-        waiting::begin(relation, vector.len());
+        waiting::begin(relation, row.vector.len());
     }
     let pages = Pages::new(relation, Mode::Normal);
     let mut random = random();
     let untrained = training::keep_off(&pages);
     let (result, is_due) = cache::with_mut(&pages, |index| {
-        let result = insert::insert(&pages, index, vector, tid, &mut random);
+        let result = insert::insert_with_keys(&pages, index, row.vector, row.keys, row.tid, &mut random);
         (result, train::is_due(index.meta()))
     });
     result

@@ -7,6 +7,7 @@ mod cost;
 mod handler;
 mod insert;
 mod inspect;
+mod keys;
 mod opclass;
 pub mod options;
 pub mod order;

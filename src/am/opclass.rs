@@ -1,6 +1,7 @@
 //! What an operator class says: the metric, and what vectors are made of. Its support function 1 answers with
 //! a code.
 
+use super::keys;
 use crate::error::{Code, Report};
 use crate::fault;
 use crate::storage::Relation;
@@ -76,12 +77,19 @@ pub struct OpClass {
 impl OpClass {
     pub fn of(index: Relation) -> Self {
         fault::point("read the operator class");
-        let code = index.support_code(SUPPORT_KIND);
-        let elements = if code >= HALF { Elements::Half } else { Elements::Single };
-        let metric = match code % HALF {
+        let code = index.support_code(0, SUPPORT_KIND);
+        let elements = if code & HALF != 0 { Elements::Half } else { Elements::Single };
+        let metric = match code & !HALF {
             COSINE => Metric::Cosine,
             L2 => Metric::L2,
             INNER_PRODUCT => Metric::InnerProduct,
+            _ if keys::strategies(code).is_some() => Report::new(
+                Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!("the first column of index \"{}\" is no vector", index.name()),
+            )
+            .detail("An ann index holds a vector, and behind it columns that queries filter by.")
+            .hint("Name the column of vectors first, or create a btree index.")
+            .raise(),
             _ => Report::new(
                 Code::ERRCODE_INVALID_OBJECT_DEFINITION,
                 format!("operator class of index \"{}\" is not one of ann", index.name()),

@@ -5,13 +5,15 @@
 //! order is known without, and the executor need not even read the vector: under a filter most rows are
 //! thrown away unread.
 
+use super::keys::KeyColumns;
 use super::opclass::{self, OpClass};
 use super::{cache, options, stats, waiting};
-use crate::error::index::{damage, no_such_row, vector as bad_vector};
+use crate::error::index::{damage, no_such_row, other_columns, vector as bad_vector};
 use crate::error::{Code, OrRaise, Report};
 use crate::storage::{Pages, Relation};
 use crate::{fault, guc};
 use imgvec_ann::Index;
+use imgvec_ann::filter::Filter;
 use imgvec_ann::graph::search::{Hit, Options, Search};
 use pgrx::datum::IntoDatum;
 use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
@@ -57,7 +59,7 @@ struct Running {
 }
 
 impl Running {
-    fn start(pages: &Pages, query: Option<&[f32]>, exact: bool) -> Self {
+    fn start(pages: &Pages, query: Option<&[f32]>, exact: bool, keys: &[pg_sys::ScanKeyData]) -> Self {
         let relation = pages.relation();
         let index = cache::open(pages);
         let lookahead = options::lookahead(pages).map_err(|error| damage(relation, error)).or_raise();
@@ -70,8 +72,15 @@ impl Running {
                 &nowhere
             }
         };
-        let search =
-            Search::new(&index, vector, &options).map_err(|error| bad_vector(relation, error)).or_raise();
+        let columns = KeyColumns::of(relation);
+        if columns.kinds() != index.space().geometry().columns() {
+            other_columns(relation).raise();
+        }
+        // SAFETY: the server passes scan keys of the index.
+        let filter = Filter::new(index.space().columns(), unsafe { columns.conditions(keys) });
+        let search = Search::filtered(&index, vector, filter, &options)
+            .map_err(|error| bad_vector(relation, error))
+            .or_raise();
         let max_rows = options::max_scan_rows(relation);
         Self {
             index,
@@ -144,8 +153,8 @@ pub unsafe extern "C-unwind" fn ambeginscan(
 #[pg_guard]
 pub unsafe extern "C-unwind" fn amrescan(
     scan: pg_sys::IndexScanDesc,
-    _keys: pg_sys::ScanKey,
-    _key_count: std::ffi::c_int,
+    keys: pg_sys::ScanKey,
+    key_count: std::ffi::c_int,
     order_bys: pg_sys::ScanKey,
     order_by_count: std::ffi::c_int,
 ) {
@@ -155,6 +164,10 @@ pub unsafe extern "C-unwind" fn amrescan(
         let desc = &mut *scan;
         let relation = Relation::from_raw(desc.indexRelation);
         finish(relation, state(desc));
+        if !keys.is_null() && key_count > 0 {
+            let count = usize::try_from(key_count).expect("positive");
+            std::ptr::copy(keys, desc.keyData, count);
+        }
         if !order_bys.is_null() && order_by_count > 0 {
             let count = usize::try_from(order_by_count).expect("positive");
             std::ptr::copy(order_bys, desc.orderByData, count);
@@ -186,7 +199,11 @@ pub unsafe extern "C-unwind" fn amgettuple(
             let is_null = key.sk_flags & pg_sys::SK_ISNULL as i32 != 0;
             let query = opclass::vector(key.sk_argument, is_null, OpClass::of(relation).elements);
             stats::count_scan(relation);
-            let running = Running::start(&pages, query.as_deref(), key.sk_flags & EXACT != 0);
+            let keys = match usize::try_from(desc.numberOfKeys).expect("a count") {
+                0 => &[],
+                count => std::slice::from_raw_parts(desc.keyData, count),
+            };
+            let running = Running::start(&pages, query.as_deref(), key.sk_flags & EXACT != 0, keys);
             state(desc).running = Some(running);
         }
         let running = state(desc).running.as_mut().expect("started above");
@@ -205,7 +222,8 @@ pub unsafe extern "C-unwind" fn amgettuple(
             *desc.xs_orderbyvals.add(i) = bound.into_datum().expect("a number");
             *desc.xs_orderbynulls.add(i) = is_null && i == 0;
         }
-        desc.xs_recheck = false;
+        // Keys tell values apart as far as eight bytes do.
+        desc.xs_recheck = desc.numberOfKeys > 0;
         desc.xs_recheckorderby = !hit.placed;
         true
     }

@@ -1,6 +1,7 @@
 //! Reading a table's vectors as its index would see them.
 
 use super::insert::{seed, tid};
+use super::keys::{KeyColumns, TableRow};
 use super::opclass::{self, Elements, ORDER_STRATEGY, OpClass};
 use crate::fault;
 use crate::server::{subtransaction, version};
@@ -14,6 +15,7 @@ use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::{PgTryBuilder, pg_guard, pg_sys};
 use std::ffi::c_void;
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 
 /// Places of the table that a sample comes from.
 const SAMPLE_PLACES: u32 = 64;
@@ -29,28 +31,30 @@ pub struct Table<'a> {
     index: Relation<'a>,
     info: *mut pg_sys::IndexInfo,
     elements: Elements,
+    keys: KeyColumns,
 }
 
 /// What a scan of the table calls for each row, and how to read the row's vector.
 struct EachRow<'a> {
     elements: Elements,
-    call: &'a mut dyn FnMut(&[f32], HeapTid),
+    keys: &'a KeyColumns,
+    call: &'a mut dyn FnMut(&TableRow),
 }
 
 impl<'a> Table<'a> {
     /// # Safety
     /// `info` describes the index, for as long as the relations are open.
     pub unsafe fn new(heap: Relation<'a>, index: Relation<'a>, info: *mut pg_sys::IndexInfo) -> Self {
-        Self { heap, index, info, elements: OpClass::of(index).elements }
+        Self { heap, index, info, elements: OpClass::of(index).elements, keys: KeyColumns::of(index) }
     }
 
     pub fn index(&self) -> Relation<'a> {
         self.index
     }
 
-    /// Calls `each` with the vector of every row; rows without one are left out. Answers the number of
+    /// Calls `each` with vector and keys of every row; rows without one are left out. Answers the number of
     /// rows, as the server wants to know it. Reports progress.
-    pub fn scan(&self, mut each: impl FnMut(&[f32], HeapTid)) -> f64 {
+    pub fn scan(&self, mut each: impl FnMut(&TableRow)) -> f64 {
         self.scan_pages(0, pg_sys::InvalidBlockNumber, true, &mut each)
     }
 
@@ -60,8 +64,8 @@ impl<'a> Table<'a> {
         let (mut start, mut dim) = (0, None);
         while start < end && dim.is_none() {
             let next = end.min(2 * start + 1);
-            self.scan_pages(start, next - start, false, &mut |vector, _| {
-                dim = dim.or(Some(vector.len()));
+            self.scan_pages(start, next - start, false, &mut |row| {
+                dim = dim.or(Some(row.vector.len()));
             });
             start = next;
         }
@@ -69,16 +73,16 @@ impl<'a> Table<'a> {
     }
 
     /// As [`Table::scan`], of some blocks of the table.
-    pub fn scan_part(&self, blocks: &Range<u32>, mut each: impl FnMut(&[f32], HeapTid)) {
+    pub fn scan_part(&self, blocks: &Range<u32>, mut each: impl FnMut(&TableRow)) {
         let end = self.heap.block_count(pg_sys::ForkNumber::MAIN_FORKNUM).min(blocks.end);
         if blocks.start < end {
             self.scan_pages(blocks.start, end - blocks.start, false, &mut each);
         }
     }
 
-    fn scan_pages(&self, start: u32, count: u32, whole: bool, call: &mut dyn FnMut(&[f32], HeapTid)) -> f64 {
+    fn scan_pages(&self, start: u32, count: u32, whole: bool, call: &mut dyn FnMut(&TableRow)) -> f64 {
         fault::point("scan the table");
-        let mut each = EachRow { elements: self.elements, call };
+        let mut each = EachRow { elements: self.elements, keys: &self.keys, call };
         // SAFETY: open relations; the state outlives the scan.
         unsafe {
             pg_sys::table_index_build_range_scan(
@@ -121,11 +125,12 @@ impl<'a> Table<'a> {
             let forward = pg_sys::ScanDirection::ForwardScanDirection;
             while pg_sys::index_getnext_slot(scan, forward, slot) {
                 fault::point("evaluate the index's expressions");
-                let (mut value, mut is_null) = (pg_sys::Datum::null(), true);
-                pg_sys::FormIndexDatum(self.info, slot, state, &raw mut value, &raw mut is_null);
+                let mut values = [pg_sys::Datum::null(); pg_sys::INDEX_MAX_KEYS as usize];
+                let mut nulls = [true; pg_sys::INDEX_MAX_KEYS as usize];
+                pg_sys::FormIndexDatum(self.info, slot, state, values.as_mut_ptr(), nulls.as_mut_ptr());
                 let lower_bound = f64::from_bits((*(*scan).xs_orderbyvals).value() as u64);
                 let tid = tid(&raw mut (*slot).tts_tid);
-                let goes_on = opclass::vector(value, is_null, self.elements)
+                let goes_on = opclass::vector(values[0], nulls[0], self.elements)
                     .is_none_or(|vector| each(lower_bound, tid, &vector));
                 pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
                 if !goes_on {
@@ -168,23 +173,23 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Up to `count` rows from all over the table. Vectors of other dimensions, or too long for an index,
+    /// Vectors, and keys one row after another, of up to `count` rows from all over the table. Vectors of other dimensions, or too long for an index,
     /// are left out: who reads the whole table reports them.
-    pub fn sample(&self, dim: usize, count: usize) -> Vec<Vec<f32>> {
+    pub fn sample(&self, dim: usize, count: usize) -> (Vec<Vec<f32>>, Vec<u64>) {
         let blocks = self.heap.block_count(pg_sys::ForkNumber::MAIN_FORKNUM);
         let mut random = SplitMix64::new(seed());
-        let mut rows: Vec<Vec<f32>> = Vec::new();
+        let mut rows: Vec<(Vec<f32>, Vec<u64>)> = Vec::new();
         let mut seen = 0;
-        let mut take = |vector: &[f32], _| {
+        let mut take = |row: &TableRow| {
             pgrx::check_for_interrupts!();
-            if !may_be_sampled(vector, dim) {
+            if !may_be_sampled(row.vector, dim) {
                 return;
             }
             // Reservoir sampling (Vitter 1985).
             seen += 1;
             let place = if rows.len() < count { rows.len() } else { random.below(seen) };
             if place < count {
-                let row = vector.to_vec();
+                let row = (row.vector.to_vec(), row.keys.to_vec());
                 if place < rows.len() {
                     rows[place] = row;
                 } else {
@@ -202,7 +207,8 @@ impl<'a> Table<'a> {
                 self.scan_pages(at, SAMPLE_PAGES.min(blocks - at), false, &mut take);
             }
         }
-        rows
+        let (vectors, keys): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+        (vectors, keys.concat())
     }
 }
 
@@ -232,25 +238,36 @@ unsafe extern "C-unwind" fn row(
         if *is_null {
             return;
         }
+        let tid = tid(heap_tid);
         if !is_alive && pgrx::varlena::varatt_is_1b_e((*values).cast_mut_ptr()) {
-            if let Some(vector) = fetch_dead(*values, each.elements) {
-                (each.call)(&vector, tid(heap_tid));
+            if let Some((vector, keys)) = fetch_dead(values, is_null, each) {
+                (each.call)(&TableRow { vector: &vector, keys: &keys, tid });
             }
         } else if let Some(vector) = opclass::vector(*values, false, each.elements) {
-            (each.call)(&vector, tid(heap_tid));
+            let keys = each.keys.keys(values, is_null);
+            (each.call)(&TableRow { vector: &vector, keys: &keys, tid });
         }
     }
 }
 
-/// The vector of a row that is deleted, but that an old snapshot may still see. Its value lies in the TOAST
+/// Vector and keys of a row that is deleted, but that an old snapshot may still see. Its value lies in the TOAST
 /// table, which is vacuumed by itself and may have lost it already; then nobody can ask for the row.
 ///
 /// # Safety
-/// `value` is a vector of such elements and not NULL.
-unsafe fn fetch_dead(value: pg_sys::Datum, elements: Elements) -> Option<Vec<f32>> {
+/// An index tuple whose vector is not NULL.
+unsafe fn fetch_dead(
+    values: *const pg_sys::Datum,
+    is_null: *const bool,
+    each: &EachRow,
+) -> Option<(Vec<f32>, Vec<u64>)> {
+    let (elements, columns) = (each.elements, each.keys);
     subtransaction::attempt(|| {
         // SAFETY: by contract.
-        PgTryBuilder::new(|| unsafe { opclass::vector(value, false, elements) }.map(|vector| vector.to_vec()))
+        let fetch = || unsafe {
+            let vector = opclass::vector(*values, false, elements)?.to_vec();
+            Some((vector, columns.keys(values, is_null)))
+        };
+        PgTryBuilder::new(AssertUnwindSafe(fetch))
             .catch_when(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, |_| None)
             .execute()
     })

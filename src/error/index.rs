@@ -38,6 +38,13 @@ pub fn no_such_page(index: Relation, block: BlockNumber) -> Report {
         .hint("REINDEX the index.")
 }
 
+/// Pages that were made for other key columns than the catalogs name.
+pub fn other_columns(index: Relation) -> Report {
+    Report::new(Code::ERRCODE_INDEX_CORRUPTED, format!("index \"{}\" is damaged", index.name()))
+        .detail("Its first page names other key columns than the catalogs.")
+        .hint("REINDEX the index.")
+}
+
 /// A row at a place that the table does not have.
 pub fn no_such_row(index: Relation, tid: HeapTid) -> Report {
     Report::new(Code::ERRCODE_INDEX_CORRUPTED, format!("index \"{}\" is damaged", index.name()))

@@ -145,12 +145,29 @@ impl Relation<'_> {
         unsafe { self.data().rd_options.cast::<T>().as_ref().copied() }
     }
 
-    /// Result of an index's support function without arguments of interest.
-    pub fn support_code(self, number: u16) -> i32 {
+    /// Columns of the relation.
+    pub fn column_count(self) -> usize {
+        // SAFETY: an open relation has a descriptor.
+        usize::try_from(unsafe { (*self.data().rd_att).natts }).expect("a count")
+    }
+
+    /// Type, beneath any domain, and collation of an index's column, from 0.
+    pub fn column_type(self, column: usize) -> (pg_sys::Oid, pg_sys::Oid) {
+        assert!(column < self.column_count());
+        // SAFETY: an open index has a descriptor, and a collation for each column; the column's existence is checked.
+        unsafe {
+            let (of_type, _) = version::column_type(self.data().rd_att, column);
+            (pg_sys::getBaseType(of_type), *self.data().rd_indcollation.add(column))
+        }
+    }
+
+    /// Result of the support function of an index's column, from 0, without arguments of interest.
+    pub fn support_code(self, column: usize, number: u16) -> i32 {
+        let column = i16::try_from(column + 1).expect("at most 32 columns");
         // SAFETY: an open index; its operator class has the function, or the server raises an error. The
         // function takes one argument that it ignores and returns int4.
         unsafe {
-            let function = pg_sys::index_getprocinfo(self.raw, 1, number);
+            let function = pg_sys::index_getprocinfo(self.raw, column, number);
             let code = pg_sys::FunctionCall1Coll(function, pg_sys::InvalidOid, pg_sys::Datum::null());
             i32::from_datum(code, false).expect("not NULL")
         }

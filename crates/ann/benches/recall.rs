@@ -71,7 +71,7 @@ fn grow(data: &Data, metric: Metric) {
         data.name,
         (thread_seconds() - start) / n * 1e6,
         (store.reads() - reads) as f64 / n,
-        check(&store, |_| ()).unwrap().unreachable
+        check(&store, |_, _| ()).unwrap().unreachable
     );
     let (built, _) = build(metric, &data.rows, data.dim, 2);
     let truth: Vec<Vec<usize>> = data.queries.iter().map(|q| exact(metric, &data.rows, q, 10)).collect();
@@ -119,7 +119,7 @@ fn change(data: &Data, metric: Metric) {
         stats.relinked,
         thread_seconds() - middle
     );
-    println!("{} of the rest unreachable", check(&store, |_| ()).unwrap().unreachable);
+    println!("{} of the rest unreachable", check(&store, |_, _| ()).unwrap().unreachable);
 }
 
 fn run(data: &Data, metric: Metric) {

@@ -1,9 +1,10 @@
 //! An index that was opened: metapage and entry table in memory.
 
+use crate::filter::{Columns, Filter, MAX_COLUMNS, Sketches};
 use crate::graph::calibrate;
 use crate::graph::key::Key;
 use crate::layout::meta::{EntryChanges, Meta, Stamp};
-use crate::layout::{self, BlockNumber, Geometry, MAX_DEGREE, NodeId, PageError, entry, vectors};
+use crate::layout::{self, BlockNumber, Geometry, MAX_DEGREE, NodeId, PageError, bounds, entry, vectors};
 use crate::quantize::fastscan;
 use crate::space::{Query, Space};
 use crate::store::PageStore;
@@ -65,6 +66,8 @@ struct EntryBlock {
     ids: [NodeId; MAX_DEGREE],
     adds: [f32; MAX_DEGREE],
     scales: [f32; MAX_DEGREE],
+    /// By entry; a block of an index without key columns has none.
+    sketches: Vec<Sketches>,
 }
 
 impl Group {
@@ -75,11 +78,15 @@ impl Group {
                 ids: [NodeId::NONE; MAX_DEGREE],
                 adds: [0.0; MAX_DEGREE],
                 scales: [0.0; MAX_DEGREE],
+                sketches: if g.key_bytes() > 0 { vec![[0; MAX_COLUMNS]; MAX_DEGREE] } else { Vec::new() },
             });
             self.codes.resize(self.codes.len() + g.code_block_bytes(), 0);
         }
         let block = self.blocks.last_mut().expect("there is one");
         (block.ids[row], block.adds[row], block.scales[row]) = (e.id, e.add, e.scale);
+        if let Some(sketches) = block.sketches.get_mut(row) {
+            *sketches = e.sketches;
+        }
         let start = self.codes.len() - g.code_block_bytes();
         fastscan::set_code(&mut self.codes[start..], row, bits);
         self.len += 1;
@@ -110,7 +117,8 @@ impl Index {
         let meta = read_meta(store)?;
         let reflectors = read_vectors(store, &meta, meta.reflections_first, meta.reflections)?;
         let leaders = read_vectors(store, &meta, meta.leaders_first, meta.geometry.leaders())?;
-        let space = Space::new(&meta, reflectors, &leaders);
+        let mut space = Space::new(&meta, reflectors, &leaders);
+        space.columns = read_bounds(store, &meta)?;
         let mut entries = EntryTable::default();
         entries.load_from(store, &meta, 0)?;
         Ok(Self { meta, space, entries, unknown: 0 })
@@ -187,7 +195,9 @@ impl Index {
     pub fn memory_bytes(&self) -> usize {
         let EntryTable { pages, ids, groups } = &self.entries;
         let group = |group: &Group| {
-            size_of::<Group>() + group.codes.capacity() + group.blocks.capacity() * size_of::<EntryBlock>()
+            let sketches = if self.space.columns.is_empty() { 0 } else { MAX_DEGREE * size_of::<Sketches>() };
+            let block = size_of::<EntryBlock>() + sketches;
+            size_of::<Group>() + group.codes.capacity() + group.blocks.capacity() * block
         };
         let tables = pages.capacity() * size_of::<BlockNumber>()
             + ids.capacity() * size_of::<NodeId>()
@@ -261,12 +271,15 @@ impl Index {
     }
 
     /// Calls `each` with the estimated scores of entries, a block at a time: those of the leaders nearest to the query, until
-    /// there were `wanted` of them, and four leaders at least. Holes have ids of none.
+    /// there were `wanted` of them, and four leaders at least. Under a filter more leaders follow, with those of their entries that may
+    /// pass, until there were `passing`. Holes have ids of none; the last argument tells which may pass.
     pub(crate) fn score_entries(
         &self,
         query: &Query,
         wanted: usize,
-        mut each: impl FnMut(&[f32; MAX_DEGREE], &[NodeId; MAX_DEGREE]),
+        filter: Option<&Filter>,
+        passing: usize,
+        mut each: impl FnMut(&[f32; MAX_DEGREE], &[NodeId; MAX_DEGREE], &[bool; MAX_DEGREE]),
     ) {
         let (space, groups) = (&self.space, &self.entries.groups);
         let mut order: Vec<Key> = query
@@ -276,9 +289,10 @@ impl Index {
             .map(|(score, leader)| Key::new(score, NodeId(leader)))
             .collect();
         order.sort_unstable();
-        let mut seen = 0;
+        let (mut seen, mut passed) = (0, 0);
         for (i, key) in order.into_iter().enumerate() {
-            if i >= FEWEST_LEADERS && seen >= wanted {
+            let has_all = i >= FEWEST_LEADERS && seen >= wanted;
+            if has_all && (filter.is_none() || passed >= passing) {
                 break;
             }
             let leader = u16::try_from(key.id().0).expect("numbers of leaders");
@@ -286,7 +300,21 @@ impl Index {
             let base = query.leader_score(space, leader);
             let codes = group.codes.chunks_exact(space.geometry.code_block_bytes());
             for (block, codes) in group.blocks.iter().zip(codes) {
-                each(&query.estimates(space, leader, base, &block.adds, &block.scales, codes), &block.ids);
+                let mut may_pass = [false; MAX_DEGREE];
+                if let Some(filter) = filter {
+                    for (may, sketches) in may_pass.iter_mut().zip(&block.sketches) {
+                        *may = filter.may_admit_sketches(sketches);
+                        passed += usize::from(*may);
+                    }
+                    if has_all && !may_pass.contains(&true) {
+                        continue;
+                    }
+                }
+                each(
+                    &query.estimates(space, leader, base, &block.adds, &block.scales, codes),
+                    &block.ids,
+                    &may_pass,
+                );
             }
             seen += group.len;
         }
@@ -320,6 +348,20 @@ fn read_vectors<S: PageStore>(
     }
     all.truncate(count * g.padded_dim());
     Ok(all)
+}
+
+/// Reads what sketches of keys are made by.
+fn read_bounds<S: PageStore>(store: &S, meta: &Meta) -> Result<Columns, AccessError<S::Error>> {
+    let kinds = meta.geometry.columns();
+    let mut columns = Columns::new(&kinds);
+    if meta.bounds_first != 0 {
+        for (i, block) in (0..kinds.len()).zip(meta.bounds_first..).map(|(i, block)| (i, BlockNumber(block)))
+        {
+            let page = store.read(block).map_err(AccessError::Store)?;
+            columns = columns.with_bounds(i, bounds::get(&page).map_err(damaged(block))?);
+        }
+    }
+    Ok(columns)
 }
 
 pub(crate) fn read_meta<S: PageStore>(store: &S) -> Result<Meta, AccessError<S::Error>> {

@@ -15,6 +15,8 @@ mod bits;
 #[forbid(unsafe_code)]
 pub mod build;
 #[forbid(unsafe_code)]
+pub mod filter;
+#[forbid(unsafe_code)]
 pub mod graph;
 #[forbid(unsafe_code)]
 pub mod index;

@@ -1,6 +1,7 @@
 //! The space of an index: how a user's vector becomes codes, and how a query scores them.
 
 use crate::arch::Kernels;
+use crate::filter::Columns;
 use crate::layout::meta::Meta;
 use crate::layout::node::Node;
 use crate::layout::{Geometry, MAX_DEGREE};
@@ -39,6 +40,7 @@ pub struct Space {
     pub(crate) center: Vec<f32>,
     pub(crate) kernels: Kernels,
     pub(crate) leaders: Leaders,
+    pub(crate) columns: Columns,
     basis: Basis,
     center_norm: f64,
 }
@@ -58,18 +60,22 @@ pub struct Quantized {
     pub error: f32,
     /// The field of the node header.
     pub bias: f32,
+    /// Keys of the row, eight bytes for each column: the caller's to add.
+    pub keys: Vec<u8>,
 }
 
 impl Quantized {
     pub(crate) fn stored(&self) -> Stored<'_> {
-        let Self { codes, lead, trail, reference, .. } = self;
-        Stored { codes, lead: *lead, trail: *trail, reference: *reference }
+        let Self { codes, lead, trail, reference, keys, .. } = self;
+        Stored { codes, lead: *lead, trail: *trail, reference: *reference, keys }
     }
 
-    /// Whether a node holds the same vector.
+    /// Whether a node holds the same vector with the same keys.
     pub(crate) fn is_same(&self, node: Stored) -> bool {
-        let Stored { codes, lead, trail, reference } = node;
-        (lead, trail, reference) == (self.lead, self.trail, self.reference) && codes == self.codes
+        let Stored { codes, lead, trail, reference, keys } = node;
+        (lead, trail, reference) == (self.lead, self.trail, self.reference)
+            && codes == self.codes
+            && keys == self.keys
     }
 }
 
@@ -84,10 +90,17 @@ impl Space {
             geometry: meta.geometry,
             basis: Basis::new(padded, meta.seed, reflectors),
             leaders: Leaders::new(padded, leaders),
+            columns: Columns::new(&meta.geometry.columns()),
             center_norm: norm(&center),
             center,
             kernels: Kernels::best(),
         }
+    }
+
+    /// The key columns.
+    #[must_use]
+    pub fn columns(&self) -> &Columns {
+        &self.columns
     }
 
     /// Sizes of the pages.
@@ -188,6 +201,7 @@ impl Space {
             }
         };
         let mut q = Quantized {
+            keys: Vec::new(),
             codes,
             lead: lead.scale,
             trail: trail.scale,

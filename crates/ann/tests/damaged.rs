@@ -99,9 +99,9 @@ fn use_it(store: &MemStore) {
             Err(_) => None,
         }
     }
-    let _ = allowed("check", check(store, |_| ()));
+    let _ = allowed("check", check(store, |_, _| ()));
     ends("check");
-    let _ = allowed("rows", check::rows(store, |_| ()));
+    let _ = allowed("rows", check::rows(store, |_, _| ()));
     ends("rows");
     let Some(mut index) = allowed("open", Index::open(store)) else { return };
     let dim = index.space().geometry().dim();

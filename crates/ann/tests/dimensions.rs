@@ -27,7 +27,7 @@ fn build_insert_delete_and_search_at_any_dimension() {
         }
         vacuum::delete(&store, &index, |t| row(t) < 100).unwrap();
         vacuum::cleanup(&store, &mut index, &mut random).unwrap();
-        let report = check(&store, |_| ()).unwrap();
+        let report = check(&store, |_, _| ()).unwrap();
         assert_eq!((report.problems, report.unreachable, report.rows), (vec![], 0, 300), "{dim}");
         let mut hits = 0;
         for query in rows.iter().skip(100).step_by(30) {
@@ -56,7 +56,7 @@ fn senseless_parameters_still_build() {
     assert_eq!(builder.memory_wanted(), None, "1,000 rows are always held");
     let (cancel, mut store) = (AtomicBool::new(false), MemStore::new());
     builder.finish(&Threads::new(2, &cancel), &mut store, &mut |_| ()).unwrap();
-    let report = check(&store, |_| ()).unwrap();
+    let report = check(&store, |_, _| ()).unwrap();
     assert_eq!((report.problems, report.unreachable, report.rows), (vec![], 0, 300));
 }
 

@@ -37,7 +37,7 @@ fn ten_thousand_copies_share_a_node_however_they_came() {
     let mut found = nearest(&store, &index, &copy, 10_000);
     found.sort_unstable();
     assert_eq!(found, (500..10_500).collect::<Vec<_>>(), "all copies come before all others");
-    assert_eq!(check(&store, |_| ()).unwrap().problems, []);
+    assert_eq!(check(&store, |_, _| ()).unwrap().problems, []);
 
     // Nine of ten go, then the rest; their cells are used again.
     let index2 = Index::open(&store).unwrap();
@@ -54,7 +54,7 @@ fn ten_thousand_copies_share_a_node_however_they_came() {
         insert(&store, &mut index, &copy, tid(i), &mut random).unwrap();
     }
     assert_eq!(store.block_count().unwrap(), pages, "cells and slots were free");
-    assert_eq!(check(&store, |_| ()).unwrap().problems, []);
+    assert_eq!(check(&store, |_, _| ()).unwrap().problems, []);
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn updates_of_other_columns_do_not_touch_the_graph() {
     assert!(store.block_count().unwrap() - before.1 <= 2000 / 127 + 1);
     vacuum::delete(&store, &index, |t| row(t) < 10_000).unwrap();
     vacuum::cleanup(&store, &mut index, &mut random).unwrap();
-    let report = check(&store, |_| ()).unwrap();
+    let report = check(&store, |_, _| ()).unwrap();
     assert_eq!((report.live, report.dead, report.rows), (2000, 0, 2000));
     assert_eq!(nearest(&store, &index, &rows[77], 1), [10_077]);
 }

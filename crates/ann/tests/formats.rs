@@ -66,7 +66,7 @@ fn indexes_of_both_formats_live_on() {
             vacuum::cleanup(&store, &mut index, &mut random).unwrap();
             let left = recall(&store, metric, &data, |i| i % 4 != 1);
             assert!(grown > 0.9 && left > 0.9, "{metric:?} {version}: {grown} {left}");
-            let report = check(&store, |_| ()).unwrap();
+            let report = check(&store, |_, _| ()).unwrap();
             assert!(
                 report.problems.is_empty() && report.unreachable == 0,
                 "{metric:?} {version}: {report:?}"

@@ -65,7 +65,7 @@ fn all(store: &MemStore, query: &[f32]) -> Vec<usize> {
 }
 
 fn assert_sound(store: &MemStore, rows: usize) {
-    let report = check(store, |_| ()).unwrap();
+    let report = check(store, |_, _| ()).unwrap();
     assert!(report.problems.is_empty(), "{report:?}");
     assert_eq!((report.rows, report.unreachable), (rows as u64, 0), "{report:?}");
 }
@@ -124,7 +124,7 @@ fn copies_of_rows_from_before_a_training_share_their_second_node() {
     let store = empty(Metric::Cosine, 128);
     let mut live = [1, 2, 3].map(|times| {
         fill(&store, &rows[..times * ROWS], (times - 1) * ROWS);
-        check(&store, |_| ()).unwrap().live
+        check(&store, |_, _| ()).unwrap().live
     });
     println!("{live:?}");
     // What a training took over is known to eight bits, which equal vectors cannot be told from near ones by.

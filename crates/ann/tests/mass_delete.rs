@@ -27,7 +27,7 @@ fn few_rows_that_stay_of_many_are_reached() {
                 (0..ROWS).map(|_| (random.below(10_000) as f64) < keep * 10_000.0).collect();
             vacuum::delete(&store, &index, |tid| !stays[row(tid)]).unwrap();
             vacuum::cleanup(&store, &mut index, &mut random).unwrap();
-            let report = check::check(&store, |_| ()).unwrap();
+            let report = check::check(&store, |_, _| ()).unwrap();
             assert_eq!(report.problems, []);
             assert_eq!(report.live, stays.iter().filter(|&&stays| stays).count() as u64);
             assert_eq!(report.unreachable, 0, "of {} that stay of {ROWS}, seed {seed}", report.live);

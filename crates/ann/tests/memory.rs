@@ -60,7 +60,7 @@ fn a_node_costs_a_vacuum_and_a_check_less_than_a_byte() {
     let nodes = report.nodes as usize;
     assert!(nodes > ROWS - 100 && fixed < nodes * 200, "{nodes} nodes, {fixed} bytes for the entries");
 
-    let (held, checked) = peak(|| check::check(&store, |_| ()).unwrap());
+    let (held, checked) = peak(|| check::check(&store, |_, _| ()).unwrap());
     eprintln!("check: {held} bytes, of them {fixed} fixed");
     assert_eq!((checked.rows as usize, checked.unreachable), (ROWS + COPIES, 0));
     assert!(held < fixed + nodes, "the check of {nodes} nodes held {held} bytes");
@@ -77,5 +77,5 @@ fn a_node_costs_a_vacuum_and_a_check_less_than_a_byte() {
     eprintln!("cleanup: {held} bytes");
     assert_eq!(cleaned.freed, deleted.died);
     assert!(held < fixed + nodes, "a cleanup of {nodes} nodes held {held} bytes");
-    assert_eq!(check::check(&store, |_| ()).unwrap().problems, []);
+    assert_eq!(check::check(&store, |_, _| ()).unwrap().problems, []);
 }

@@ -54,7 +54,7 @@ fn tight_clusters_are_connected() {
     let data = clustered(128, 20_000, 60, 2500, 5, false);
     let (store, report) = build(Metric::Cosine, &data.rows, 128, 2);
     assert_eq!(report.rows, 20_000);
-    let checked = check(&store, |_| ()).unwrap();
+    let checked = check(&store, |_, _| ()).unwrap();
     assert_eq!((checked.problems, checked.unreachable, checked.live), (vec![], 0, report.nodes));
     let (recall, hops) = recall(&store, &data, Metric::Cosine, 80, |_| true);
     // Clusters have eight rows: a search for 90 looks into many.
@@ -111,7 +111,7 @@ fn inserts_and_deletes_keep_the_recall() {
     let (rebuilt_store, _) = build(metric, &fresh.rows, 96, 2);
     let (rebuilt, _) = recall(&rebuilt_store, &fresh, metric, 80, |_| true);
     assert!(cleaned >= rebuilt - 0.01, "rebuilt {rebuilt}, marked {marked}, cleaned {cleaned}");
-    let checked = check(&store, |_| ()).unwrap();
+    let checked = check(&store, |_, _| ()).unwrap();
     assert_eq!((checked.problems, checked.stale_edges, checked.dead), (vec![], 0, 0));
     assert!(checked.unreachable <= 7, "{}", checked.unreachable);
 }
@@ -129,7 +129,7 @@ fn new_clusters_after_the_build_are_found() {
         insert(&store, &mut index, vector, tid(i), &mut random).unwrap();
     }
     let own = finds_itself(&store, &data, Metric::L2, (0..12_000).step_by(5));
-    let checked = check(&store, |_| ()).unwrap();
+    let checked = check(&store, |_, _| ()).unwrap();
     let lost = checked.unreachable;
     assert!(own >= 0.999 && lost <= 12, "{own} find themselves, {lost} of 12000 unreachable");
 }

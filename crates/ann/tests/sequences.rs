@@ -127,7 +127,7 @@ impl Model {
     /// The whole index is sound, holds every live row once, and every live row is reached and finds itself.
     fn check(&self) {
         let mut rows: Vec<usize> = Vec::new();
-        let report = check(&self.store, |t| rows.push(row(t))).unwrap();
+        let report = check(&self.store, |t, _| rows.push(row(t))).unwrap();
         assert_eq!(report.problems, []);
         assert_eq!(report.rows, rows.len() as u64);
         rows.sort_unstable();
@@ -177,7 +177,7 @@ fn run(metric: Metric, built: usize, operations: &[Operation]) {
     model.check();
     model.vacuum().unwrap();
     model.check();
-    let report = check(&model.store, |_| ()).unwrap();
+    let report = check(&model.store, |_, _| ()).unwrap();
     assert_eq!((report.dead, report.stale_edges), (0, 0), "vacuum leaves nothing behind");
 }
 
@@ -295,7 +295,7 @@ fn a_check_looks_for_interrupts_also_behind_the_last_page() {
     let pages = u64::from(model.store.block_count().unwrap());
     for checks in [pages / 2, pages + pages / 2] {
         model.store.interrupt_after(checks);
-        let result = check(&model.store, |_| ());
+        let result = check(&model.store, |_, _| ());
         assert!(matches!(result, Err(AccessError::Store(MemError::Interrupted))), "after {checks}");
     }
 }

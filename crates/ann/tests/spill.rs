@@ -37,7 +37,7 @@ fn recall(store: &MemStore, data: &Data, metric: Metric, ef: usize) -> f64 {
 
 fn assert_sound(store: &MemStore, rows: usize, report: Report) {
     let mut unique: HashSet<usize> = HashSet::new();
-    let checked = check(store, |tid| _ = unique.insert(row(tid))).unwrap();
+    let checked = check(store, |tid, _| _ = unique.insert(row(tid))).unwrap();
     assert_eq!((checked.problems, checked.unreachable, checked.live), (vec![], 0, report.nodes));
     assert_eq!((checked.rows, unique.len(), report.rows), (rows as u64, rows, rows as u64));
 }

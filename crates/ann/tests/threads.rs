@@ -231,7 +231,7 @@ fn work() {
     assert!(vacuums > 2 && reads > 2, "{vacuums} vacuums and {reads} walks met the writers");
     clean(&store, &table, &mut SplitMix64::new(6));
     let mut indexed: Vec<usize> = Vec::new();
-    let report = check(&store, |tid| indexed.push(row(tid))).unwrap();
+    let report = check(&store, |tid, _| indexed.push(row(tid))).unwrap();
     assert_eq!((&report.problems, report.unreachable), (&vec![], 0));
     assert_eq!((report.dead, report.stale_edges), (0, 0));
     indexed.sort_unstable();

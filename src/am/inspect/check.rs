@@ -1,7 +1,7 @@
 //! `ann_index_check`: whether an index is sound, and has every row of its table.
 
 use super::Opened;
-use super::index_rows::IndexRows;
+use super::index_rows::{IndexRow, IndexRows, digest};
 use crate::am::build::memory_bytes;
 use crate::am::{cache, waiting};
 use crate::error::index::{damage, not_valid};
@@ -97,29 +97,30 @@ fn examine(opened: &Opened, heapallindexed: bool) -> Result<Found, Report> {
     let report = if is_waiting {
         CheckReport::default()
     } else {
-        let row = |tid: HeapTid| {
+        let row = |tid: HeapTid, keys: &[u8]| {
             if !opened.heap.has_block(tid.block) {
                 problems
                     .tell(|| format!("row ({},{}) is behind the end of the table", tid.block, tid.offset));
             }
-            rows.add(tid);
+            rows.add(IndexRow::new(tid, keys));
         };
         check::check(&pages, row).map_err(|error| damage(*opened.index, error))?
     };
     for part in rows.parts() {
         let mut read = Ok(());
         let indexed = rows.sorted(&part, |each| {
-            read = check::rows(&pages, each).map_err(|error| damage(*opened.index, error));
+            read = check::rows(&pages, |tid, keys| each(IndexRow::new(tid, keys)))
+                .map_err(|error| damage(*opened.index, error));
         });
         read?;
-        for tid in indexed.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]) {
+        for tid in indexed.windows(2).filter(|pair| pair[0].tid == pair[1].tid).map(|pair| pair[0].tid) {
             problems.tell(|| format!("row ({},{}) is there twice", tid.block, tid.offset));
         }
         if heapallindexed {
-            let missing = |tid: HeapTid| {
-                problems.tell(|| format!("row ({},{}) is missing", tid.block, tid.offset));
+            let wrong = |tid: HeapTid, what: &str| {
+                problems.tell(|| format!("row ({},{}) {what}", tid.block, tid.offset));
             };
-            find_missing(opened, &part, &indexed, missing);
+            find_wrong(opened, &part, &indexed, wrong);
         }
     }
     Ok(Found { report, problems })
@@ -171,18 +172,22 @@ impl Problems {
     }
 }
 
-/// Calls `each` with the rows in a part of the table that have a vector which the index would hold, and are not
-/// among those that it has of this part.
-fn find_missing(opened: &Opened, part: &Range<u32>, indexed: &[HeapTid], mut each: impl FnMut(HeapTid)) {
+/// Calls `each` with what is wrong with rows in a part of the table: those that have a vector which the index would hold, and are not
+/// among those that it has of this part, or are with other keys.
+fn find_wrong(opened: &Opened, part: &Range<u32>, indexed: &[IndexRow], mut each: impl FnMut(HeapTid, &str)) {
     // An index that waits for its first row has missed any.
     let ann = (!waiting::is_waiting(*opened.index)).then(|| cache::open(&opened.pages()));
     let is_left_out =
         |vector: &[f32]| ann.as_ref().is_some_and(|ann| matches!(ann.space().quantize(vector), Ok(None)));
     opened.as_owner(|table| {
-        table.scan_part(part, |vector, tid| {
+        table.scan_part(part, |row| {
             pgrx::check_for_interrupts!();
-            if indexed.binary_search(&tid).is_err() && !is_left_out(vector) {
-                each(tid);
+            let from = indexed.partition_point(|indexed| indexed.tid < row.tid);
+            match indexed.get(from).filter(|indexed| indexed.tid == row.tid) {
+                Some(indexed) if indexed.keys == digest(row.keys) => {}
+                Some(_) => each(row.tid, "has other keys than in the table"),
+                None if is_left_out(row.vector) => {}
+                None => each(row.tid, "is missing"),
             }
         });
     });

@@ -55,13 +55,14 @@ fn ann_index_recall(index: pg_sys::Oid, k: i32, samples: i32) -> Option<f64> {
     let metric = OpClass::of(*opened.index).metric;
     let ann = cache::open(&opened.pages());
     let queries: Vec<Vec<f32>> = opened.as_owner(|table| {
-        let rows = table.sample(ann.space().geometry().dim(), samples);
+        let (rows, _) = table.sample(ann.space().geometry().dim(), samples);
         let indexed = rows.iter().filter(|row| matches!(ann.space().quantize(row), Ok(Some(_))));
         indexed.map(|row| like(table, metric, row)).collect()
     });
     let mut nearest: Vec<Nearest> = queries.iter().map(|_| Nearest::new(k)).collect();
     opened.as_owner(|table| {
-        table.scan(|vector, _| {
+        table.scan(|row| {
+            let vector = row.vector;
             pgrx::check_for_interrupts!();
             for (query, nearest) in queries.iter().zip(&mut nearest) {
                 if vector.len() == query.len() {

@@ -20,6 +20,7 @@ mod shards;
 pub mod spill;
 pub mod write;
 
+use crate::filter::key_bytes;
 use crate::layout::meta::Meta;
 use crate::layout::{Geometry, HeapTid};
 use crate::metric::Metric;
@@ -140,9 +141,14 @@ const FURTHER_PER_ROW: u64 = 16;
 /// Rows that are always held, whatever the limit: below, files would be more trouble than they are worth.
 const MIN_CAPACITY: usize = 1000;
 
-/// Rows of a number of bytes that fit a limit.
-fn capacity(memory_bytes: usize, padded_dim: usize) -> usize {
-    (memory_bytes / (padded_dim + ROW_BYTES)).max(MIN_CAPACITY)
+/// Bytes of a row.
+fn row_bytes(g: &Geometry) -> usize {
+    g.padded_dim() + g.key_bytes() + ROW_BYTES
+}
+
+/// Rows that fit a limit.
+fn capacity(memory_bytes: usize, g: &Geometry) -> usize {
+    (memory_bytes / row_bytes(g)).max(MIN_CAPACITY)
 }
 
 impl Builder {
@@ -180,12 +186,12 @@ impl Builder {
         memory_bytes: usize,
         parameters: Parameters,
     ) -> Self {
-        let padded = geometry.padded_dim();
         let (meta, space) = learn::space(metric, geometry, rotation_seed, sample);
+        let rows = Folded::new(&space.geometry);
         Self {
             space,
             meta,
-            rows: Folded::new(padded),
+            rows,
             more_tids: HashMap::new(),
             further: 0,
             parameters: parameters.clamped(),
@@ -195,6 +201,13 @@ impl Builder {
             stored: 0,
             first_page: 1,
         }
+    }
+
+    /// Learns how keys are spread from those of a sample, `[n, columns]`: filters tell apart what it tells apart.
+    #[must_use]
+    pub fn with_sample_of_keys(mut self, keys: &[u64]) -> Self {
+        self.space.columns = std::mem::take(&mut self.space.columns).learned(keys);
+        self
     }
 
     /// Says where rows beyond the memory limit go. Unless this is called they stay in memory.
@@ -209,17 +222,27 @@ impl Builder {
     /// # Errors
     /// [`AddError`]; a builder whose files failed is of no more use.
     pub fn add(&mut self, vector: &[f32], tid: HeapTid) -> Result<Added, AddError> {
-        let Some(q) = self.space.quantize(vector)? else {
+        self.add_with_keys(vector, &[], tid)
+    }
+
+    /// Takes a row of an index with key columns: a key for each.
+    ///
+    /// # Errors
+    /// As [`Builder::add`].
+    pub fn add_with_keys(&mut self, vector: &[f32], keys: &[u64], tid: HeapTid) -> Result<Added, AddError> {
+        let Some(mut q) = self.space.quantize(vector)? else {
             return Ok(Added::NoDirection);
         };
+        q.keys = key_bytes(keys);
         self.take(&q, tid)?;
         Ok(Added::Stored)
     }
 
     /// Takes a row that is quantized in the builder's space.
     pub(crate) fn take(&mut self, q: &Quantized, tid: HeapTid) -> Result<(), AddError> {
+        debug_assert_eq!(q.keys.len(), self.space.geometry.key_bytes());
         let needed = self.rows.len() as u64 + self.further / FURTHER_PER_ROW;
-        if needed >= capacity(self.memory_bytes, self.rows.set.dim) as u64 {
+        if needed >= capacity(self.memory_bytes, &self.space.geometry) as u64 {
             self.flush()?;
         }
         let row = Row { stored: q.stored(), bias: q.bias, error: q.error, tid };
@@ -246,15 +269,15 @@ impl Builder {
         let spilled = self.spilled.as_ref()?.count();
         let rows = spilled + self.rows.len() as u64;
         let further = (self.stored - rows).div_ceil(FURTHER_PER_ROW);
-        Some((rows + further + 1) * (self.rows.set.dim + ROW_BYTES) as u64)
+        Some((rows + further + 1) * row_bytes(&self.space.geometry) as u64)
     }
 
     /// Moves all rows in memory to the file of rows.
     fn flush(&mut self) -> Result<(), AddError> {
-        let dim = self.rows.set.dim;
+        let g = &self.space.geometry;
         let records = match &mut self.spilled {
             Some(records) => records,
-            none => none.insert(Records::new(dim, &mut *self.spill)?),
+            none => none.insert(Records::new(g, &mut *self.spill)?),
         };
         for place in 0..u32::try_from(self.rows.len()).expect("memory ends before") {
             let more = self.more_tids.remove(&place).unwrap_or_default();
@@ -262,7 +285,7 @@ impl Builder {
             let number = u32::try_from(records.count()).map_err(|_| AddError::TooManyRows)?;
             records.append(&self.rows.row(place), number, &tids, &mut *self.spill)?;
         }
-        self.rows = Folded::new(dim);
+        self.rows = Folded::new(g);
         self.more_tids = HashMap::new();
         self.further = 0;
         Ok(())

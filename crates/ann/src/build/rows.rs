@@ -7,11 +7,12 @@
 //! | 22 | 2 | u16 | number of the leader that the vector is relative to |
 //! | 24 | 4 | u32 | number of the row |
 //! | 28 | 4 | u32 | how many further tids it has, in a file of tids |
-//! | 32 | padded dim | i8 | codes |
+//! | 32 | 8 K | u64 | keys of K columns |
+//! | 32 + 8 K | padded dim | i8 | codes |
 
 use super::spill::{Log, Spill};
-use crate::layout::HeapTid;
 use crate::layout::bytes::{get_f32, get_u16, get_u32, put_f32, put_u16, put_u32};
+use crate::layout::{Geometry, HeapTid};
 use crate::quantize::{Local, Stored};
 use crate::space::Space;
 use std::collections::HashMap;
@@ -22,7 +23,9 @@ use std::ops::Range;
 #[derive(Clone, Default)]
 pub(crate) struct RowSet {
     pub dim: usize,
+    key_bytes: usize,
     pub codes: Vec<i8>,
+    keys: Vec<u8>,
     leads: Vec<f32>,
     trails: Vec<f32>,
     references: Vec<u16>,
@@ -32,8 +35,8 @@ pub(crate) struct RowSet {
 const MIDDLE_OF: usize = 16;
 
 impl RowSet {
-    pub fn new(dim: usize) -> Self {
-        Self { dim, ..Self::default() }
+    pub fn new(g: &Geometry) -> Self {
+        Self { dim: g.padded_dim(), key_bytes: g.key_bytes(), ..Self::default() }
     }
 
     pub fn len(&self) -> usize {
@@ -51,6 +54,7 @@ impl RowSet {
             lead: self.leads[i],
             trail: self.trails[i],
             reference: self.references[i],
+            keys: &self.keys[i * self.key_bytes..(i + 1) * self.key_bytes],
         }
     }
 
@@ -68,6 +72,7 @@ impl RowSet {
         self.leads.push(row.lead);
         self.trails.push(row.trail);
         self.references.push(row.reference);
+        self.keys.extend_from_slice(row.keys);
     }
 
     /// About the middle of some rows, less the center of the index.
@@ -123,6 +128,10 @@ impl RowSet {
         self.leads = reordered(&self.leads, order);
         self.trails = reordered(&self.trails, order);
         self.references = reordered(&self.references, order);
+        if self.key_bytes > 0 {
+            let keys: Vec<&[u8]> = self.keys.chunks_exact(self.key_bytes).collect();
+            self.keys = order.iter().flat_map(|&old| keys[old as usize]).copied().collect();
+        }
     }
 }
 
@@ -150,11 +159,15 @@ pub(super) struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// The same for equal codes and scales.
+    /// The same for equal codes, scales and keys.
     pub fn hash(&self) -> u64 {
-        let Stored { codes, lead, trail, reference } = self.stored;
+        let Stored { codes, lead, trail, reference, keys } = self.stored;
         let mut hash =
             u64::from(lead.to_bits()) ^ u64::from(trail.to_bits()) << 32 ^ u64::from(reference) << 7;
+        for key in keys.chunks_exact(8) {
+            let word = key.iter().fold(0u64, |w, &byte| w << 8 | u64::from(byte));
+            hash = (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
+        }
         for eight in codes.chunks_exact(8) {
             let word = eight.iter().fold(0u64, |w, c| w << 8 | u64::from(c.cast_unsigned()));
             hash = (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
@@ -175,8 +188,8 @@ pub(super) struct Folded {
 }
 
 impl Folded {
-    pub fn new(dim: usize) -> Self {
-        Self { set: RowSet::new(dim), ..Self::default() }
+    pub fn new(g: &Geometry) -> Self {
+        Self { set: RowSet::new(g), ..Self::default() }
     }
 
     pub fn len(&self) -> usize {
@@ -186,11 +199,12 @@ impl Folded {
     /// The place of a row that is equal.
     pub fn twin(&self, row: &Row, hash: u64) -> Option<u32> {
         self.by_hash.get(&hash).copied().filter(|&twin| {
-            let Stored { codes, lead, trail, reference } = self.set.stored(twin);
+            let Stored { codes, lead, trail, reference, keys } = self.set.stored(twin);
             let own = row.stored;
             (lead.to_bits(), trail.to_bits(), reference)
                 == (own.lead.to_bits(), own.trail.to_bits(), own.reference)
                 && codes == own.codes
+                && keys == own.keys
         })
     }
 
@@ -235,7 +249,7 @@ pub(super) const TID_BYTES: usize = 6;
 
 /// Rows in a file, with their further tids in another.
 pub(super) struct Records {
-    dim: usize,
+    geometry: Geometry,
     rows: Log,
     tids: Option<Log>,
     count: u64,
@@ -243,9 +257,9 @@ pub(super) struct Records {
 }
 
 impl Records {
-    pub fn new(dim: usize, spill: &mut dyn Spill) -> io::Result<Self> {
-        let record = vec![0; HEAD_BYTES + dim];
-        Ok(Self { dim, rows: Log::new(spill)?, tids: None, count: 0, record })
+    pub fn new(g: &Geometry, spill: &mut dyn Spill) -> io::Result<Self> {
+        let record = vec![0; HEAD_BYTES + g.key_bytes() + g.padded_dim()];
+        Ok(Self { geometry: *g, rows: Log::new(spill)?, tids: None, count: 0, record })
     }
 
     pub fn count(&self) -> u64 {
@@ -255,7 +269,8 @@ impl Records {
     /// Appends a row, with the bytes of its further tids.
     pub fn append(&mut self, row: &Row, number: u32, tids: &[u8], spill: &mut dyn Spill) -> io::Result<()> {
         let bytes = self.record.as_mut_slice();
-        let Stored { codes, lead, trail, reference } = row.stored;
+        let Stored { codes, lead, trail, reference, keys } = row.stored;
+        bytes[HEAD_BYTES..HEAD_BYTES + keys.len()].copy_from_slice(keys);
         for (i, x) in [lead, trail, row.bias, row.error].into_iter().enumerate() {
             put_f32(bytes, 4 * i, x);
         }
@@ -264,7 +279,7 @@ impl Records {
         put_u16(bytes, 22, reference);
         put_u32(bytes, 24, number);
         put_u32(bytes, 28, u32::try_from(tids.len() / TID_BYTES).expect("a part of a table"));
-        for (byte, code) in bytes[HEAD_BYTES..].iter_mut().zip(codes) {
+        for (byte, code) in bytes[HEAD_BYTES + keys.len()..].iter_mut().zip(codes) {
             *byte = code.cast_unsigned();
         }
         self.rows.append(&self.record)?;
@@ -284,13 +299,15 @@ impl Records {
         let count = usize::try_from(places.end - places.start).expect("a batch");
         let mut bytes = vec![0; count * self.record.len()];
         self.rows.read_at(places.start * self.record.len() as u64, &mut bytes)?;
-        let mut batch = Batch { set: RowSet::new(self.dim), heads: Vec::with_capacity(count) };
-        batch.set.codes.reserve_exact(count * self.dim);
+        let mut batch = Batch { set: RowSet::new(&self.geometry), heads: Vec::with_capacity(count) };
+        batch.set.codes.reserve_exact(count * self.geometry.padded_dim());
+        let vector = HEAD_BYTES + self.geometry.key_bytes();
         for record in bytes.chunks_exact(self.record.len()) {
             let tid = HeapTid { block: get_u32(record, 16), offset: get_u16(record, 20) };
-            batch.set.codes.extend(record[HEAD_BYTES..].iter().map(|byte| byte.cast_signed()));
+            batch.set.codes.extend(record[vector..].iter().map(|byte| byte.cast_signed()));
             let (lead, trail, reference) = (get_f32(record, 0), get_f32(record, 4), get_u16(record, 22));
-            batch.set.describe(Stored { codes: &[], lead, trail, reference });
+            let keys = &record[HEAD_BYTES..vector];
+            batch.set.describe(Stored { codes: &[], lead, trail, reference, keys });
             let (bias, error) = (get_f32(record, 8), get_f32(record, 12));
             let (number, further) = (get_u32(record, 24), get_u32(record, 28));
             batch.heads.push(Head { bias, error, tid, number, further });
@@ -302,8 +319,8 @@ impl Records {
     pub fn gather(&mut self, places: &[u32]) -> io::Result<RowSet> {
         /// Places that are read over rather than apart.
         const GAP: u32 = 4;
-        let mut set = RowSet::new(self.dim);
-        set.codes.reserve_exact(places.len() * self.dim);
+        let mut set = RowSet::new(&self.geometry);
+        set.codes.reserve_exact(places.len() * self.geometry.padded_dim());
         let mut rest = places;
         while let Some(&first) = rest.first() {
             let run = (1..rest.len().min(256)).find(|&i| rest[i] - rest[i - 1] > GAP);
@@ -370,18 +387,27 @@ pub(super) fn tid_from(bytes: &[u8]) -> HeapTid {
 mod tests {
     use super::super::spill::MemorySpill;
     use super::*;
+    use crate::filter::Kind;
+
+    const KEYS: [u8; 32] = *b"keys of one row keys of another ";
+
+    /// 64 dimensions and two key columns.
+    fn geometry() -> Geometry {
+        Geometry::new(64).unwrap().with_columns(&[Kind::Ordered; 2])
+    }
 
     fn row(codes: &[i8], i: u16) -> Row<'_> {
         let x = f32::from(i);
         let tid = HeapTid { block: u32::from(i), offset: i + 1 };
-        let stored = Stored { codes, lead: 1.0 + x, trail: 2.0 + x, reference: i };
+        let keys = &KEYS[usize::from(i % 2) * 16..][..16];
+        let stored = Stored { codes, lead: 1.0 + x, trail: 2.0 + x, reference: i, keys };
         Row { stored, bias: 3.0 + x, error: x, tid }
     }
 
     #[test]
     fn records_come_back() {
         let codes: Vec<i8> = (0..100 * 64).map(|i| (i % 251 - 125) as i8).collect();
-        let mut records = Records::new(64, &mut MemorySpill).unwrap();
+        let mut records = Records::new(&geometry(), &mut MemorySpill).unwrap();
         for (i, codes) in (0u16..).zip(codes.chunks_exact(64)) {
             let tids = tid_bytes(HeapTid { block: 7, offset: i }).repeat(usize::from(i % 3));
             records.append(&row(codes, i), u32::from(i) * 2, &tids, &mut MemorySpill).unwrap();
@@ -407,7 +433,7 @@ mod tests {
     #[test]
     fn rows_follow_an_order() {
         let codes: Vec<i8> = (0..100).flat_map(|i| [i; 64]).collect();
-        let mut folded = Folded::new(64);
+        let mut folded = Folded::new(&geometry());
         for (i, codes) in (0u16..).zip(codes.chunks_exact(64)) {
             folded.push(&row(codes, i), u64::from(i));
         }
@@ -425,7 +451,7 @@ mod tests {
     #[test]
     fn equal_rows_are_twins() {
         let (a, b) = ([1i8; 64], [2i8; 64]);
-        let mut folded = Folded::new(64);
+        let mut folded = Folded::new(&geometry());
         let hash = row(&a, 0).hash();
         assert_eq!(folded.twin(&row(&a, 0), hash), None);
         assert_eq!(folded.push(&row(&a, 0), hash), 0);

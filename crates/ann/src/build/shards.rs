@@ -14,7 +14,7 @@ use super::spill::{Log, Spill};
 use super::{FURTHER_PER_ROW, Parameters, Phase, capacity, write};
 use crate::graph::key::Key;
 use crate::layout::bytes::{get_f32, get_u16, get_u32, put_f32, put_u16, put_u32};
-use crate::layout::{HeapTid, NodeId};
+use crate::layout::{Geometry, HeapTid, NodeId};
 use crate::random::SplitMix64;
 use crate::space::Space;
 use std::io;
@@ -85,12 +85,12 @@ pub(super) fn build(
     executor: &dyn Executor,
     progress: &mut dyn FnMut(Phase),
 ) -> Result<Shards, Failure> {
-    let dim = space.geometry.padded_dim();
-    let leaf_bytes = parameters.leaf_rows * (4 * parameters.leaf_rows + dim);
-    let capacity = capacity(memory_bytes.saturating_sub(executor.workers() * leaf_bytes), dim);
+    let g = &space.geometry;
+    let leaf_bytes = parameters.leaf_rows * (4 * parameters.leaf_rows + g.padded_dim());
+    let capacity = capacity(memory_bytes.saturating_sub(executor.workers() * leaf_bytes), g);
     let count = usize::try_from(rows.count()).expect("numbers are 32 bits wide");
     let mut shards = Shards {
-        nodes: Records::new(dim, &mut *spill)?,
+        nodes: Records::new(g, &mut *spill)?,
         further: Log::new(&mut *spill)?,
         cells: 0,
         windows: Vec::new(),
@@ -104,14 +104,14 @@ pub(super) fn build(
         spill,
     };
     let mut strays = Log::new(&mut *shards.spill)?;
-    let foreign = Records::new(dim, &mut *shards.spill)?;
+    let foreign = Records::new(g, &mut *shards.spill)?;
     let mut open = vec![Shard { home: rows, foreign, depth: 0 }];
     while let Some(mut shard) = open.pop() {
         if shard.home.count() == 0 {
             continue;
         }
         progress(Phase::Shard);
-        if let Some(loaded) = shard.load(dim, capacity, executor)? {
+        if let Some(loaded) = shard.load(g, capacity, executor)? {
             shards.explore(shard, loaded, space, &mut strays, executor, progress)?;
         } else {
             let mut children = shards.divide(shard, space, executor)?;
@@ -161,12 +161,12 @@ impl Shard {
     /// Reads the rows; answers `None` if they do not fit.
     fn load(
         &mut self,
-        dim: usize,
+        g: &Geometry,
         capacity: usize,
         executor: &dyn Executor,
     ) -> Result<Option<Loaded>, Failure> {
         let (twins, further) = (Vec::new(), Vec::new());
-        let mut loaded = Loaded { rows: Folded::new(dim), home: 0, numbers: Vec::new(), twins, further };
+        let mut loaded = Loaded { rows: Folded::new(g), home: 0, numbers: Vec::new(), twins, further };
         let mut at = 0;
         for (records, at_home) in [(&mut self.home, true), (&mut self.foreign, false)] {
             for start in (0..records.count()).step_by(BATCH as usize) {
@@ -236,10 +236,10 @@ impl Shards {
             let leaders: Vec<u32> = (0..number(places.len())).collect();
             Rule::Leaders(LeaderSet::new(&home.gather(&places)?, space, &leaders))
         };
-        let dim = space.geometry.padded_dim();
+        let g = &space.geometry;
         let mut children = Vec::with_capacity(count);
         for _ in 0..count {
-            let mut records = || Records::new(dim, &mut *self.spill);
+            let mut records = || Records::new(g, &mut *self.spill);
             children.push(Shard { home: records()?, foreign: records()?, depth: depth + 1 });
         }
         for (records, at_home) in [(&mut home, true), (&mut foreign, false)] {

@@ -1,4 +1,4 @@
-//! Writing a built graph: metapage, basis, leaders, entry pages, tid pages, node pages, in this order.
+//! Writing a built graph: metapage, basis, leaders, bounds of keys, entry pages, tid pages, node pages, in this order.
 //!
 //! Nodes have *places*: 0 is the first node of the first node page. All sizes are known before the first page
 //! is written ([`Plan`]), so that entries and cells can name nodes that come later.
@@ -11,7 +11,7 @@ use crate::layout::meta::Meta;
 use crate::layout::node::{self, Header, NodeMut, State};
 use crate::layout::tids::{CELL_TIDS, CELLS, Cell, CellId, FIRST_NUMBER};
 use crate::layout::{
-    BlockNumber, Geometry, HeapTid, MAX_DEGREE, NodeId, PAGE_BYTES, Page, entry, tids, vectors,
+    BlockNumber, Geometry, HeapTid, MAX_DEGREE, NodeId, PAGE_BYTES, Page, bounds, entry, tids, vectors,
 };
 use crate::quantize::Stored;
 use crate::quantize::residual::{self, Encoder};
@@ -31,6 +31,7 @@ pub(super) struct Plan {
     entries: usize,
     reflection_pages: usize,
     leader_pages: usize,
+    bounds_pages: usize,
     entry_pages: usize,
     cells: usize,
     tid_pages: usize,
@@ -48,6 +49,7 @@ impl Plan {
             entries,
             reflection_pages: pages(space.basis().count()),
             leader_pages: pages(geometry.leaders().into()),
+            bounds_pages: if space.columns.has_bounds() { space.columns.len() } else { 0 },
             entry_pages: entries.div_ceil(geometry.entries_per_page()),
             cells,
             tid_pages: cells.div_ceil(CELLS),
@@ -62,8 +64,12 @@ impl Plan {
         self.first_page + self.reflection_pages
     }
 
-    fn first_entry_page(&self) -> usize {
+    fn first_bounds_page(&self) -> usize {
         self.first_leader_page() + self.leader_pages
+    }
+
+    fn first_entry_page(&self) -> usize {
+        self.first_bounds_page() + self.bounds_pages
     }
 
     fn first_tid_page(&self) -> usize {
@@ -144,7 +150,7 @@ pub(super) fn write<P: PageSink>(
     Ok(plan.pages())
 }
 
-/// Writes the metapage, the basis and the leaders.
+/// Writes the metapage, the basis, the leaders and the bounds of keys.
 pub(super) fn write_head<P: PageSink>(
     plan: &Plan,
     space: &Space,
@@ -159,6 +165,9 @@ pub(super) fn write_head<P: PageSink>(
     if plan.leader_pages > 0 {
         meta.leaders_first = block(plan.first_leader_page());
     }
+    if plan.bounds_pages > 0 {
+        meta.bounds_first = block(plan.first_bounds_page());
+    }
     if plan.entry_pages > 0 {
         meta.entry_first = block(plan.first_entry_page());
         meta.entry_last = block(plan.first_tid_page() - 1);
@@ -171,7 +180,13 @@ pub(super) fn write_head<P: PageSink>(
     meta.encode(&mut page);
     sink.append(&page)?;
     write_vectors(plan, space.basis().reflectors(), plan.first_page, sink)?;
-    write_vectors(plan, space.leaders.stored(), plan.first_leader_page(), sink)
+    write_vectors(plan, space.leaders.stored(), plan.first_leader_page(), sink)?;
+    for (_, column) in space.columns.iter().take(plan.bounds_pages) {
+        let mut page: Page = [0; PAGE_BYTES];
+        bounds::init(&mut page, &plan.geometry, column);
+        sink.append(&page)?;
+    }
+    Ok(())
 }
 
 /// Writes a chain of vectors on consecutive pages.
@@ -349,7 +364,7 @@ fn encode_node(
 ) {
     let Described { row, protected, neighbors } = described;
     debug_assert!(neighbors.len() <= MAX_DEGREE);
-    let Stored { codes: own_codes, lead, trail, reference } = row.stored;
+    let Stored { codes: own_codes, lead, trail, reference, keys } = row.stored;
     node.set_header(&Header {
         tid: row.tid,
         degree: neighbors.len(),
@@ -365,6 +380,7 @@ fn encode_node(
         reference,
     });
     node.set_vector(own_codes);
+    node.set_keys(keys);
     let mut encoder = Encoder::new(space, row.stored);
     // Copied together, the vectors are waited for all at once, not one after another.
     codes.clear();

@@ -193,7 +193,7 @@ fn found_of<S: PageStore>(
     lookahead: usize,
 ) -> Result<usize, AccessError<S::Error>> {
     let options = Options { lookahead, ..Options::default() };
-    let mut search = Search::with_query(index, probe.query.clone(), &options);
+    let mut search = Search::with_query(index, probe.query.clone(), None, &options);
     let mut seen: Vec<NodeId> = Vec::with_capacity(FETCHED);
     while seen.len() < FETCHED
         && let Some(hit) = search.next(store, index)?

@@ -84,29 +84,32 @@ fn rows_of<S: PageStore>(
     Ok(())
 }
 
-/// Calls `each` with every row of the index, in no order. Nobody may change it meanwhile.
+/// Calls `each` with every row of the index and its keys, in no order. Nobody may change it meanwhile.
 ///
 /// # Errors
 /// [`AccessError`] if a page cannot be read or decoded.
-pub fn rows<S: PageStore>(store: &S, mut each: impl FnMut(HeapTid)) -> Result<(), AccessError<S::Error>> {
+pub fn rows<S: PageStore>(
+    store: &S,
+    mut each: impl FnMut(HeapTid, &[u8]),
+) -> Result<(), AccessError<S::Error>> {
     let index = Index::open(store)?;
     let g = &index.space.geometry;
     for block in (1..store.block_count().map_err(AccessError::Store)?).map(BlockNumber) {
         for node in nodes_of(store, g, block)?.iter().filter(|node| node.header.state == State::Live) {
-            rows_of(store, g, node, &mut each)?;
+            rows_of(store, g, node, |tid| each(tid, &node.keys))?;
         }
     }
     Ok(())
 }
 
-/// Reads the whole index, and calls `each` with every row, in no order. Changes meanwhile may look like problems;
+/// Reads the whole index, and calls `each` with every row and its keys, in no order. Changes meanwhile may look like problems;
 /// new nodes do not.
 ///
 /// # Errors
 /// [`AccessError`] if a page cannot be read or decoded.
 pub fn check<S: PageStore>(
     store: &S,
-    mut each: impl FnMut(HeapTid),
+    mut each: impl FnMut(HeapTid, &[u8]),
 ) -> Result<CheckReport, AccessError<S::Error>> {
     let index = Index::open(store)?;
     let g = &index.space.geometry;
@@ -126,7 +129,7 @@ pub fn check<S: PageStore>(
                 let before = report.rows;
                 rows_of(store, g, &node, |tid| {
                     report.rows += 1;
-                    each(tid);
+                    each(tid, &node.keys);
                 })?;
                 check_node(&node, report.rows - before, &mut report);
             }
@@ -190,7 +193,7 @@ impl Places {
 
 /// What must hold of a live node by itself.
 fn check_node(node: &Seen, rows: u64, report: &mut CheckReport) {
-    let Seen { id, header, neighbors } = node;
+    let Seen { id, header, neighbors, .. } = node;
     let mut sorted = neighbors.clone();
     sorted.push(*id);
     sorted.sort_unstable();

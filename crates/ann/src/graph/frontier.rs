@@ -43,6 +43,17 @@ impl Frontier {
 
     /// Takes out the best candidate that was not expanded, if it is below the limit.
     pub fn pop_below(&mut self, limit: Key, expanded: &IdSet) -> Option<Key> {
+        self.best_below(limit, expanded)?;
+        self.pop_best()
+    }
+
+    /// Takes out what [`Frontier::best_below`] has found just now.
+    pub fn pop_best(&mut self) -> Option<Key> {
+        self.near.pop().map(|Reverse(key)| key)
+    }
+
+    /// The best candidate that was not expanded, if it is below the limit.
+    pub fn best_below(&mut self, limit: Key, expanded: &IdSet) -> Option<Key> {
         if self.near.len() + self.far.len() > self.compact_at {
             self.compact(expanded);
         }
@@ -51,10 +62,10 @@ impl Frontier {
                 if key >= limit {
                     return None;
                 }
-                self.near.pop();
                 if key.id() != NodeId::NONE && !expanded.contains(key.id()) {
                     return Some(key);
                 }
+                self.near.pop();
             }
             if self.far.is_empty() || self.border >= limit {
                 return None;

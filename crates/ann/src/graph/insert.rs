@@ -10,11 +10,14 @@
 //!    if it opens a region where no other row is, for those that follow must find it.
 
 use super::edges::{self, MAX_PROTECTED, Wish};
+use super::filtered::Wanted;
 use super::prune::{ALPHA, Pruner};
 use super::share;
 use super::walk::Walk;
 use crate::build::graph::entry_target;
+use crate::filter::key_bytes;
 use crate::index::{AccessError, Index, damaged};
+use crate::layout;
 use crate::layout::meta::Meta;
 use crate::layout::node::{self, Header, Node, NodeMut, State};
 use crate::layout::{BlockNumber, HeapTid, Kind, MAX_DEGREE, NodeId, Page, entry, kind_in};
@@ -64,11 +67,12 @@ pub(super) struct Met {
     pub distance: f32,
     pub header: Header,
     pub codes: Vec<i8>,
+    pub keys: Vec<u8>,
 }
 
 impl Met {
     pub fn stored(&self) -> Stored<'_> {
-        self.header.stored(&self.codes)
+        self.header.stored(&self.codes, &self.keys)
     }
 }
 
@@ -83,11 +87,29 @@ pub fn insert<S: PageStore>(
     tid: HeapTid,
     random: &mut SplitMix64,
 ) -> Result<Inserted, InsertError<S::Error>> {
+    insert_with_keys(store, index, vector, &[], tid, random)
+}
+
+/// Inserts a row of an index with key columns: a key for each.
+///
+/// # Errors
+/// [`InsertError`].
+pub fn insert_with_keys<S: PageStore>(
+    store: &S,
+    index: &mut Index,
+    vector: &[f32],
+    keys: &[u64],
+    tid: HeapTid,
+    random: &mut SplitMix64,
+) -> Result<Inserted, InsertError<S::Error>> {
     // First of all: the index may have been trained since, and have another basis.
     index.refresh_if_stale(store)?;
-    let Some(x) = index.space.quantize(vector)? else {
+    let Some(mut x) = index.space.quantize(vector)? else {
         return Ok(Inserted::NoDirection);
     };
+    x.keys = key_bytes(keys);
+    let (stated, given) = (index.space.geometry.key_bytes() as u64, x.keys.len() as u64);
+    layout::check("bytes of keys", stated, given, given).map_err(damaged(BlockNumber(0)))?;
     let query = Query::stored(&index.space, index.space.decoded(x.stored()));
     loop {
         let Neighborhood { met, width } = neighborhood(store, index, &query)?;
@@ -153,13 +175,15 @@ pub(super) fn neighborhood<S: PageStore>(
     let mut met = Vec::with_capacity(EF_INSERT * 2);
     let (mut nearest, mut width) = (f32::INFINITY, f32::INFINITY);
     let mut walk = Walk::nearest(index, query.clone(), EF_INSERT);
-    while walk.step(store, index, EF_INSERT, |_, id, node: &Node, score| {
+    let wanted = Wanted { rows: EF_INSERT, lookahead: 0, due: true };
+    while walk.step(store, index, wanted, |_, id, node: &Node, score| {
         if node.header().state == State::Live {
             let distance = score.max(0.0);
             if distance < nearest {
                 (nearest, width) = (distance, reach_of_company(node));
             }
-            met.push(Met { id, distance, header: *node.header(), codes: node.vector().to_vec() });
+            let (codes, keys) = (node.vector().to_vec(), node.keys().to_vec());
+            met.push(Met { id, distance, header: *node.header(), codes, keys });
         }
     })? {}
     met.sort_by(|a, b| a.distance.total_cmp(&b.distance));
@@ -266,7 +290,9 @@ fn free_slot<E: std::error::Error + 'static>(
     match kind_in(page, g.epoch()).map_err(damaged(block))? {
         Kind::New => node::init(page, g),
         Kind::Node => {}
-        Kind::Meta | Kind::Entry | Kind::Tids | Kind::Vectors | Kind::Retired => return Ok(None),
+        Kind::Meta | Kind::Entry | Kind::Tids | Kind::Vectors | Kind::Bounds | Kind::Retired => {
+            return Ok(None);
+        }
     }
     for slot in 0..g.slots() {
         let state = Node::read(page, g, slot).map_err(damaged(block))?.header().state;
@@ -306,6 +332,7 @@ fn write_node(
         reference: x.reference,
     });
     node.set_vector(&x.codes);
+    node.set_keys(&x.keys);
     let mut bits = vec![0u8; space.geometry.code_bytes()];
     let mut encoder = Encoder::new(space, x.stored());
     for (i, m) in neighbors.into_iter().enumerate() {
@@ -400,7 +427,7 @@ fn replace_entry<S: PageStore>(
         }
         entry::get(&page, &g, place).id
     };
-    let (mut codes, mut header) = (Vec::new(), Header::FREE);
+    let (mut codes, mut keys, mut header) = (Vec::new(), Vec::new(), Header::FREE);
     if former != NodeId::NONE {
         let at = g.block_of(former);
         let page = store.read(at).map_err(AccessError::Store)?;
@@ -410,6 +437,7 @@ fn replace_entry<S: PageStore>(
         }
         header = *node.header();
         codes.extend_from_slice(node.vector());
+        keys.extend_from_slice(node.keys());
     }
     let mut change = store.change().map_err(AccessError::Store)?;
     let mut blocks = [zero, block, own];
@@ -427,7 +455,7 @@ fn replace_entry<S: PageStore>(
     if former != NodeId::NONE {
         let page = change.page(own).map_err(AccessError::Store)?;
         let mut node = NodeMut::open(page, &g, g.slot_of(id)).map_err(damaged(own))?;
-        let vector = header.stored(&codes);
+        let vector = header.stored(&codes, &keys);
         let query = Query::stored(&index.space, index.space.decoded(vector));
         let is_live = node.as_node().header().state == State::Live;
         if !is_live || !edges::add(index, &mut node, former, vector, &query, Wish::Protected) {

@@ -3,6 +3,7 @@
 pub mod calibrate;
 pub mod check;
 pub mod edges;
+pub mod filtered;
 pub mod frontier;
 pub mod insert;
 pub mod key;

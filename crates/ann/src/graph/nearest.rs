@@ -23,13 +23,18 @@ impl Nearest {
         }
     }
 
-    /// The score of the `count`th best node from 1, or infinity if there are not as many. `count` never falls.
+    /// The score of the `count`th best node from 1, or infinity if there are not as many.
     #[inline]
     pub fn score_of(&mut self, count: usize) -> f32 {
         while self.best.len() < count
             && let Some(Reverse(key)) = self.others.pop()
         {
             self.best.push(key);
+        }
+        while self.best.len() > count
+            && let Some(key) = self.best.pop()
+        {
+            self.others.push(Reverse(key));
         }
         match self.best.peek() {
             Some(key) if self.best.len() >= count => key.score(),
@@ -58,7 +63,7 @@ mod tests {
                         twin.push(f32::from(score));
                         twin.sort_by(f32::total_cmp);
                     }
-                    None => count += 3,
+                    None => count = count * 7 % 23 + 1,
                 }
                 prop_assert_eq!(nearest.score_of(count), twin.get(count - 1).copied().unwrap_or(f32::INFINITY));
             }

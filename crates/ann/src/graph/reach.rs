@@ -13,6 +13,8 @@ pub struct Seen {
     pub id: NodeId,
     /// Its header.
     pub header: Header,
+    /// Its keys.
+    pub keys: Vec<u8>,
     /// Ends of its edges.
     pub neighbors: Vec<NodeId>,
 }
@@ -35,7 +37,8 @@ pub fn nodes_of<S: PageStore>(
     for slot in 0..g.slots() {
         let node = Node::read(&page, g, slot).map_err(damaged(block))?;
         if let Some(id) = g.node_id(block, slot) {
-            seen.push(Seen { id, header: *node.header(), neighbors: node.ids().collect() });
+            let (header, keys) = (*node.header(), node.keys().to_vec());
+            seen.push(Seen { id, header, keys, neighbors: node.ids().collect() });
         }
     }
     Ok(seen)

@@ -4,10 +4,12 @@
 //! better than the best candidate that was not visited: scores are exact (to eight bits a dimension), so nodes that
 //! were estimated too near do not count, and where estimates are noisy the walk looks further by itself.
 
+use super::filtered::Wanted;
 use super::order::{Found, Order};
 use super::rows::Rows;
 use super::sweep::Sweep;
 use super::walk::{Stats, Walk};
+use crate::filter::Filter;
 use crate::index::{AccessError, Index};
 use crate::layout::node::{Node, State};
 use crate::layout::{Geometry, HeapTid, NodeId};
@@ -55,6 +57,14 @@ impl Default for Options {
 #[must_use]
 pub fn expected_hops(lookahead: f64, rows: f64) -> f64 {
     2.0 * (lookahead + rows.max(0.0))
+}
+
+/// How many times as many nodes a search visits whose rows pass a filter on key columns as one without, where such a share of rows
+/// passes, scattered; where the filter goes with the vectors, it is less. Measured with the rules of `filtered.rs`.
+#[must_use]
+pub fn filtered_hops(share: f64) -> f64 {
+    let share = share.clamp(1e-6, 1.0);
+    (1.0 + 0.55 * (1.0 / share - 1.0)).min(6.0).max(0.25 / share)
 }
 
 /// Hops after which a search reads all of an index of so many blocks.
@@ -126,14 +136,28 @@ impl Search {
     /// # Errors
     /// [`VectorError`] if the vector does not fit the index.
     pub fn new(index: &Index, vector: &[f32], options: &Options) -> Result<Self, VectorError> {
-        Ok(Self::with_query(index, Query::new(&index.space, vector)?, options))
+        Ok(Self::with_query(index, Query::new(&index.space, vector)?, None, options))
+    }
+
+    /// As [`Search::new`], for rows whose keys pass a filter.
+    ///
+    /// # Errors
+    /// As [`Search::new`].
+    pub fn filtered(
+        index: &Index,
+        vector: &[f32],
+        filter: Filter,
+        options: &Options,
+    ) -> Result<Self, VectorError> {
+        let filter = (!filter.is_empty()).then_some(filter);
+        Ok(Self::with_query(index, Query::new(&index.space, vector)?, filter, options))
     }
 
     /// As [`Search::new`], for a query that is prepared already.
-    pub(super) fn with_query(index: &Index, query: Query, options: &Options) -> Self {
+    pub(super) fn with_query(index: &Index, query: Query, filter: Option<Filter>, options: &Options) -> Self {
         let lookahead = options.lookahead.max(MIN_LOOKAHEAD);
         Self {
-            walk: Walk::new(index, query, lookahead, options.prefetch),
+            walk: Walk::new(index, query, lookahead, filter, options.prefetch),
             order: Order::default(),
             rows: None,
             lookahead,
@@ -195,10 +219,9 @@ impl Search {
                 break;
             }
             let (order, mut late) = (&mut self.order, 0);
-            // Without a row that could be given out, any candidate is wanted.
             let due = order.peek().is_some();
-            let enough = if due { self.given + 1 + self.lookahead } else { usize::MAX };
-            let stepped = self.walk.step(store, index, enough, |query, id, node, score| {
+            let wanted = Wanted { rows: self.given + 1, lookahead: self.lookahead, due };
+            let stepped = self.walk.step(store, index, wanted, |query, id, node, score| {
                 if let Some(found) = found(&index.space, query, id, node, score) {
                     late += u64::from(!order.push(found));
                 }

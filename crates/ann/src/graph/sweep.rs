@@ -66,7 +66,8 @@ impl Sweep {
                 let node = Node::read(&page, g, slot).map_err(damaged(block))?;
                 let header = node.header();
                 let Some(id) = g.node_id(block, slot) else { continue };
-                if header.state != State::Live || walk.visited().contains(id) {
+                let passes = walk.filter().is_none_or(|filter| filter.admits(node.keys()));
+                if header.state != State::Live || !passes || walk.visited().contains(id) {
                     continue;
                 }
                 let query = walk.query();
@@ -118,7 +119,7 @@ mod tests {
         let index = Index::open(&store).unwrap();
         for most_waiting in [1, 7, 50, 249, 250, 499, 500, 501] {
             let query = Query::new(&index.space, &vector()).unwrap();
-            let (mut walk, mut order) = (Walk::new(&index, query, 10, false), Order::default());
+            let (mut walk, mut order) = (Walk::new(&index, query, 10, None, false), Order::default());
             let mut sweep = Sweep { most_waiting, ..Sweep::default() };
             let mut given: Vec<Found> = Vec::new();
             loop {

@@ -16,9 +16,10 @@
 use super::rows::Rows;
 use crate::build::executor::Executor;
 use crate::build::{AddError, BuildError, Builder, Parameters};
+use crate::filter::key;
 use crate::index::{AccessError, Index, damaged, read_meta};
 use crate::layout::meta::Meta;
-use crate::layout::node::{Node, State};
+use crate::layout::node::{Header, Node, State};
 use crate::layout::{BlockNumber, Geometry, Kind, NodeId, Page, kind_in};
 use crate::random::SplitMix64;
 use crate::store::{Change, PageSink, PageStore};
@@ -75,14 +76,20 @@ pub fn train<S: PageStore>(
     let rows = rows(store, &index)?;
     let sample: Vec<f32> = rows.iter().flat_map(|row| row.rotated.iter().copied()).collect();
     let (old, metric) = (index.meta(), index.space().metric());
-    let geometry = Geometry::new(old.geometry.dim()).expect("the index has them").in_epoch(epoch);
+    let geometry = Geometry::new(old.geometry.dim()).expect("the index has them");
+    let geometry = geometry.with_columns(&old.geometry.columns()).in_epoch(epoch);
+    let columns = old.geometry.columns().len();
+    let keys: Vec<u64> =
+        rows.iter().flat_map(|row| (0..columns).map(|column| key(&row.keys, column))).collect();
     let parameters = Parameters { seed: random.next_u64(), ..Parameters::default() };
-    let mut builder = Builder::of_rotated(metric, geometry, old.seed, sample, usize::MAX, parameters);
+    let mut builder = Builder::of_rotated(metric, geometry, old.seed, sample, usize::MAX, parameters)
+        .with_sample_of_keys(&keys);
     builder.begin_at(start);
-    for Row { rotated, error, tids } in rows {
+    for Row { rotated, error, keys, tids } in rows {
         let mut q = builder.space.quantize_rotated(rotated, 1.0);
         // What was lost before stays lost.
         q.error += error;
+        q.keys = keys;
         for tid in tids {
             match builder.take(&q, tid) {
                 Ok(()) => {}
@@ -134,13 +141,14 @@ struct Row {
     rotated: Vec<f32>,
     /// Its error bound.
     error: f32,
+    keys: Vec<u8>,
     tids: Vec<crate::layout::HeapTid>,
 }
 
 /// All live nodes.
 fn rows<S: PageStore>(store: &S, index: &Index) -> Result<Vec<Row>, AccessError<S::Error>> {
     let (space, g) = (&index.space, &index.space.geometry);
-    let mut found: Vec<(NodeId, crate::layout::node::Header, Vec<f32>)> = Vec::new();
+    let mut found: Vec<(NodeId, Header, Row)> = Vec::new();
     for block in (1..store.block_count().map_err(AccessError::Store)?).map(BlockNumber) {
         store.check_interrupts().map_err(AccessError::Store)?;
         let page = store.read(block).map_err(AccessError::Store)?;
@@ -152,17 +160,19 @@ fn rows<S: PageStore>(store: &S, index: &Index) -> Result<Vec<Row>, AccessError<
             if node.header().state == State::Live
                 && let Some(id) = g.node_id(block, slot)
             {
-                found.push((id, *node.header(), space.rotated(node.stored())));
+                let (rotated, error) = (space.rotated(node.stored()), node.header().error);
+                let row = Row { rotated, error, keys: node.keys().to_vec(), tids: Vec::new() };
+                found.push((id, *node.header(), row));
             }
         }
     }
     let mut rows = Vec::with_capacity(found.len());
-    for (id, header, rotated) in found {
-        let (mut tids, mut all) = (Vec::new(), Rows::new(id, &header));
+    for (id, header, mut row) in found {
+        let mut all = Rows::new(id, &header);
         while let Some(tid) = all.next(store, g)? {
-            tids.push(tid);
+            row.tids.push(tid);
         }
-        rows.push(Row { rotated, error: header.error, tids });
+        rows.push(row);
     }
     Ok(rows)
 }

@@ -299,11 +299,11 @@ fn repair<S: PageStore>(
     let space = &index.space;
     let g = &space.geometry;
     let block = g.block_of(id);
-    let (header, codes, edges) = {
+    let (header, codes, keys, edges) = {
         let page = store.read(block).map_err(AccessError::Store)?;
         let node = Node::read(&page, g, g.slot_of(id)).map_err(damaged(block))?;
         let edges: Vec<Edge> = (0..node.header().degree).map(|i| node.edge(i)).collect();
-        (*node.header(), node.vector().to_vec(), edges)
+        (*node.header(), node.vector().to_vec(), node.keys().to_vec(), edges)
     };
     let (mut gone, kept): (Vec<Edge>, Vec<Edge>) = edges.into_iter().partition(|e: &Edge| dead.has(e.id.0));
     for edge in &kept {
@@ -314,7 +314,7 @@ fn repair<S: PageStore>(
     }
     stats.repaired += 1;
     gone.sort_by(|a, b| a.distance_squared.total_cmp(&b.distance_squared));
-    let own = header.stored(&codes);
+    let own = header.stored(&codes, &keys);
     let query = Query::stored(space, space.decoded(own));
     let mut heirs: Vec<Heir> = Vec::new();
     for edge in gone.iter().take(SPLICED) {
@@ -362,8 +362,8 @@ fn repair<S: PageStore>(
         let distance = query.score(space, node.stored(), space.l2_bias(&node));
         let occluded = chosen.iter().any(|other| ALPHA * space.between(&other.vector, &vector) <= distance);
         if heir.protected || !occluded {
-            let (header, codes) = (*node.header(), node.vector().to_vec());
-            chosen.push(Chosen { id: heir.id, header, codes, vector, protected: heir.protected });
+            let (header, codes, keys) = (*node.header(), node.vector().to_vec(), node.keys().to_vec());
+            chosen.push(Chosen { id: heir.id, header, codes, keys, vector, protected: heir.protected });
         }
     }
 
@@ -380,12 +380,12 @@ fn repair<S: PageStore>(
     }
     let mut bits = vec![0u8; g.code_bytes()];
     let mut encoder = Encoder::new(space, own);
-    for Chosen { id: other, header, codes, protected, .. } in &chosen {
+    for Chosen { id: other, header, codes, keys, protected, .. } in &chosen {
         let mut h = *node.as_node().header();
         if h.degree == MAX_DEGREE || node.as_node().ids().any(|id| id == *other) {
             continue;
         }
-        let edge = encoder.edge(header.stored(codes), *other, &mut bits);
+        let edge = encoder.edge(header.stored(codes, keys), *other, &mut bits);
         node.set_edge(h.degree, &edge, &bits);
         if *protected && h.protected.count_ones() < edges::MAX_PROTECTED {
             h.protected |= 1 << h.degree;
@@ -402,6 +402,7 @@ struct Chosen {
     id: NodeId,
     header: Header,
     codes: Vec<i8>,
+    keys: Vec<u8>,
     /// Decoded.
     vector: Vec<f32>,
     protected: bool,
@@ -502,6 +503,7 @@ fn relink<S: PageStore>(store: &S, index: &Index, id: NodeId) -> Result<(), Acce
         }
         Quantized {
             codes: node.vector().to_vec(),
+            keys: node.keys().to_vec(),
             lead: h.lead,
             trail: h.trail,
             reference: h.reference,
@@ -735,6 +737,8 @@ mod tests {
                 slots,
                 leaders: 0,
                 epoch: 0,
+                columns: 0,
+                signatures: 0,
             };
             let geometry = Geometry::checked(&stated).unwrap();
             let mut random = SplitMix64::new(dim.into());
@@ -762,7 +766,7 @@ mod tests {
             assert_eq!(cleanup(&store, &mut index, &mut SplitMix64::new(1)).unwrap().freed, 300);
             add(&mut index, 600..900);
             assert!(store.block_count().unwrap() <= pages + 1, "slots are used again");
-            let report = check(&store, |_| ()).unwrap();
+            let report = check(&store, |_, _| ()).unwrap();
             assert_eq!((report.problems, report.unreachable, report.rows), (vec![], 0, 600));
             for row in (1..600).step_by(2).chain(600..900) {
                 let mut search = Search::new(&index, &vectors[row as usize], &Options::default()).unwrap();

@@ -1,8 +1,10 @@
 //! Walking the graph: visit the best candidate, estimate its neighbors, repeat.
 
+use super::filtered::{Filtered, Wanted, below};
 use super::frontier::Frontier;
 use super::key::{IdSet, Key};
 use super::nearest::Nearest;
+use crate::filter::Filter;
 use crate::index::{AccessError, Index, damaged};
 use crate::layout::node::{Node, State};
 use crate::layout::{BlockNumber, MAX_DEGREE, NodeId};
@@ -41,30 +43,41 @@ pub struct Walk {
     by_l2_in_ip_graph: bool,
     frontier: Frontier,
     visited: IdSet,
+    /// Live nodes that were visited and pass the filter.
     nearest: Nearest,
+    filtered: Option<Box<Filtered>>,
     prefetch: bool,
     pub(super) stats: Stats,
 }
 
 impl Walk {
     /// Starts at the entries. `width` is about the number of nodes that the caller wants to see.
-    pub fn new(index: &Index, query: Query, width: usize, prefetch: bool) -> Self {
-        Self::start(index, query, width, prefetch, false)
+    pub fn new(index: &Index, query: Query, width: usize, filter: Option<Filter>, prefetch: bool) -> Self {
+        let filtered = filter.map(|filter| Box::new(Filtered::new(filter)));
+        Self::start(index, query, width, filtered, prefetch, false)
     }
 
     /// Starts a walk towards the nearest by L2, whatever the index's metric: what an insert needs.
     pub fn nearest(index: &Index, query: Query, width: usize) -> Self {
         let other = index.space.metric == crate::Metric::InnerProduct;
-        Self::start(index, query, width, false, other)
+        Self::start(index, query, width, None, false, other)
     }
 
-    fn start(index: &Index, query: Query, width: usize, prefetch: bool, by_l2_in_ip_graph: bool) -> Self {
+    fn start(
+        index: &Index,
+        query: Query,
+        width: usize,
+        filtered: Option<Box<Filtered>>,
+        prefetch: bool,
+        by_l2_in_ip_graph: bool,
+    ) -> Self {
         let mut walk = Self {
             query,
             by_l2_in_ip_graph,
             frontier: Frontier::default(),
             visited: IdSet::default(),
             nearest: Nearest::default(),
+            filtered,
             prefetch,
             stats: Stats::default(),
         };
@@ -72,7 +85,12 @@ impl Walk {
         let scored = known.saturating_mul(SCORED);
         let mut entries: Vec<Key> = Vec::new();
         let mut worst = f32::INFINITY;
-        index.score_entries(&walk.query, scored, |scores, ids| {
+        let (filtered, frontier) = (&walk.filtered, &mut walk.frontier);
+        let filter = filtered.as_ref().map(|filtered| filtered.filter());
+        index.score_entries(&walk.query, scored, filter, known, |scores, ids, may_pass| {
+            for i in (0..ids.len()).filter(|&i| may_pass[i] && ids[i] != NodeId::NONE) {
+                frontier.push(Key::new(scores[i], ids[i]));
+            }
             // Not a number is as good as any, for the walk of a query that has no distances to go on.
             let is_wanted = |score: f32| score < worst || score.is_nan();
             // Most blocks hold nothing of interest, which one look tells.
@@ -87,7 +105,11 @@ impl Walk {
                 entries.truncate(known);
             }
         });
-        entries.into_iter().for_each(|entry| walk.frontier.push(entry));
+        match &mut walk.filtered {
+            // What may pass is in the other one as well, and is visited once.
+            Some(filtered) => entries.into_iter().for_each(|entry| filtered.push_other(entry)),
+            None => entries.into_iter().for_each(|entry| walk.frontier.push(entry)),
+        }
         walk
     }
 
@@ -97,15 +119,20 @@ impl Walk {
         &self.query
     }
 
+    /// What rows must pass.
+    #[must_use]
+    pub fn filter(&self) -> Option<&Filter> {
+        self.filtered.as_ref().map(|filtered| filtered.filter())
+    }
+
     /// Nodes that were visited, and slots that turned out to be empty.
     #[must_use]
     pub fn visited(&self) -> &IdSet {
         &self.visited
     }
 
-    /// Visits the candidate with the best estimate and shows it to `visit` with its score. False if `enough` live
-    /// nodes that were visited score better than it is estimated, or if there is none. A visited node may be dead.
-    /// `enough` never falls.
+    /// Visits the best candidate, and shows it to `visit` with its score if it passes the filter. False if as many live
+    /// nodes that were visited and pass score better than it is estimated, or if there is none. A visited node may be dead.
     ///
     /// # Errors
     /// [`AccessError`].
@@ -113,15 +140,18 @@ impl Walk {
         &mut self,
         store: &S,
         index: &Index,
-        enough: usize,
+        wanted: Wanted,
         visit: impl FnMut(&Query, NodeId, &Node, f32),
     ) -> Result<bool, AccessError<S::Error>> {
-        let limit = self.nearest.score_of(enough);
-        // Of equal scores none is better; without any, even candidates without a number are wanted.
-        let limit = if limit == f32::INFINITY { Key::LAST } else { Key::new(limit, NodeId(0)) };
-        let Some(key) = self.frontier.pop_below(limit, &self.visited) else {
-            return Ok(false);
+        let next = match &mut self.filtered {
+            Some(filtered) => filtered.next(wanted, &mut self.frontier, &mut self.nearest, &self.visited),
+            None => {
+                let Wanted { rows, lookahead, due } = wanted;
+                let limit = if due { below(self.nearest.score_of(rows + lookahead)) } else { Key::LAST };
+                self.frontier.pop_below(limit, &self.visited)
+            }
         };
+        let Some(key) = next else { return Ok(false) };
         self.visited.insert(key.id());
         self.expand(store, index, key, visit)?;
         Ok(true)
@@ -153,18 +183,31 @@ impl Walk {
         self.stats.estimates += header.degree as u64;
         let bias = if self.by_l2_in_ip_graph { index.space.l2_bias(&node) } else { header.bias };
         let score = self.query.score(&index.space, node.stored(), bias);
+        let passes = self.filter().is_none_or(|filter| filter.admits(node.keys()));
         if header.state == State::Live {
-            self.nearest.offer(Key::new(score, id));
+            if let Some(filtered) = &mut self.filtered {
+                filtered.offer(Key::new(score, id));
+            }
+            if passes {
+                self.nearest.offer(Key::new(score, id));
+            }
         }
-        visit(&self.query, id, &node, score);
+        if passes {
+            visit(&self.query, id, &node, score);
+        }
         let estimates = if self.by_l2_in_ip_graph {
             l2_estimates(index, &self.query, &node, score)
         } else {
             let (adds, scales) = node.factors();
             self.query.estimates(&index.space, header.reference, score, &adds, &scales, node.codes())
         };
-        for (id, estimate) in node.ids().zip(estimates) {
-            self.frontier.push(Key::new(estimate, id));
+        match &mut self.filtered {
+            Some(filtered) => filtered.expand(&node, passes, &estimates, &mut self.frontier),
+            None => {
+                for (id, estimate) in node.ids().zip(estimates) {
+                    self.frontier.push(Key::new(estimate, id));
+                }
+            }
         }
         Ok(())
     }

@@ -7,7 +7,7 @@
 //! | 6 | 2 | - | 0 |
 //! | 8 | B each | | blocks of 32 entries |
 //!
-//! A block, with C = code dim, p = planes and B = 320 + 4 p C:
+//! A block, with C = code dim, p = planes, K = key columns and B = 320 + 32 K + 4 p C:
 //!
 //! | offset | width | type | field |
 //! |---|---|---|---|
@@ -15,18 +15,21 @@
 //! | 128 | 32 * 2 | bf16 | factors: add |
 //! | 192 | 32 * 2 | bf16 | factors: scale |
 //! | 256 | 32 * 2 | u16 | numbers of the leaders that codes and factors are relative to |
-//! | 320 | 4 p C | bits | codes, one FastScan block a plane |
+//! | 320 | 32 K | u8 | sketches, 32 for each of K key columns |
+//! | 320 + 32 K | 4 p C | bits | codes, one FastScan block a plane |
 //!
 //! Format 1 has no numbers of leaders: codes are relative to the center and follow at 256.
 
 use super::bytes::{get_u16, get_u32, put_u16, put_u32};
 use super::geometry::{ENTRY_BLOCK, ENTRY_HEADER_BYTES};
 use super::{Geometry, Kind, NodeId, Page, PageError, bf16, check, expect};
+use crate::filter::{KEY_BYTES, Sketches};
 use crate::quantize::fastscan;
 
 const ADDS: usize = 4 * ENTRY_BLOCK;
 const SCALES: usize = ADDS + 2 * ENTRY_BLOCK;
 const LEADERS: usize = SCALES + 2 * ENTRY_BLOCK;
+const SKETCHES: usize = LEADERS + 2 * ENTRY_BLOCK;
 
 /// One sampled node, without its code.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,6 +42,8 @@ pub struct Entry {
     pub scale: f32,
     /// The leader that both are relative to.
     pub leader: u16,
+    /// What its keys are like.
+    pub sketches: Sketches,
 }
 
 /// Makes `page` an entry page without entries.
@@ -48,6 +53,10 @@ pub fn init(page: &mut Page, g: &Geometry) {
 
 fn capacity(g: &Geometry) -> u16 {
     u16::try_from(g.entries_per_page()).expect("a page holds fewer than 1,000")
+}
+
+fn columns(g: &Geometry) -> usize {
+    g.key_bytes() / KEY_BYTES
 }
 
 /// Where codes begin within a block.
@@ -84,6 +93,9 @@ pub fn get(page: &Page, g: &Geometry, i: usize) -> Entry {
         add: bf16::to_f32(get_u16(page, start + ADDS + 2 * row)),
         scale: bf16::to_f32(get_u16(page, start + SCALES + 2 * row)),
         leader: if g.format() == 1 { 0 } else { get_u16(page, start + LEADERS + 2 * row) },
+        sketches: std::array::from_fn(|column| {
+            if column < columns(g) { page[start + SKETCHES + column * ENTRY_BLOCK + row] } else { 0 }
+        }),
     }
 }
 
@@ -101,6 +113,9 @@ pub fn set(page: &mut Page, g: &Geometry, i: usize, entry: &Entry, bits: &[u8]) 
     put_u16(page, start + SCALES + 2 * row, bf16::nearest(entry.scale));
     if g.format() > 1 {
         put_u16(page, start + LEADERS + 2 * row, entry.leader);
+    }
+    for (column, &sketch) in entry.sketches.iter().enumerate().take(columns(g)) {
+        page[start + SKETCHES + column * ENTRY_BLOCK + row] = sketch;
     }
     fastscan::set_code(&mut page[start + codes_at(g)..start + g.entry_block_bytes()], row, bits);
     let count = usize::from(get_u16(page, 4)).max(i + 1);
@@ -120,15 +135,20 @@ mod tests {
     #[test]
     fn entries_round_trip() {
         for dim in [2, 128, 192, 256, 512, 4000] {
-            let g = Geometry::new(dim).unwrap();
+            let g = Geometry::new(dim).unwrap().with_columns(&[crate::filter::Kind::Ordered; 2]);
             let mut page = [0; PAGE_BYTES];
             init(&mut page, &g);
             set_next(&mut page, 12);
             let n = g.entries_per_page();
             let bits = |i: usize| vec![(i * 31 % 256) as u8; g.code_bytes()];
+            let sketches = |i: usize| {
+                let mut sketches = Sketches::default();
+                sketches[..2].copy_from_slice(&[(i % 256) as u8, (i / 3 % 256) as u8]);
+                sketches
+            };
             let entry = |i: usize| {
                 let (id, leader) = (NodeId(u32::try_from(i).unwrap() * 3), i as u16 % 7);
-                Entry { id, add: i as f32, scale: 0.5, leader }
+                Entry { id, add: i as f32, scale: 0.5, leader, sketches: sketches(i) }
             };
             for i in 0..n {
                 set(&mut page, &g, i, &entry(i), &bits(i));
@@ -139,6 +159,7 @@ mod tests {
                 let wanted = if i == 5 { NodeId::NONE } else { entry(i).id };
                 assert_eq!(get(&page, &g, i).id, wanted);
                 assert_eq!(get(&page, &g, i).leader, entry(i).leader);
+                assert_eq!(get(&page, &g, i).sketches, entry(i).sketches);
                 assert!((get(&page, &g, i).add - entry(i).add).abs() <= entry(i).add / 256.0);
                 assert_eq!(fastscan::get_code(codes(&page, &g, i), i % ENTRY_BLOCK), bits(i));
             }

@@ -18,6 +18,7 @@
 //! for which that is half of the variance that an index without a sample would have, and at least as many nodes as there.
 
 use super::{BODY_BYTES, BlockNumber, FORMAT_VERSION, MAX_DEGREE, NodeId, PageError, check};
+use crate::filter::{KEY_BYTES, Kind, MAX_COLUMNS};
 use crate::quantize::principal::Spectrum;
 
 /// The largest dimension of an indexed vector; one more would leave too little of the page to codes.
@@ -55,6 +56,9 @@ pub struct Geometry {
     slots: usize,
     leaders: u16,
     epoch: u16,
+    columns: u8,
+    /// Bit i: the keys of column i are signatures.
+    signatures: u8,
 }
 
 /// What a metapage says of its geometry.
@@ -69,6 +73,8 @@ pub(crate) struct Stated {
     pub slots: u8,
     pub leaders: u16,
     pub epoch: u16,
+    pub columns: u8,
+    pub signatures: u8,
 }
 
 /// A dimension that cannot be indexed.
@@ -91,6 +97,11 @@ impl Geometry {
     /// # Errors
     /// [`GeometryError`] unless `1 <= dim <= MAX_DIM`.
     pub fn new(dim: usize) -> Result<Self, GeometryError> {
+        Self::of(dim, 0)
+    }
+
+    /// As [`Geometry::new`], with so many key columns.
+    fn of(dim: usize, columns: u8) -> Result<Self, GeometryError> {
         match dim {
             0 => return Err(GeometryError::Empty),
             1..=MAX_DIM => {}
@@ -101,7 +112,7 @@ impl Geometry {
         let wanted = (padded_dim * 11 / 16).max(96).min(256.max(dim / 3)).min(widest);
         let (slots, code_dim) = (1..=16)
             .rev()
-            .filter_map(|slots| Some((slots, fitting(padded_dim, slots, 1)?)))
+            .filter_map(|slots| Some((slots, fitting(padded_dim, columns, slots, 1)?)))
             .find(|&(slots, code_dim)| code_dim >= wanted || slots == 1)
             .expect("one node fits a page at MAX_DIM");
         let format = FORMAT_VERSION;
@@ -115,7 +126,37 @@ impl Geometry {
             slots,
             leaders: 0,
             epoch: 0,
+            columns,
+            signatures: 0,
         })
+    }
+
+    /// The same dimension with key columns, eight at most.
+    #[must_use]
+    pub fn with_columns(self, kinds: &[Kind]) -> Self {
+        assert!(kinds.len() <= MAX_COLUMNS);
+        let columns = u8::try_from(kinds.len()).expect("a few");
+        let signatures = (0..8).zip(kinds).filter(|(_, kind)| **kind == Kind::Signature);
+        let signatures = signatures.fold(0, |all, (i, _)| all | 1 << i);
+        Self { signatures, ..Self::of(self.dim, columns).expect("there is room for keys at MAX_DIM") }
+    }
+
+    /// What the keys of each column are.
+    #[must_use]
+    pub fn columns(&self) -> Vec<Kind> {
+        let kind = |i| if self.signatures >> i & 1 == 1 { Kind::Signature } else { Kind::Ordered };
+        (0..self.columns).map(kind).collect()
+    }
+
+    /// Number of columns, and a bit for each whose keys are signatures.
+    pub(crate) fn stated_columns(&self) -> (u8, u8) {
+        (self.columns, self.signatures)
+    }
+
+    /// Bytes of a row's keys.
+    #[must_use]
+    pub fn key_bytes(&self) -> usize {
+        KEY_BYTES * usize::from(self.columns)
     }
 
     /// The same dimension, with codes that fit the data.
@@ -124,11 +165,14 @@ impl Geometry {
         let most_directions = MAX_DIRECTIONS.min(spectrum.leading.len());
         let without = variance(&Spectrum { leading: Vec::new(), ..*spectrum }, self.code_dim, 1);
         let best = |slots: usize| {
-            let two = fitting(self.padded_dim, slots, 2).map(|width| (width.min(most_directions), 2));
-            let leading = fitting(self.padded_dim, slots, 1).map(|width| (width.min(most_directions), 1));
-            let any = fitting(self.padded_dim, slots, 1).map(|width| (width, 0));
-            let all =
-                fitting(self.padded_dim, slots, 2).filter(|&width| width == self.padded_dim).map(|w| (w, 2));
+            let two =
+                fitting(self.padded_dim, self.columns, slots, 2).map(|width| (width.min(most_directions), 2));
+            let leading =
+                fitting(self.padded_dim, self.columns, slots, 1).map(|width| (width.min(most_directions), 1));
+            let any = fitting(self.padded_dim, self.columns, slots, 1).map(|width| (width, 0));
+            let all = fitting(self.padded_dim, self.columns, slots, 2)
+                .filter(|&width| width == self.padded_dim)
+                .map(|w| (w, 2));
             let sized = |(width, planes): (usize, usize)| {
                 let code_dim = width / CODE_STEP * CODE_STEP;
                 // Codes of any direction are made of rotated vectors without directions to the front.
@@ -154,9 +198,23 @@ impl Geometry {
     /// The geometry that the metapage names: one that fits the page, not only what this release would choose, as
     /// an earlier one chose other widths.
     pub(crate) fn checked(stated: &Stated) -> Result<Self, PageError> {
-        let Stated { format, dim, padded_dim, lead_dim, code_dim, planes, slots, leaders, epoch } = *stated;
+        let Stated {
+            format,
+            dim,
+            padded_dim,
+            lead_dim,
+            code_dim,
+            planes,
+            slots,
+            leaders,
+            epoch,
+            columns,
+            signatures,
+        } = *stated;
         check("dim", dim.into(), 1, MAX_DIM as u64)?;
-        let usual = Self::new(dim.into()).expect("checked above");
+        check("key columns", columns.into(), 0, MAX_COLUMNS as u64)?;
+        check("signatures", u64::from(signatures) >> columns, 0, 0)?;
+        let usual = Self::of(dim.into(), columns).expect("checked above");
         check("padded_dim", padded_dim.into(), usual.padded_dim as u64, usual.padded_dim as u64)?;
         let widest = usual.padded_dim.min(MAX_CODE_DIM);
         check("code_dim", code_dim.into(), CODE_STEP as u64, widest as u64)?;
@@ -165,8 +223,17 @@ impl Geometry {
         check("lead_dim % 64", u64::from(lead_dim) % DIM_STEP as u64, 0, 0)?;
         check("planes", planes.into(), 1, 2)?;
         let (lead_dim, code_dim, planes) = (lead_dim.into(), code_dim.into(), planes.into());
-        let geometry =
-            Self { format, lead_dim, code_dim, planes, slots: slots.into(), leaders, epoch, ..usual };
+        let geometry = Self {
+            format,
+            lead_dim,
+            code_dim,
+            planes,
+            slots: slots.into(),
+            leaders,
+            epoch,
+            signatures,
+            ..usual
+        };
         let most = (BODY_BYTES.checked_div(geometry.node_bytes()).unwrap_or(0)) as u64;
         check("slots", slots.into(), 1, most)?;
         Ok(geometry)
@@ -265,13 +332,14 @@ impl Geometry {
     /// Bytes of a node.
     #[must_use]
     pub fn node_bytes(&self) -> usize {
-        fixed_bytes(self.padded_dim) + self.code_block_bytes()
+        fixed_bytes(self.padded_dim, self.columns) + self.code_block_bytes()
     }
 
-    /// Bytes of 32 entries of the entry table: ids, two factors each, numbers of leaders, codes.
+    /// Bytes of 32 entries of the entry table: ids, two factors each, numbers of leaders, sketches, codes.
     #[must_use]
     pub fn entry_block_bytes(&self) -> usize {
-        ENTRY_BLOCK * if self.format == 1 { 8 } else { 10 } + self.code_block_bytes()
+        let own = if self.format == 1 { 8 } else { 10 + usize::from(self.columns) };
+        ENTRY_BLOCK * own + self.code_block_bytes()
     }
 
     /// Entries per page of the entry table.
@@ -306,8 +374,8 @@ impl Geometry {
 }
 
 /// The widest code of so many planes with which so many nodes fit a page.
-fn fitting(padded_dim: usize, slots: usize, planes: usize) -> Option<usize> {
-    let code_bytes = (BODY_BYTES / slots).checked_sub(fixed_bytes(padded_dim))?;
+fn fitting(padded_dim: usize, columns: u8, slots: usize, planes: usize) -> Option<usize> {
+    let code_bytes = (BODY_BYTES / slots).checked_sub(fixed_bytes(padded_dim, columns))?;
     let code_dim = code_bytes * 8 / (MAX_DEGREE * planes);
     let step = if code_dim < FINE_CODE_DIM { CODE_STEP } else { DIM_STEP };
     Some((code_dim / step * step).min(padded_dim).min(MAX_CODE_DIM))
@@ -322,8 +390,9 @@ fn variance(spectrum: &Spectrum, code_dim: usize, planes: usize) -> f64 {
 }
 
 /// Bytes of a node apart from its codes.
-fn fixed_bytes(padded_dim: usize) -> usize {
-    NODE_HEADER_BYTES + padded_dim + MAX_DEGREE * EDGE_BYTES
+fn fixed_bytes(padded_dim: usize, columns: u8) -> usize {
+    let columns = usize::from(columns);
+    NODE_HEADER_BYTES + KEY_BYTES * columns + padded_dim + MAX_DEGREE * (EDGE_BYTES + columns)
 }
 
 #[cfg(test)]
@@ -373,6 +442,8 @@ mod tests {
                 slots,
                 leaders: 0,
                 epoch: 0,
+                columns: 0,
+                signatures: 0,
             })
         };
         for (dim, code, slots) in [(128, 128, 8), (192, 192, 6), (256, 256, 5), (320, 256, 4)] {

@@ -26,7 +26,10 @@
 //! | 68 | 2 | u16 | leaders, the center not among them |
 //! | 70 | 2 | u16 | epoch of the pages, see `graph/train.rs` |
 //! | 72 | 2 | u16 | epoch that was begun last: where it differs, a training did not end |
-//! | 74 | 22 | - | 0 |
+//! | 74 | 1 | u8 | key columns |
+//! | 75 | 1 | u8 | bit i: keys of column i are signatures |
+//! | 76 | 4 | u32 | first of as many pages with bounds of the columns as there are columns, 0 if none |
+//! | 80 | 16 | - | 0 |
 //! | 96 | 2 each | bf16 | center in the basis of the index, padded dim elements |
 //!
 //! Format 1 has zeros at 56 to 63 and the center at 64: one plane, no reflections, no leaders.
@@ -43,6 +46,7 @@ const CALIBRATION: usize = 48;
 const REFLECTIONS: usize = 56;
 const LEADERS: usize = 64;
 const EPOCH: usize = 70;
+const COLUMNS: usize = 74;
 const CENTER: usize = 96;
 const CENTER_1: usize = 64;
 const _: () = assert!(CALIBRATION + size_of::<Calibration>() <= REFLECTIONS);
@@ -79,6 +83,8 @@ pub struct Meta {
     pub leaders_first: u32,
     /// The epoch that was begun last.
     pub epoch_begun: u16,
+    /// First page of the bounds of the key columns, 0 if none.
+    pub bounds_first: u32,
     /// Subtracted from every rotated vector before it is quantized; `[padded_dim]`, bf16 values.
     pub center: Vec<f32>,
 }
@@ -114,6 +120,7 @@ impl Meta {
             reflections: 0,
             leaders_first: 0,
             epoch_begun: geometry.epoch(),
+            bounds_first: 0,
             center: center.iter().map(|&x| bf16::to_f32(bf16::nearest(x))).collect(),
         }
     }
@@ -142,6 +149,8 @@ impl Meta {
             put_u16(page, LEADERS + 4, g.leaders());
             put_u16(page, EPOCH, g.epoch());
             put_u16(page, EPOCH + 2, self.epoch_begun);
+            (page[COLUMNS], page[COLUMNS + 1]) = g.stated_columns();
+            put_u32(page, COLUMNS + 2, self.bounds_first);
         }
         for (i, &x) in self.center.iter().enumerate() {
             put_u16(page, center_at(g.format()) + 2 * i, bf16::nearest(x));
@@ -194,6 +203,8 @@ impl Meta {
             slots: page[7],
             leaders: if first { 0 } else { get_u16(page, LEADERS + 4) },
             epoch: if first { 0 } else { get_u16(page, EPOCH) },
+            columns: if first { 0 } else { page[COLUMNS] },
+            signatures: if first { 0 } else { page[COLUMNS + 1] },
         })?;
         check("max_degree", get_u16(page, 14).into(), MAX_DEGREE as u64, MAX_DEGREE as u64)?;
         let center: Vec<f32> = (0..geometry.padded_dim())
@@ -220,6 +231,7 @@ impl Meta {
             reflections: count(REFLECTIONS + 4),
             leaders_first: later(LEADERS),
             epoch_begun: count(EPOCH + 2),
+            bounds_first: later(COLUMNS + 2),
             center,
         })
     }
@@ -290,17 +302,22 @@ impl Stamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::filter::Kind;
     use proptest::prelude::*;
 
     fn example(dim: usize) -> Meta {
-        let geometry = Geometry::new(dim).unwrap().with_leaders(255).in_epoch(3);
+        let geometry = Geometry::new(dim)
+            .unwrap()
+            .with_columns(&[Kind::Ordered, Kind::Signature])
+            .with_leaders(255)
+            .in_epoch(3);
         let center: Vec<f32> = (0..geometry.padded_dim()).map(|i| (i as f32).sin()).collect();
         let mut meta = Meta::new(Metric::InnerProduct, geometry, 0x1234_5678_9ABC_DEF0, &center);
         (meta.entry_first, meta.entry_last, meta.entry_count) = (1, 9, 1024);
         (meta.entry_generation, meta.tids_free, meta.built_rows) = (3, 77, 50_000);
         meta.calibration = [20, 40, 100, 65_535];
         (meta.reflections_first, meta.reflections) = (17, 40);
-        (meta.leaders_first, meta.epoch_begun) = (19, 4);
+        (meta.leaders_first, meta.epoch_begun, meta.bounds_first) = (19, 4, 21);
         meta
     }
 

@@ -14,6 +14,7 @@
 //! | -2 | 2 | u16 | [`PAGE_ID`], where tools that print pages look for the access method |
 
 pub mod bf16;
+pub mod bounds;
 pub mod bytes;
 pub mod entry;
 pub mod geometry;
@@ -89,6 +90,8 @@ pub enum Kind {
     Tids,
     /// Vectors of the basis, or leaders.
     Vectors,
+    /// Bounds of a key column.
+    Bounds,
     /// Of an earlier epoch: searches that began then may still read it, nobody else does.
     Retired,
 }
@@ -102,6 +105,7 @@ impl Kind {
             Kind::Node => 3,
             Kind::Tids => 4,
             Kind::Vectors => 5,
+            Kind::Bounds => 6,
             Kind::Retired => unreachable!("no page is made so"),
         }
     }
@@ -195,6 +199,7 @@ pub fn kind(page: &Page) -> Result<Kind, PageError> {
         3 => Ok(Kind::Node),
         4 => Ok(Kind::Tids),
         5 => Ok(Kind::Vectors),
+        6 => Ok(Kind::Bounds),
         found => Err(PageError::UnknownKind { found }),
     }
 }

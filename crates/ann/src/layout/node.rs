@@ -1,6 +1,6 @@
 //! Node pages: `slots` nodes in fixed places, no line pointers.
 //!
-//! Slot `s` starts at byte `s * node_bytes`. With P = padded dim, C = code dim and p = planes:
+//! Slot `s` starts at byte `s * node_bytes`. With K = key columns, P = 8 K + padded dim, C = code dim and p = planes:
 //!
 //! | offset | width | type | field |
 //! |---|---|---|---|
@@ -16,19 +16,22 @@
 //! | 24 | 4 | u32 | first cell of further heap tids with the same vector, 0 if none |
 //! | 28 | 2 | u16 | generation, changes whenever the slot gets another vector |
 //! | 30 | 2 | u16 | reference: number of the leader that the vector is relative to, 0 for the center |
-//! | 32 | P | i8 | vector in the basis of the index, less center and reference, divided by lead or trail |
+//! | 32 | 8 K | u64 | keys of the row, see `filter` |
+//! | 32 + 8 K | padded dim | i8 | vector in the basis of the index, less center and reference, divided by lead or trail |
 //! | 32 + P | 32 * 4 | u32 | neighbor ids |
 //! | 160 + P | 32 * 2 | bf16 | neighbor factors: add |
 //! | 224 + P | 32 * 2 | bf16 | neighbor factors: scale |
 //! | 288 + P | 32 * 2 | bf16 | squared distance of each neighbor |
-//! | 352 + P | 4 p C | bits | neighbor codes, one FastScan block a plane |
+//! | 352 + P | 32 K | u8 | sketches of the neighbors, 32 for each column |
+//! | 352 + P + 32 K | 4 p C | bits | neighbor codes, one FastScan block a plane |
 //!
-//! Entries of the five arrays behind the degree mean nothing. In format 1 an f32 at 8 is the one scale of all elements, and
+//! Entries of the arrays behind the degree mean nothing. In format 1 an f32 at 8 is the one scale of all elements, and
 //! the reference is 0.
 
 use super::bytes::{get_f32, get_u16, get_u32, put_f32, put_u16, put_u32};
 use super::geometry::NODE_HEADER_BYTES;
 use super::{Geometry, HeapTid, Kind, MAX_DEGREE, NodeId, PAGE_BYTES, Page, PageError, bf16, check, expect};
+use crate::filter::{KEY_BYTES, Sketches};
 use crate::quantize::Stored;
 use zerocopy::FromBytes;
 
@@ -75,9 +78,9 @@ pub struct Header {
 impl Header {
     /// The vector that codes stand for.
     #[must_use]
-    pub fn stored(self, codes: &[i8]) -> Stored<'_> {
+    pub fn stored<'a>(self, codes: &'a [i8], keys: &'a [u8]) -> Stored<'a> {
         let Self { lead, trail, reference, .. } = self;
-        Stored { codes, lead, trail, reference }
+        Stored { codes, lead, trail, reference, keys }
     }
 
     /// An empty slot, as on a fresh page.
@@ -108,15 +111,20 @@ pub struct Edge {
     pub scale: f32,
     /// Squared L2 distance between the two quantized vectors.
     pub distance_squared: f32,
+    /// What its keys are like.
+    pub sketches: Sketches,
 }
 
 /// Byte offsets of a node's arrays.
 #[derive(Clone, Copy, Debug)]
 struct Offsets {
+    vector: usize,
     ids: usize,
     adds: usize,
     scales: usize,
     distances: usize,
+    sketches: usize,
+    columns: usize,
     codes: usize,
     end: usize,
     format: u8,
@@ -125,16 +133,22 @@ struct Offsets {
 
 impl Offsets {
     fn of(g: &Geometry) -> Self {
-        let ids = NODE_HEADER_BYTES + g.padded_dim();
+        let columns = g.key_bytes() / KEY_BYTES;
+        let vector = NODE_HEADER_BYTES + g.key_bytes();
+        let ids = vector + g.padded_dim();
         let adds = ids + 4 * MAX_DEGREE;
         let scales = adds + 2 * MAX_DEGREE;
         let distances = scales + 2 * MAX_DEGREE;
-        let codes = distances + 2 * MAX_DEGREE;
+        let sketches = distances + 2 * MAX_DEGREE;
+        let codes = sketches + columns * MAX_DEGREE;
         Self {
+            vector,
             ids,
             adds,
             scales,
             distances,
+            sketches,
+            columns,
             codes,
             end: g.node_bytes(),
             format: g.format(),
@@ -189,13 +203,26 @@ impl<'a> Node<'a> {
     /// The 8-bit vector, `[padded_dim]`.
     #[must_use]
     pub fn vector(&self) -> &'a [i8] {
-        <[i8]>::ref_from_bytes(&self.bytes[NODE_HEADER_BYTES..self.at.ids]).expect("i8 has no alignment")
+        <[i8]>::ref_from_bytes(&self.bytes[self.at.vector..self.at.ids]).expect("i8 has no alignment")
+    }
+
+    /// The keys, eight bytes for each column.
+    #[must_use]
+    pub fn keys(&self) -> &'a [u8] {
+        &self.bytes[NODE_HEADER_BYTES..self.at.vector]
+    }
+
+    /// What neighbors are like in one key column; behind the degree it means nothing.
+    #[must_use]
+    pub fn sketches(&self, column: usize) -> &'a [u8] {
+        debug_assert!(column < self.at.columns);
+        &self.bytes[self.at.sketches + column * MAX_DEGREE..][..MAX_DEGREE]
     }
 
     /// The vector with all that its elements mean.
     #[must_use]
     pub fn stored(&self) -> Stored<'a> {
-        self.header.stored(self.vector())
+        self.header.stored(self.vector(), self.keys())
     }
 
     /// Id of neighbor `i`.
@@ -219,6 +246,9 @@ impl<'a> Node<'a> {
             add: number(self.at.adds),
             scale: number(self.at.scales),
             distance_squared: number(self.at.distances),
+            sketches: std::array::from_fn(|column| {
+                if column < self.at.columns { self.sketches(column)[i] } else { 0 }
+            }),
         }
     }
 
@@ -293,9 +323,14 @@ impl<'a> NodeMut<'a> {
         put_u16(b, 30, h.reference);
     }
 
+    /// Replaces the keys.
+    pub fn set_keys(&mut self, keys: &[u8]) {
+        self.bytes[NODE_HEADER_BYTES..self.at.vector].copy_from_slice(keys);
+    }
+
     /// Replaces the vector, `[padded_dim]`.
     pub fn set_vector(&mut self, vector: &[i8]) {
-        for (byte, &code) in self.bytes[NODE_HEADER_BYTES..self.at.ids].iter_mut().zip(vector) {
+        for (byte, &code) in self.bytes[self.at.vector..self.at.ids].iter_mut().zip(vector) {
             *byte = code.cast_unsigned();
         }
     }
@@ -308,6 +343,9 @@ impl<'a> NodeMut<'a> {
         put_u16(b, self.at.adds + 2 * i, bf16::nearest(edge.add));
         put_u16(b, self.at.scales + 2 * i, bf16::nearest(edge.scale));
         put_u16(b, self.at.distances + 2 * i, bf16::nearest(edge.distance_squared));
+        for (column, &sketch) in edge.sketches.iter().enumerate().take(self.at.columns) {
+            b[self.at.sketches + column * MAX_DEGREE + i] = sketch;
+        }
         crate::quantize::fastscan::set_code(&mut b[self.at.codes..], i, bits);
     }
 
@@ -394,6 +432,7 @@ mod tests {
             add: -x,
             scale: x + 1.0,
             distance_squared: 2.0 * x,
+            sketches: Sketches::default(),
         }
     }
 

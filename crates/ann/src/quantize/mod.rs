@@ -26,4 +26,6 @@ pub struct Stored<'a> {
     pub trail: f32,
     /// Number of the leader that the vector is relative to; 0 is the center.
     pub reference: u16,
+    /// Keys of the row, eight bytes for each column.
+    pub keys: &'a [u8],
 }

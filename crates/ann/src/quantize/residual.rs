@@ -57,7 +57,8 @@ impl<'a> Encoder<'a> {
     pub fn edge(&mut self, neighbor: Stored, id: NodeId, bits: &mut [u8]) -> Edge {
         let sums = self.sums(neighbor, bits);
         let (add, scale) = factors(self.space.metric, &sums);
-        Edge { id, add, scale, distance_squared: sums.norm_squared }
+        let sketches = self.space.columns.sketches(neighbor.keys);
+        Edge { id, add, scale, distance_squared: sums.norm_squared, sketches }
     }
 
     fn sums(&mut self, neighbor: Stored, bits: &mut [u8]) -> ResidualSums {
@@ -82,7 +83,8 @@ pub fn entry(space: &Space, vector: Stored, id: NodeId, bits: &mut [u8]) -> Entr
     let leader = vector.reference;
     let sums = Encoder::of_leader(space, leader).sums(vector, bits);
     let (add, scale) = factors(space.metric, &sums);
-    Entry { id, add, scale, leader }
+    let sketches = space.columns.sketches(vector.keys);
+    Entry { id, add, scale, leader, sketches }
 }
 
 /// Estimated squared distances between `x` and the neighbors of a node, given the table of `x - node`
@@ -110,8 +112,19 @@ mod tests {
     /// A space with two leaders beside the center.
     fn space(metric: Metric, dim: u16, code_dim: u16, planes: u8, seed: u64) -> Space {
         let (lead_dim, slots, leaders) = (dim, 1, 2);
-        let stated =
-            Stated { format: 2, dim, padded_dim: dim, lead_dim, code_dim, planes, slots, leaders, epoch: 0 };
+        let stated = Stated {
+            format: 2,
+            dim,
+            padded_dim: dim,
+            lead_dim,
+            code_dim,
+            planes,
+            slots,
+            leaders,
+            epoch: 0,
+            columns: 0,
+            signatures: 0,
+        };
         let geometry = Geometry::checked(&stated).unwrap();
         let center: Vec<f32> = (0..dim).map(|i| 0.1 * f32::from(i).cos()).collect();
         let leaders: Vec<f32> = (0..2 * dim).map(|i| 0.3 * f32::from(i).sin()).collect();

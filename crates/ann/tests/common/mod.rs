@@ -8,6 +8,7 @@ use imgvec_ann::store::mem::MemStore;
 use imgvec_ann::{Index, Metric};
 use std::sync::atomic::AtomicBool;
 
+pub mod filtered;
 pub mod generate;
 pub use generate::{Data, Normal, clustered, latent, manifold};
 
@@ -97,7 +98,20 @@ pub fn search(
     ef: usize,
 ) -> (Vec<usize>, usize, imgvec_ann::graph::walk::Stats) {
     use imgvec_ann::graph::search::{Options, Search};
-    let mut search = Search::new(index, query, &Options { lookahead: ef, ..Options::default() }).unwrap();
+    let search = Search::new(index, query, &Options { lookahead: ef, ..Options::default() }).unwrap();
+    nearest(search, store, index, metric, rows, query, k)
+}
+
+/// As [`search`], of a search that is prepared.
+pub fn nearest(
+    mut search: imgvec_ann::graph::search::Search,
+    store: &MemStore,
+    index: &Index,
+    metric: Metric,
+    rows: &[Vec<f32>],
+    query: &[f32],
+    k: usize,
+) -> (Vec<usize>, usize, imgvec_ann::graph::walk::Stats) {
     let mut found: Vec<(f64, usize)> = Vec::new();
     let mut fetched = 0;
     while let Some(hit) = search.next(store, index).unwrap() {

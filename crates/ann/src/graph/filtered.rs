@@ -1,0 +1,205 @@
+//! What a walk under a filter does besides: it visits whatever may pass, and of the others as many as lead the way.
+//!
+//! Let *m* be the mean number of neighbors that may pass, of 32, over the visited nodes that pass.
+//!
+//! - A candidate that may pass is visited as it would be without a filter; any other only if fewer nodes than are wanted,
+//!   of those that were visited whether they pass or not, score better.
+//! - Where *m* is 3 or more, what passes holds together by itself: the filter is wide, or goes with the vectors. A node that
+//!   passes and shows fewer than 12 that may lends the way to its nearest other neighbors, to as many as let one expect 12.
+//! - Where it is less, what passes is scattered. One other candidate in 4 leads the way, or one in 2 if *m* is below one half;
+//!   which, follows from its number alone, so that all paths agree. A row that passes is met if one of the few nodes that link to it
+//!   from near by is visited: with one candidate in 8, three rows in ten of those that one in a hundred passes were missed.
+//! - Rows that hold together but lie aside of where the query points need up to twice the lookahead, as all of them are about as far;
+//!   scattered ones less, as the walk has looked everywhere on its way.
+//!
+//! `benches/filters.rs` measures these rules, with filters that one row in 2 to one in 1,000 passes, scattered, in one region, and in
+//! the region that is farthest from the query.
+
+use super::frontier::Frontier;
+use super::key::{IdSet, Key};
+use super::nearest::Nearest;
+use crate::filter::Filter;
+use crate::layout::node::Node;
+use crate::layout::{MAX_DEGREE, NodeId};
+
+/// Least mean number of neighbors that may pass, of 32, where what passes holds together.
+const TOGETHER: f64 = 3.0;
+/// Neighbors that may pass which a node that passes shall lead to.
+const LED_TO: f64 = 12.0;
+/// One candidate in so many leads the way where few neighbors pass, and where hardly any does.
+const THINNED: u32 = 4;
+const THINNED_LESS: u32 = 2;
+const HARDLY_ANY: f64 = 0.5;
+/// Least share of the lookahead where few neighbors pass.
+const LEAST_SHARE: f64 = 0.5;
+/// Least lookahead: one that was measured without a filter may be shorter.
+const LEAST_LOOKAHEAD: usize = 40;
+/// Entries that may pass which are visited before all others, to know what the filter is like.
+const FIRST_ENTRIES: usize = 10;
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Filtered {
+    filter: Filter,
+    /// Candidates that do not pass and were not chosen to lead the way.
+    others: Frontier,
+    /// Live nodes of any kind that were visited.
+    any: Nearest,
+    /// Visited nodes that pass.
+    passed: u64,
+    /// Neighbors of those that may pass.
+    shown: u64,
+    /// Entries that are still to be visited before anything else.
+    first: usize,
+}
+
+/// How many nodes must score better than a candidate to make it needless.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Rows, with the one that is to be given out.
+    pub rows: usize,
+    /// Nodes beyond these.
+    pub lookahead: usize,
+    /// Whether a row waits that could be given out. Else any candidate is wanted.
+    pub due: bool,
+}
+
+impl Filtered {
+    /// Nothing was visited yet.
+    pub fn new(filter: Filter) -> Self {
+        let (others, any) = (Frontier::default(), Nearest::default());
+        Self { filter, others, any, passed: 0, shown: 0, first: FIRST_ENTRIES }
+    }
+
+    /// The filter.
+    pub fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// Takes an entry that does not pass for a candidate.
+    pub fn push_other(&mut self, key: Key) {
+        self.others.push(key);
+    }
+
+    /// Offers a live node that was visited.
+    pub fn offer(&mut self, key: Key) {
+        self.any.offer(key);
+    }
+
+    /// Mean number of neighbors that may pass.
+    #[allow(clippy::cast_precision_loss, reason = "counts of visits")]
+    fn together(&self) -> f64 {
+        self.shown as f64 / self.passed.max(1) as f64
+    }
+
+    /// How much of the lookahead rows that pass need.
+    fn share_of_lookahead(&self) -> f64 {
+        let together = self.together();
+        if together < TOGETHER {
+            (together / TOGETHER).max(LEAST_SHARE)
+        } else {
+            2.0 - together / MAX_DEGREE as f64
+        }
+    }
+
+    /// Takes out the next candidate; `frontier` has those that may pass or lead the way, `passing` the visited
+    /// nodes that pass.
+    pub fn next(
+        &mut self,
+        wanted: Wanted,
+        frontier: &mut Frontier,
+        passing: &mut Nearest,
+        visited: &IdSet,
+    ) -> Option<Key> {
+        if self.first > 0 {
+            self.first -= 1;
+            if let Some(key) = frontier.pop_below(Key::LAST, visited) {
+                return Some(key);
+            }
+            self.first = 0;
+        }
+        let lookahead = wanted.lookahead.max(LEAST_LOOKAHEAD);
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count")]
+        #[allow(clippy::cast_precision_loss, reason = "some thousand")]
+        let ahead = (self.share_of_lookahead() * lookahead as f64) as usize;
+        let limit =
+            if wanted.due { below(passing.score_of(wanted.rows.saturating_add(ahead))) } else { Key::LAST };
+        let of_any = below(self.any.score_of(wanted.rows.saturating_add(lookahead))).min(limit);
+        let best = frontier.best_below(limit, visited);
+        let other = self.others.best_below(of_any, visited);
+        match (best, other) {
+            (Some(best), Some(other)) if other < best => self.others.pop_best(),
+            (Some(_), _) => frontier.pop_best(),
+            (None, Some(_)) => self.others.pop_best(),
+            // Better any way on than none, until so many were visited that all pages are read instead.
+            (None, None) if !wanted.due => self.others.pop_below(Key::LAST, visited),
+            (None, None) => None,
+        }
+    }
+
+    /// Takes the neighbors of a visited node, with their estimates, for candidates.
+    pub fn expand(
+        &mut self,
+        node: &Node,
+        passes: bool,
+        estimates: &[f32; MAX_DEGREE],
+        frontier: &mut Frontier,
+    ) {
+        let may = self.filter.may_admit(node);
+        let degree = node.header().degree;
+        let shown = may[..degree].iter().filter(|&&may| may).count();
+        if passes {
+            self.passed += 1;
+            self.shown += shown as u64;
+        }
+        let together = self.together();
+        let mut others = [Key::LAST; MAX_DEGREE];
+        let mut count = 0;
+        for (i, id) in node.ids().enumerate() {
+            let key = Key::new(estimates[i], id);
+            if may[i] {
+                frontier.push(key);
+            } else {
+                others[count] = key;
+                count += 1;
+            }
+        }
+        let others = &mut others[..count];
+        if together < TOGETHER {
+            let share = if together < HARDLY_ANY { THINNED_LESS } else { THINNED };
+            for &key in others.iter() {
+                if is_chosen(key.id(), share) {
+                    frontier.push(key);
+                } else {
+                    self.others.push(key);
+                }
+            }
+            return;
+        }
+        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "at most 32")]
+        #[allow(clippy::cast_sign_loss, reason = "no less than zero")]
+        let lent = if passes { ((LED_TO - shown as f64).max(0.0) / together).ceil() as usize } else { 0 };
+        let lent = lent.min(count);
+        if lent > 0 && lent < count {
+            others.select_nth_unstable(lent - 1);
+        }
+        for (i, &key) in others.iter().enumerate() {
+            if i < lent {
+                frontier.push(key);
+            } else {
+                self.others.push(key);
+            }
+        }
+    }
+}
+
+/// Candidates whose keys lie below this one are estimated better than a score.
+pub fn below(score: f32) -> Key {
+    // Of equal scores none is better; without any, even candidates without a number are wanted.
+    if score == f32::INFINITY { Key::LAST } else { Key::new(score, NodeId(0)) }
+}
+
+/// Whether a node is one of one in `share`.
+fn is_chosen(id: NodeId, share: u32) -> bool {
+    (id.0.wrapping_mul(0x9E37_79B1) >> 16).is_multiple_of(share)
+}
