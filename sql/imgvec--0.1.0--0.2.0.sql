@@ -269,3 +269,11 @@ CREATE OPERATOR CLASS ann_array_ops DEFAULT FOR TYPE anyarray USING ann AS
     OPERATOR 6 pg_catalog.&&, OPERATOR 7 pg_catalog.@>,
     FUNCTION 1 ann_key_set(internal);
 COMMENT ON OPERATOR CLASS ann_array_ops USING ann IS 'key column: arrays, by && and @>';
+
+-- Two columns more.
+DROP FUNCTION ann_index_info(regclass);
+CREATE FUNCTION ann_index_info(index regclass, OUT metric text, OUT dims integer, OUT code_dims integer,
+    OUT nodes_per_page integer, OUT pages bigint, OUT size_bytes bigint, OUT entries bigint, OUT built_rows bigint,
+    OUT format_version integer, OUT key_columns integer, OUT key_bytes integer)
+    RETURNS record AS 'MODULE_PATHNAME', 'ann_index_info_wrapper' LANGUAGE C STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION ann_index_info(regclass) IS 'shape and size of an ann index, from its first pages; key_bytes are those of a row';

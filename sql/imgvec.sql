@@ -495,9 +495,9 @@ COMMENT ON OPERATOR CLASS ann_array_ops USING ann IS 'key column: arrays, by && 
 
 CREATE FUNCTION ann_index_info(index regclass, OUT metric text, OUT dims integer, OUT code_dims integer,
     OUT nodes_per_page integer, OUT pages bigint, OUT size_bytes bigint, OUT entries bigint, OUT built_rows bigint,
-    OUT format_version integer)
+    OUT format_version integer, OUT key_columns integer, OUT key_bytes integer)
     RETURNS record AS 'MODULE_PATHNAME', 'ann_index_info_wrapper' LANGUAGE C STRICT PARALLEL RESTRICTED;
-COMMENT ON FUNCTION ann_index_info(regclass) IS 'shape and size of an ann index, from its first pages';
+COMMENT ON FUNCTION ann_index_info(regclass) IS 'shape and size of an ann index, from its first pages; key_bytes are those of a row';
 
 CREATE FUNCTION ann_index_check(index regclass, heapallindexed boolean DEFAULT false, OUT live_nodes bigint,
     OUT dead_nodes bigint, OUT free_slots bigint, OUT rows bigint, OUT edges bigint, OUT stale_edges bigint,

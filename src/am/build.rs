@@ -190,6 +190,9 @@ fn build(table: &Table) -> (f64, u64) {
     (heap_rows, rows)
 }
 
+/// Vector, keys and place of a row.
+type Held = (Vec<f32>, Vec<u64>, HeapTid);
+
 /// The rows of a table on their way into a builder.
 struct Loading<'a> {
     index: Relation<'a>,
@@ -198,7 +201,7 @@ struct Loading<'a> {
     builder: Option<Builder>,
     /// The first rows, where the sample must come from them: what computes a vector from a row may be a model that takes
     /// a second, and must run once a row.
-    held: Option<Vec<(Vec<f32>, Vec<u64>, HeapTid)>>,
+    held: Option<Vec<Held>>,
     rows: u64,
 }
 

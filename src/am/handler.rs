@@ -63,6 +63,12 @@ unsafe extern "C-unwind" fn amproperty(
         // No operator of a class is a condition.
         pg_sys::IndexAMProperty::AMPROP_CAN_EXCLUDE => false,
         pg_sys::IndexAMProperty::AMPROP_DISTANCE_ORDERABLE if column > 0 => column == 1,
+        // The first column is the vector.
+        pg_sys::IndexAMProperty::AMPROP_SEARCH_ARRAY | pg_sys::IndexAMProperty::AMPROP_SEARCH_NULLS
+            if column > 0 =>
+        {
+            column > 1
+        }
         _ => return false,
     };
     // SAFETY: a place for the answer.

@@ -70,7 +70,7 @@ fn exported_models_give_what_torch_gives() {
         eprintln!("{name}: {}", said.trim().replace('\n', "; "));
         let package = Package::open(&target).unwrap_or_else(|error| panic!("{name}: {error}"));
         let mut encoder = Encoder::open(package, EncoderOptions { ..options() }).unwrap();
-        let mut compare = |what: &str, found: &[f32], wanted: &Value| {
+        let compare = |what: &str, found: &[f32], wanted: &Value| {
             let cosine = cosine(found, &floats(wanted));
             assert!(cosine > 0.9999, "{name}, {what}: cosine {cosine}");
         };

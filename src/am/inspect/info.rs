@@ -1,11 +1,13 @@
 //! `ann_index_info`: what an index is.
 
 use super::Opened;
+use crate::am::keys::KeyColumns;
 use crate::am::opclass::OpClass;
 use crate::am::{cache, waiting};
 use crate::types::datum::{NewRecord, NewText};
 use imgvec_ann::Metric;
-use imgvec_ann::layout::{BlockNumber, meta};
+use imgvec_ann::filter::KEY_BYTES;
+use imgvec_ann::layout::{BlockNumber, MAX_DEGREE, meta};
 use imgvec_ann::store::PageStore;
 use pgrx::prelude::*;
 
@@ -17,7 +19,8 @@ fn ann_index_info(index: pg_sys::Oid) -> NewRecord {
     let pages = opened.pages();
     if waiting::is_waiting(*opened.index) {
         let Ok(page_count) = pages.block_count();
-        return waiting_info(OpClass::of(*opened.index).metric, page_count);
+        let columns = KeyColumns::of(*opened.index).kinds().len();
+        return waiting_info(OpClass::of(*opened.index).metric, columns, page_count);
     }
     let ann = cache::open(&pages);
     let Ok(format_version) = pages.read(BlockNumber(0)).map(|page| meta::version(&page));
@@ -35,6 +38,8 @@ fn ann_index_info(index: pg_sys::Oid) -> NewRecord {
         .column(Some(i64::try_from(ann.entry_points().count()).expect("a count")))
         .column(Some(i64::from(meta.built_rows)))
         .column(Some(i32::from(format_version)))
+        .column(Some(number(geometry.columns().len())))
+        .column(Some(number(geometry.columns().len() * (KEY_BYTES + MAX_DEGREE))))
 }
 
 fn metric_name(metric: Metric) -> &'static str {
@@ -46,7 +51,8 @@ fn metric_name(metric: Metric) -> &'static str {
 }
 
 /// An index without a row: what depends on the number of dimensions or stands on the first page is not known.
-fn waiting_info(metric: Metric, page_count: u32) -> NewRecord {
+fn waiting_info(metric: Metric, columns: usize, page_count: u32) -> NewRecord {
+    let number = |n: usize| i32::try_from(n).expect("a few");
     NewRecord::new()
         .column(Some(NewText::from_utf8(metric_name(metric))))
         .column(None::<i32>)
@@ -57,4 +63,6 @@ fn waiting_info(metric: Metric, page_count: u32) -> NewRecord {
         .column(Some(0i64))
         .column(Some(0i64))
         .column(None::<i32>)
+        .column(Some(number(columns)))
+        .column(Some(number(columns * (KEY_BYTES + MAX_DEGREE))))
 }

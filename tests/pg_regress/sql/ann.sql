@@ -115,7 +115,7 @@ SELECT place FROM own ORDER BY place <=> '[100,1,2]' LIMIT 1;
 SELECT id FROM grid ORDER BY place <-> '[1,2,3]' LIMIT 1;
 \echo :LAST_ERROR_SQLSTATE
 CREATE UNIQUE INDEX ON grid USING ann (place);
-CREATE INDEX ON grid USING ann (place, id);
+CREATE INDEX ON grid USING ann (place, place);
 CREATE INDEX ON grid USING ann (id);
 CREATE TABLE free (place imgvec);
 CREATE TABLE large (place imgvec(4001));

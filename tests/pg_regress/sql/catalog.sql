@@ -23,7 +23,7 @@ ORDER BY 1::text;
 SELECT o.oid::regoperator AS lopsided FROM pg_operator o JOIN ours ON classid = 'pg_operator'::regclass AND objid = o.oid
 WHERE oprcom <> 0 AND (SELECT c.oprcom FROM pg_operator c WHERE c.oid = o.oprcom) IS DISTINCT FROM o.oid;
 SELECT amname, opcname, opcdefault, amvalidate(c.oid) FROM pg_opclass c JOIN pg_am a ON a.oid = opcmethod
-JOIN ours ON classid = 'pg_opclass'::regclass AND objid = c.oid ORDER BY 1;
+JOIN ours ON classid = 'pg_opclass'::regclass AND objid = c.oid ORDER BY 1, 2;
 
 -- settings, which exist once the library is loaded: who may set them
 SELECT '[1]'::imgvec;

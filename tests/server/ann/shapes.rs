@@ -273,7 +273,7 @@ fn what_an_index_cannot_do_is_refused() {
         ("CREATE UNIQUE INDEX ON items USING ann (embedding)", SqlState::FEATURE_NOT_SUPPORTED),
         ("CREATE INDEX ON items USING ann (embedding DESC)", SqlState::FEATURE_NOT_SUPPORTED),
         ("CREATE INDEX ON items USING ann (embedding) INCLUDE (id)", SqlState::FEATURE_NOT_SUPPORTED),
-        ("CREATE INDEX ON items USING ann (id)", SqlState::UNDEFINED_OBJECT),
+        ("CREATE INDEX ON items USING ann (id)", SqlState::FEATURE_NOT_SUPPORTED),
         ("CREATE INDEX ON items USING ann (embedding imgvec_ops)", SqlState::UNDEFINED_OBJECT),
         (
             "CREATE INDEX ON items USING ann (embedding) WITH (fillfactor = 50)",

@@ -76,7 +76,7 @@ fn properties_are_what_the_access_method_does() {
     for (property, wanted) in [
         ("can_order", false),
         ("can_unique", false),
-        ("can_multi_col", false),
+        ("can_multi_col", true),
         ("can_exclude", false),
         ("can_include", false),
     ] {

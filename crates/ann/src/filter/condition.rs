@@ -171,7 +171,7 @@ mod tests {
             let fits = |column: usize, condition: &Condition| match condition {
                 Condition::Overlaps(_) | Condition::Contains(_) => column == 1,
                 Condition::Within { .. } | Condition::OneOf(_) => column == 0,
-                _ => true,
+                Condition::IsNull | Condition::IsNotNull | Condition::Never => true,
             };
             let conditions: Vec<_> = conditions.into_iter().filter(|(n, c)| fits(*n, c)).collect();
             let filter = Filter::new(&columns, conditions);
