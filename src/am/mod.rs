@@ -15,6 +15,7 @@ mod scan;
 mod stats;
 mod table;
 mod threads;
+mod threshold;
 mod training;
 mod vacuum;
 mod validate;

@@ -11,10 +11,12 @@
 //!    the last row anyway: the hook on the executor's start. So everything that reads rows in the order in which they come is
 //!    right: cursors, INSERT and CREATE TABLE AS, `array_agg` over an ordered subquery.
 //!
+//! A filter of the scan's own distance ends the scan: see `threshold.rs`.
+//!
 //! Both hooks are set when the library is loaded, which is at the latest when the planner first meets an index of ours.
 
 use super::cost::{amcostestimate, pointers};
-use super::scan;
+use super::{scan, threshold};
 use crate::server::raw::{self, ExecutorStartHook, UpperPathsHook};
 use pgrx::{pg_guard, pg_sys};
 use std::cell::Cell;
@@ -178,11 +180,19 @@ unsafe fn visit(node: *mut pg_sys::PlanState, bounded: bool) {
         pg_sys::check_stack_depth();
         let mut bounded = bounded;
         match (*node).type_ {
-            Tag::T_IndexScanState if !bounded => {
+            Tag::T_IndexScanState => {
                 let state = &*node.cast::<pg_sys::IndexScanState>();
                 let count = usize::try_from(state.iss_NumOrderByKeys).expect("a count");
                 if count > 0 && !state.iss_RelationDesc.is_null() && scan::is_ours(state.iss_RelationDesc) {
-                    scan::ask_exact(std::slice::from_raw_parts_mut(state.iss_OrderByKeys, count));
+                    let keys = std::slice::from_raw_parts_mut(state.iss_OrderByKeys, count);
+                    if !bounded {
+                        scan::ask_exact(keys);
+                    }
+                    if let Some(distance) = threshold::of(node) {
+                        let kept = pg_sys::palloc(size_of::<f64>()).cast::<f64>();
+                        *kept = distance;
+                        scan::ask_within(&mut keys[0], kept);
+                    }
                 }
             }
             Tag::T_LimitState => bounded = bounds(&*(*node).plan.cast::<pg_sys::Limit>()) || bounded,

@@ -22,6 +22,9 @@ use std::rc::Rc;
 /// Of a scan key's flags, one that is an access method's to use: the scan is read to the last row. See `order.rs`.
 const EXACT: i32 = 1 << 16;
 
+/// Another one: the function's extra pointer leads to the distance beyond which no row is wanted.
+const WITHIN: i32 = 1 << 17;
+
 /// Whether an index is one of this access method.
 ///
 /// # Safety
@@ -37,6 +40,13 @@ pub fn ask_exact(order_bys: &mut [pg_sys::ScanKeyData]) {
     for key in order_bys {
         key.sk_flags |= EXACT;
     }
+}
+
+/// Lets a scan end where rows are farther than `distance`, which lives as long as the scan.
+pub fn ask_within(order_by: &mut pg_sys::ScanKeyData, distance: *mut f64) {
+    order_by.sk_flags |= WITHIN;
+    // Nobody calls the function of an ordering operator but the access method, which does not.
+    order_by.sk_func.fn_extra = distance.cast();
 }
 
 /// A scan's state, in the memory context of the scan.
@@ -59,11 +69,17 @@ struct Running {
 }
 
 impl Running {
-    fn start(pages: &Pages, query: Option<&[f32]>, exact: bool, keys: &[pg_sys::ScanKeyData]) -> Self {
+    fn start(
+        pages: &Pages,
+        query: Option<&[f32]>,
+        exact: bool,
+        within: f64,
+        keys: &[pg_sys::ScanKeyData],
+    ) -> Self {
         let relation = pages.relation();
         let index = cache::open(pages);
         let lookahead = options::lookahead(pages).map_err(|error| damage(relation, error)).or_raise();
-        let options = Options { lookahead, prefetch: true, exact };
+        let options = Options { lookahead, prefetch: true, exact, within };
         let nowhere;
         let vector = match query {
             Some(vector) => vector,
@@ -197,13 +213,15 @@ pub unsafe extern "C-unwind" fn amgettuple(
             }
             let key = &*desc.orderByData;
             let is_null = key.sk_flags & pg_sys::SK_ISNULL as i32 != 0;
+            let is_within = key.sk_flags & WITHIN != 0 && !is_null;
+            let within = if is_within { *key.sk_func.fn_extra.cast::<f64>() } else { f64::INFINITY };
             let query = opclass::vector(key.sk_argument, is_null, OpClass::of(relation).elements);
             stats::count_scan(relation);
             let keys = match usize::try_from(desc.numberOfKeys).expect("a count") {
                 0 => &[],
                 count => std::slice::from_raw_parts(desc.keyData, count),
             };
-            let running = Running::start(&pages, query.as_deref(), key.sk_flags & EXACT != 0, keys);
+            let running = Running::start(&pages, query.as_deref(), key.sk_flags & EXACT != 0, within, keys);
             state(desc).running = Some(running);
         }
         let running = state(desc).running.as_mut().expect("started above");

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use postgres::{Client, NoTls};
 
 use super::{
-    CREATE_INDEX, DIM, by_index, create_items, explain, ids, is_ordered_by_index, quiet, recall, search,
+    CREATE_INDEX, DIM, by_index, by_table, create_items, explain, ids, is_ordered_by_index, quiet, recall,
+    search,
 };
 use crate::cluster::Cluster;
 use crate::value;
@@ -212,4 +213,51 @@ fn the_planner_knows_the_beam_of_an_index() {
     let of_index = cost("SET imgvec.ef_search = 0; ALTER INDEX items_embedding SET (ef_search = 400)");
     assert!(wide > default * 1.5, "default {default}, 400: {wide}");
     assert!((wide - of_index).abs() < 1e-6, "by setting {wide}, by index {of_index}");
+}
+
+#[test]
+fn a_threshold_ends_the_scan() {
+    let (_cluster, mut client) = cluster_with_items("ann-threshold");
+    client.batch_execute("SET plan_cache_mode = force_generic_plan").unwrap();
+    let query =
+        value::<String>(&mut client, &format!("SELECT quote_literal(vec(-1, {DIM})::text) || '::imgvec'"));
+    let distance = format!("embedding <-> {query}");
+    let nearest = by_table(&mut client, &search("items", "<->", &query, 8));
+    let (seventh, eighth): (f64, f64) = (nearest[6].get(1), nearest[7].get(1));
+    let between = f64::midpoint(seventh, eighth);
+    let pages: i64 = value(&mut client, "SELECT pg_relation_size('items_embedding') / 8192");
+    client
+        .batch_execute(&format!(
+            "PREPARE within(double precision) AS SELECT id, {distance} FROM items WHERE {distance} < $1 ORDER BY {distance} LIMIT 50"
+        ))
+        .unwrap();
+    for (condition, most) in [
+        (format!("{distance} < {between:?}"), 7),
+        (format!("{distance} <= {seventh:?}"), 7),
+        (format!("{between:?} > {distance}"), 7),
+        (format!("{seventh:?} >= {distance} AND id > 0"), 7),
+        (format!("{distance} < {between:?} AND {distance} < 1e9"), 7),
+        (format!("{distance} < -1"), 0),
+    ] {
+        let statement =
+            format!("SELECT id, {distance} FROM items WHERE {condition} ORDER BY {distance} LIMIT 50");
+        let read = "SELECT coalesce(sum(pages_read), 0)::bigint FROM ann_scan_stats";
+        let before: i64 = value(&mut client, read);
+        let found = by_index(&mut client, &statement);
+        assert!(found.len() <= most && found.len() * 10 >= most * 7, "{condition}: {}", found.len());
+        assert!(found.iter().all(|row| row.get::<_, f64>(1) <= between), "{condition}");
+        let read = value::<i64>(&mut client, read) - before;
+        assert!(read < pages / 2, "{condition}: {read} of {pages} pages");
+    }
+    client.batch_execute("SET enable_seqscan = off; SET enable_sort = off").unwrap();
+    for (value, most) in [(format!("{between:?}"), 7), ("NULL".to_owned(), 0), ("'NaN'".to_owned(), 50)] {
+        let rows = client.simple_query(&format!("EXECUTE within({value})")).unwrap();
+        let count = rows.iter().filter(|m| matches!(m, postgres::SimpleQueryMessage::Row(_))).count();
+        assert!(count <= most && count * 10 >= most * 7, "{value}: {count}");
+    }
+    // Without a LIMIT every row within is wanted.
+    client.batch_execute("RESET enable_seqscan; RESET enable_sort").unwrap();
+    let wide = f64::from(2) * between;
+    let all = format!("SELECT id, {distance} FROM items WHERE {distance} < {wide:?} ORDER BY {distance}");
+    assert_eq!(ids(&by_index(&mut client, &all)).len(), by_table(&mut client, &all).len());
 }

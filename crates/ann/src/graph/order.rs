@@ -132,6 +132,11 @@ impl Order {
         self.due.len() + self.late.len()
     }
 
+    /// Drops the nodes that are due: the others are nearer.
+    pub fn forget_due(&mut self) {
+        self.due.clear();
+    }
+
     /// Gives up on the order: whatever waits or comes from now on is due.
     pub fn release_late(&mut self) {
         self.ascending = false;

@@ -44,11 +44,13 @@ pub struct Options {
     /// Read all pages before the first row, and give every row at its place: what a search costs that goes on to
     /// the last row anyway.
     pub exact: bool,
+    /// Rows farther than this are not wanted: where bounds have passed it, there are none but late ones.
+    pub within: f64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { lookahead: DEFAULT_LOOKAHEAD, prefetch: false, exact: false }
+        Self { lookahead: DEFAULT_LOOKAHEAD, prefetch: false, exact: false, within: f64::INFINITY }
     }
 }
 
@@ -113,6 +115,8 @@ enum Phase {
     Walking,
     /// Reads all pages.
     Sweeping(Sweep),
+    /// Gives what has waited for the end.
+    Ending,
 }
 
 /// A search under way. It holds no lock between calls.
@@ -126,6 +130,7 @@ pub struct Search {
     /// The largest upper bound given out.
     passed: f64,
     phase: Phase,
+    within: f64,
     /// Hops after which to sweep; known once something was read.
     most_hops: Option<u64>,
 }
@@ -164,6 +169,7 @@ impl Search {
             given: 0,
             passed: f64::NEG_INFINITY,
             phase: Phase::Walking,
+            within: options.within,
             most_hops: options.exact.then_some(0),
         }
     }
@@ -195,6 +201,13 @@ impl Search {
             let Some(found) = self.order.pop() else {
                 return Ok(None);
             };
+            let is_beyond = found.lower_bound > self.within && found.upper_bound < f64::INFINITY;
+            if is_beyond && !matches!(self.phase, Phase::Ending) {
+                self.order.forget_due();
+                self.order.release_late();
+                self.phase = Phase::Ending;
+                continue;
+            }
             self.given += 1;
             let Found { lower_bound, upper_bound, id: node, .. } = found;
             let (header, late) = (found.header(), self.order.released());
