@@ -78,8 +78,9 @@ test-long: build
 	cargo test --profile $(PROFILE) --test server --no-run $(FEATURES)
 	@set -e; stage=$$(tests/stage.sh); \
 	IMGVEC_FAULTS=all IMGVEC_CRASH_CYCLES=200 IMGVEC_RESCANS=1000000 IMGVEC_COPY_ROWS=1000000 IMGVEC_CONCURRENCY_SECONDS=300 \
+	IMGVEC_PIPELINE_TABLES=1000 IMGVEC_MIGRATION_ROWS=20000 \
 	IMGVEC_STAGE=$$stage IMGVEC_ONNXRUNTIME=$(CURDIR)/target/onnxruntime/libonnxruntime.so \
-		cargo test --profile $(PROFILE) --test server $(FEATURES) -- ann::crash ann::faults ann::memory ann::concurrency pipeline::crash
+		cargo test --profile $(PROFILE) --test server $(FEATURES) -- ann::crash ann::faults ann::memory ann::concurrency pipeline::crash pipeline::migrate pipeline::limits
 
 # pgvector's own tests, ported; their files are fetched from Debian's sources. Wants Perl's IPC::Run for half of them.
 .PHONY: test-pgvector

@@ -2,7 +2,7 @@
 //! `make bench` runs it; `benches/README.md` says how to read it. The model is the starter.
 //!
 //! `COPIES` (default 10000) pictures of 30 kB and ten times as many captions are copied; `PICTURES` (2000) are embedded;
-//! `QUEUE` (5000000) rows wait. Lines of one run compare; times are the best of three where it says so.
+//! `MIGRATED` (20000) get another model, `QUEUE` (5000000) rows wait. Lines of one run compare; times are the best of three where it says so.
 
 #[path = "../tests/cluster/mod.rs"]
 mod cluster;
@@ -11,6 +11,7 @@ use cluster::{Cluster, processor_time};
 use image::{Rgb, RgbImage};
 use postgres::{Client, NoTls};
 use std::io::{Cursor, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -203,6 +204,66 @@ fn queue(cluster: &Cluster, rows: u64) {
     }
 }
 
+/// Another model for a column with an index, beside clients that search and write. What the call itself tells is printed.
+fn migration(cluster: &Cluster, rows: u64) {
+    let mut client = cluster.client();
+    run(
+        &mut client,
+        "CREATE TABLE notes (id bigint PRIMARY KEY, caption text, other text, embedding imgvec(256))",
+    );
+    run(&mut client, "SELECT imgvec_maintain('notes', 'caption', 'embedding', 'starter')");
+    run(
+        &mut client,
+        &format!("INSERT INTO notes SELECT i, 'thing number ' || i FROM generate_series(1, {rows}) AS i"),
+    );
+    run(&mut client, "CALL imgvec_work('notes')");
+    run(&mut client, "CREATE INDEX ON notes USING ann (embedding)");
+    let is_over = AtomicBool::new(false);
+    let (migrated, longest) = thread::scope(|scope| {
+        let clients: Vec<_> = (0..4_u64)
+            .map(|number| {
+                let mut client = cluster.client();
+                let is_over = &is_over;
+                scope.spawn(move || {
+                    let mut random = Random(number + 11);
+                    let mut longest = Duration::ZERO;
+                    while !is_over.load(Ordering::Relaxed) {
+                        let id = 1 + random.next() % rows;
+                        let sql = if number < 2 {
+                            format!("SELECT id FROM notes ORDER BY embedding <=> embed_text_for('notes', 'embedding', 'thing number {id}') LIMIT 10")
+                        } else {
+                            format!("UPDATE notes SET other = 'x' WHERE id = {id}")
+                        };
+                        let begin = Instant::now();
+                        client.batch_execute(&sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+                        longest = longest.max(begin.elapsed());
+                        thread::sleep(Duration::from_millis(10));
+                    }
+                    longest
+                })
+            })
+            .collect();
+        let begin = Instant::now();
+        let mut migrator = cluster
+            .config()
+            .notice_callback(|notice| println!("  {}", notice.message()))
+            .connect(NoTls)
+            .expect("a session");
+        run(&mut migrator, "SET client_min_messages = notice");
+        run(&mut migrator, "CALL imgvec_migrate('notes', 'embedding', 'starter')");
+        let migrated = begin.elapsed();
+        is_over.store(true, Ordering::Relaxed);
+        let longest = clients.into_iter().map(|client| client.join().expect("a client")).max();
+        (migrated, longest.unwrap_or_default())
+    });
+    println!(
+        "migration of {rows} rows beside 4 clients: {:.1} s, the longest statement of a client {:.0} ms",
+        migrated.as_secs_f64(),
+        longest.as_secs_f64() * 1e3
+    );
+    run(&mut client, "DROP TABLE notes");
+}
+
 /// Processor time of a worker that has nothing to do.
 fn idle(cluster: &Cluster) {
     let mut client = cluster.client();
@@ -229,6 +290,7 @@ fn main() {
         .start();
     copies(&cluster, number("COPIES", 10_000));
     work(&cluster, number("PICTURES", 2_000));
+    migration(&cluster, number("MIGRATED", 20_000));
     idle(&cluster);
     queue(&cluster, number("QUEUE", 5_000_000));
 }

@@ -618,11 +618,17 @@ CREATE FUNCTION imgvec_model_list(OUT name text, OUT family text, OUT modalities
     LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 10 COST 10000;
 COMMENT ON FUNCTION imgvec_model_list() IS 'model packages on imgvec.model_path; see the view imgvec_models';
 
+CREATE FUNCTION imgvec_outdated_list(OUT relation regclass, OUT target text, OUT model text, OUT rows bigint)
+    RETURNS SETOF record AS 'MODULE_PATHNAME', 'imgvec_outdated_list_wrapper'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10 COST 10000;
+COMMENT ON FUNCTION imgvec_outdated_list() IS 'columns with embeddings by earlier files of their model; see the view imgvec_models';
+
 CREATE VIEW imgvec_models AS
-    SELECT name, family, modalities, dims, "precision", digest, path, license, state, detail, memory_bytes
-    FROM imgvec_model_list();
+    SELECT m.name, m.family, m.modalities, m.dims, m."precision", m.digest, m.path, m.license, m.state, m.detail, m.memory_bytes,
+        (SELECT pg_catalog.sum(o.rows)::bigint FROM imgvec_outdated_list() AS o WHERE o.model = m.name) AS outdated
+    FROM imgvec_model_list() AS m;
 COMMENT ON VIEW imgvec_models IS
-    'model packages on imgvec.model_path: state is loaded (in this backend), available or broken, and detail says why';
+    'model packages on imgvec.model_path: state is loaded (in this backend), available or broken, and detail says why; outdated rows of maintained columns, at most that many, are of earlier files of the model';
 GRANT SELECT ON imgvec_models TO PUBLIC;
 
 CREATE FUNCTION imgvec_backend_counters(OUT images_embedded bigint, OUT texts_embedded bigint, OUT model_runs bigint,
@@ -659,6 +665,12 @@ CREATE PROCEDURE imgvec_work(relation regclass DEFAULT NULL, target text DEFAULT
 COMMENT ON PROCEDURE imgvec_work(regclass, text, double precision) IS
     'embeds waiting rows of a table, or of all own tables, until none waits or the time is up';
 
+CREATE PROCEDURE imgvec_migrate(relation regclass, target text, model text DEFAULT NULL, min_recall double precision DEFAULT 0.8,
+    accept_failures boolean DEFAULT false, give_up boolean DEFAULT false)
+    AS 'MODULE_PATHNAME', 'imgvec_migrate_wrapper' LANGUAGE C;
+COMMENT ON PROCEDURE imgvec_migrate(regclass, text, text, double precision, boolean, boolean) IS
+    'gives a column that keeps its embeddings another model while it answers queries; goes on where an earlier call was broken off';
+
 CREATE FUNCTION imgvec_retry(relation regclass, target text DEFAULT NULL, sqlstate text DEFAULT NULL) RETURNS bigint
     AS 'MODULE_PATHNAME', 'imgvec_retry_wrapper' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
 COMMENT ON FUNCTION imgvec_retry(regclass, text, text) IS
@@ -666,7 +678,7 @@ COMMENT ON FUNCTION imgvec_retry(regclass, text, text) IS
 
 CREATE FUNCTION imgvec_progress_list(OUT relation regclass, OUT target text, OUT source text, OUT model text, OUT rows bigint,
     OUT embedded bigint, OUT waiting bigint, OUT failed bigint, OUT is_exact boolean, OUT rows_per_second double precision,
-    OUT oldest_waiting double precision, OUT last_error text)
+    OUT oldest_waiting double precision, OUT last_error text, OUT outdated bigint)
     RETURNS SETOF record AS 'MODULE_PATHNAME', 'imgvec_progress_list_wrapper'
     LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10 COST 10000;
 COMMENT ON FUNCTION imgvec_progress_list() IS 'columns that keep their embeddings; see the view imgvec_progress';
@@ -675,10 +687,10 @@ CREATE VIEW imgvec_progress AS
     SELECT relation, target, source, model, rows, embedded, waiting, failed, is_exact, rows_per_second,
         CASE WHEN waiting = 0 THEN interval '0' WHEN rows_per_second > 0 AND waiting / rows_per_second < 1e9
             THEN pg_catalog.make_interval(secs => pg_catalog.round(waiting / rows_per_second)) END AS time_left,
-        pg_catalog.to_timestamp(oldest_waiting) AS oldest_waiting, last_error
+        pg_catalog.to_timestamp(oldest_waiting) AS oldest_waiting, last_error, outdated
     FROM imgvec_progress_list();
 COMMENT ON VIEW imgvec_progress IS
-    'columns that keep their embeddings: how far they are, how fast, and what went wrong last; counts of large tables are estimates, and of long queues at least that many, where is_exact is false';
+    'columns that keep their embeddings: how far they are, how fast, and what went wrong last; counts of large tables are estimates, and of long queues at least that many, where is_exact is false; outdated rows, at most that many, are of earlier files of the model';
 GRANT SELECT ON imgvec_progress TO PUBLIC;
 
 CREATE FUNCTION imgvec_failure_list(OUT relation regclass, OUT target text, OUT key text, OUT sqlstate text, OUT message text,

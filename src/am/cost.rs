@@ -13,7 +13,8 @@
 //! row's ctid is asked for, or a plan would be wrong if a row came late, it must not be: see [`needs_ctid`] and
 //! [`needs_order`].
 
-use super::options;
+use super::opclass::OpClass;
+use super::{model, options};
 use crate::storage::{Mode, Pages, Relation};
 use crate::types::price::{Shape, column_width};
 use imgvec_ann::Index;
@@ -81,7 +82,7 @@ pub unsafe extern "C-unwind" fn amcostestimate(
         *selectivity = share_of_keys;
         let all_rows = index.tuples.max(1.0);
         let rows = (all_rows * share_of_keys).max(1.0);
-        let facts = facts(index.indexoid);
+        let facts = facts(index.indexoid, root, &*path);
         let width =
             column_width(root, (*(*path).path.parent).relid, i16::try_from(*index.indexkeys).unwrap_or(0));
         let shape = Shape::new(facts.type_modifier, width);
@@ -272,12 +273,13 @@ struct Facts {
 /// # Safety
 /// `index` is an index of ours that the planner has locked.
 #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
-unsafe fn facts(index: pg_sys::Oid) -> Facts {
+unsafe fn facts(index: pg_sys::Oid, root: *mut pg_sys::PlannerInfo, path: &pg_sys::IndexPath) -> Facts {
     let no_lock = pg_sys::NoLock as pg_sys::LOCKMODE;
     // SAFETY: by contract; closed again, or by the server after an error.
     unsafe {
         let opened = pg_sys::index_open(index, no_lock);
         let relation = Relation::from_raw(opened);
+        model::check_path(relation, OpClass::of(relation).elements, root, path);
         let type_modifier = relation.type_modifier(0);
         let pages = Pages::new(relation, Mode::Normal);
         let known = pages.block_count() != Ok(0);

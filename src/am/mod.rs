@@ -8,6 +8,7 @@ mod handler;
 mod insert;
 mod inspect;
 mod keys;
+mod model;
 mod opclass;
 pub mod options;
 pub mod order;

@@ -8,7 +8,7 @@ use crate::guc;
 use crate::storage::{Pages, Relation};
 use imgvec_ann::{AccessError, Index};
 use pgrx::pg_sys::errcodes::PgSqlErrorCode as Code;
-use pgrx::pg_sys::relopt_type::{RELOPT_TYPE_INT, RELOPT_TYPE_REAL};
+use pgrx::pg_sys::relopt_type::{RELOPT_TYPE_INT, RELOPT_TYPE_REAL, RELOPT_TYPE_STRING};
 use pgrx::{FromDatum, pg_guard, pg_sys};
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -29,10 +29,12 @@ struct Stored {
     target_recall: f64,
     m: i32,
     ef_construction: i32,
+    /// Where the name lies, in bytes from the start; 0 for none.
+    model: i32,
 }
 
 /// What an index may be told.
-const EFFECTIVE: [&str; 3] = ["ef_search", "max_scan_rows", "target_recall"];
+const EFFECTIVE: [&str; 4] = ["ef_search", "max_scan_rows", "target_recall", "model"];
 /// What it may be told to no effect, with the limits that hnsw has.
 const IGNORED: [(&str, &CStr, i32, i32); 2] =
     [("m", c"m", 2, 100), ("ef_construction", c"ef_construction", 4, 1000)];
@@ -74,6 +76,15 @@ pub fn define() {
             guc::MAX_TARGET_RECALL,
             lock,
         );
+        // It changes what is refused, not what is found, and so waits for nobody.
+        pg_sys::add_string_reloption(
+            kind,
+            c"model".as_ptr(),
+            c"Model that the vectors are of; queries known to be of another one are refused".as_ptr(),
+            std::ptr::null(),
+            None,
+            pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE,
+        );
         for (_, name, least, most) in IGNORED {
             let text = c"No effect: for statements that were written for hnsw";
             pg_sys::add_int_reloption(kind, name.as_ptr(), text.as_ptr(), least, least, most, lock);
@@ -98,6 +109,7 @@ pub unsafe extern "C-unwind" fn amoptions(options: pg_sys::Datum, validate: bool
         entry(c"target_recall", RELOPT_TYPE_REAL, offset_of!(Stored, target_recall)),
         entry(c"m", RELOPT_TYPE_INT, offset_of!(Stored, m)),
         entry(c"ef_construction", RELOPT_TYPE_INT, offset_of!(Stored, ef_construction)),
+        entry(c"model", RELOPT_TYPE_STRING, offset_of!(Stored, model)),
     ];
     if validate {
         // SAFETY: the server passes an array of texts, or zero.
@@ -170,4 +182,13 @@ pub fn lookahead(pages: &Pages) -> Result<usize, AccessError<Infallible>> {
 pub fn max_scan_rows(index: Relation) -> Option<u64> {
     guc::max_scan_rows()
         .or_else(|| stored(index).and_then(|s| u64::try_from(s.max_scan_rows).ok()).filter(|&rows| rows > 0))
+}
+
+/// The model that an index was told of.
+pub fn model(index: Relation) -> Option<String> {
+    let place =
+        stored(index).and_then(|options| usize::try_from(options.model).ok()).filter(|&place| place > 0)?;
+    // SAFETY: the server put the NUL-terminated string there when it parsed the options, and keeps them with the relation.
+    let name = unsafe { CStr::from_ptr((*index.as_raw()).rd_options.cast::<std::ffi::c_char>().add(place)) };
+    Some(crate::encoding::to_utf8_lossy(name.to_bytes()).into_owned()).filter(|name| !name.is_empty())
 }

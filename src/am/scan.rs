@@ -7,7 +7,7 @@
 
 use super::keys::KeyColumns;
 use super::opclass::{self, OpClass};
-use super::{cache, options, stats, waiting};
+use super::{cache, model, options, stats, waiting};
 use crate::error::index::{damage, no_such_row, other_columns, vector as bad_vector};
 use crate::error::{Code, OrRaise, Report};
 use crate::storage::{Pages, Relation};
@@ -216,6 +216,9 @@ pub unsafe extern "C-unwind" fn amgettuple(
             let is_within = key.sk_flags & WITHIN != 0 && !is_null;
             let within = if is_within { *key.sk_func.fn_extra.cast::<f64>() } else { f64::INFINITY };
             let query = opclass::vector(key.sk_argument, is_null, OpClass::of(relation).elements);
+            if let Some(query) = query.as_deref() {
+                model::check(relation, query);
+            }
             stats::count_scan(relation);
             let keys = match usize::try_from(desc.numberOfKeys).expect("a count") {
                 0 => &[],

@@ -10,11 +10,13 @@ mod classify;
 mod functions;
 mod mapping;
 mod models;
+mod origin;
 mod parts;
 mod rows;
 mod server;
 mod session;
 
 pub use functions::{image_embedding, text_embedding};
+pub use origin::{check as check_origin, digest_in_use, digest_on_disk};
 pub use rows::{Input, Inputs, embed_rows, facts};
 pub use session::Embedding;

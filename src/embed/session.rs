@@ -4,7 +4,7 @@
 //! in each statement; when they have changed, the model is opened anew.
 
 use super::cache::{EmbeddingCache, Key, Kind};
-use super::{background, mapping, parts, server};
+use super::{background, mapping, origin, parts, server};
 use crate::error::{Report, encoder, out_of_memory};
 use crate::{guc, memory};
 use imgvec_encoder::image::ImageLimits;
@@ -216,7 +216,11 @@ impl Session {
             }
         }
         keys.iter().try_for_each(|key| {
-            sink(key.as_ref().map(|key| found[key].as_ref().expect("cached or just run")))
+            let embedding = key.as_ref().map(|key| found[key].as_ref().expect("cached or just run"));
+            if let Some(embedding) = embedding {
+                origin::remember(embedding, request.name, request.digest);
+            }
+            sink(embedding)
         })
     }
 

@@ -147,12 +147,12 @@ pub fn bad_choice(name: &str, found: &str, choices: &str) -> Report {
     .hint("Leave it out for the first of them.")
 }
 
-pub fn in_transaction() -> Report {
+pub fn in_transaction(procedure: &str) -> Report {
     Report::new(
         Code::ERRCODE_INVALID_TRANSACTION_TERMINATION,
-        "imgvec_work cannot run inside a transaction block or function",
+        format!("{procedure} cannot run inside a transaction block or function"),
     )
-    .detail("Each of its batches is a transaction of its own.")
+    .detail("Each of its steps is a transaction of its own.")
     .hint("Call it by itself, outside of BEGIN and COMMIT, and not together with other statements in one string.")
 }
 
@@ -175,4 +175,109 @@ pub fn in_recovery(function: &str) -> Report {
     Report::new(Code::ERRCODE_READ_ONLY_SQL_TRANSACTION, format!("{function} cannot run on a standby"))
         .detail("A standby cannot write; it receives embeddings from its primary.")
         .hint("Call it on the primary.")
+}
+
+pub fn bad_recall(found: f64) -> Report {
+    Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, "min_recall is out of range")
+        .detail(format!("It is {found}, allowed are 0 to 1."))
+        .hint("Leave the argument out for its default, or give 0 to measure nothing.")
+}
+
+pub fn other_migration(column: &str, model: &str) -> Report {
+    Report::new(
+        Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("column {column} is on its way to model \"{model}\""),
+    )
+    .detail("One migration of a column goes on at a time.")
+    .hint("Call imgvec_migrate with that model, or without one, to go on; or with give_up => true to end it.")
+}
+
+pub fn no_migration(column: &str) -> Report {
+    Report::new(
+        Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("column {column} is on its way to no other model"),
+    )
+    .detail("No migration was begun, or another session has completed it or given it up.")
+    .hint("The view imgvec_progress tells the column's model.")
+}
+
+pub fn unknown_dimensions(model: &str) -> Report {
+    Report::new(
+        Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+        format!("the number of dimensions of model \"{model}\" is not known"),
+    )
+    .detail("Its package does not say it, so no column for its embeddings can be made.")
+    .hint("Embed one input with the model in this session, and call imgvec_migrate again.")
+}
+
+pub fn in_the_way(column: &str, objects: &[String]) -> Report {
+    Report::new(
+        Code::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
+        format!("cannot give column {column} another model"),
+    )
+    .detail(format!("The column is dropped in the end, and these hold on to it: {}.", objects.join(", ")))
+    .hint("Drop them and create them again afterwards, or embed into a second column by hand, as the documentation of the pipeline says.")
+}
+
+pub fn is_partition(table: &str) -> Report {
+    Report::new(Code::ERRCODE_WRONG_OBJECT_TYPE, format!("table {table} is a partition"))
+        .detail("A partition has the columns of its parent.")
+        .hint("Declare and migrate the column of the partitioned table.")
+}
+
+pub fn rows_would_be_lost(column: &str, next: &str, model: &str, count: i64) -> Report {
+    let rows = if count == 1 { "1 row" } else { &format!("{count} rows") };
+    Report::new(
+        Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("{rows} of column {column} would lose the embedding"),
+    )
+    .detail(format!("Model \"{model}\" could not embed what the present model did."))
+    .hint(format!(
+        "See imgvec_failures where target is \"{next}\"; call imgvec_retry and then imgvec_migrate again, with accept_failures => true to do without them."
+    ))
+}
+
+pub fn no_index_builder(name: &str, old: &str, column: &str) -> Report {
+    Report::new(
+        Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+        format!("could not start a worker to build index \"{name}\""),
+    )
+    .detail("The server has no free background worker, and a procedure cannot build an index concurrently itself.")
+    .hint(format!(
+        "Raise max_worker_processes; or run CREATE INDEX CONCURRENTLY of this name yourself, like index \"{old}\" but on column \"{column}\". \
+         Then call imgvec_migrate again."
+    ))
+}
+
+pub fn index_not_built(name: &str, why: Option<String>) -> Report {
+    let why = why.unwrap_or_else(|| "The worker that builds it ended without a word.".to_owned());
+    Report::new(
+        Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("could not build index \"{name}\""),
+    )
+    .detail(why)
+    .hint("Mend that and call imgvec_migrate again: it goes on where it was. The server's log may tell more.")
+}
+
+pub fn low_recall(index: &str, found: f64, least: f64) -> Report {
+    Report::new(
+        Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("index {index} finds too few of the nearest rows"),
+    )
+    .detail(format!("It finds {found:.3} of them, {least} are wanted."))
+    .hint(
+        "Raise its target_recall with ALTER INDEX and call imgvec_migrate again; or give a lower min_recall.",
+    )
+}
+
+pub fn other_model(index: &str, expected: &str, found: &str) -> Report {
+    Report::new(
+        Code::ERRCODE_DATA_EXCEPTION,
+        format!("cannot search index \"{index}\" of model \"{expected}\" by an embedding of model \"{found}\""),
+    )
+    .detail("Embeddings of different models have nothing to do with each other, whatever their distance is.")
+    .hint(format!(
+        "Embed the query with \"{expected}\", or with embed_text_for or embed_image_for, which ask the column. If the index is \
+         of another model now, ALTER INDEX ... SET (model = ...) says so."
+    ))
 }

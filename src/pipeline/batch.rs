@@ -6,6 +6,7 @@
 
 use super::column::{Column, Extension, Key};
 use super::enqueue::writing_embeddings;
+use super::outdated::{self, Noted};
 use super::query::{array, literal, quoted};
 use crate::embed::{self, Embedding, Input};
 use crate::error::Report;
@@ -43,11 +44,12 @@ pub struct Pace {
     claim: usize,
     /// Whether this pass through the queue, from its start, took anything out of it.
     has_moved: bool,
+    noted: Noted,
 }
 
 impl Pace {
     pub fn new(kind: Kind) -> Self {
-        Self { block: 0, claim: together(kind), has_moved: false }
+        Self { block: 0, claim: together(kind), has_moved: false, noted: Noted::default() }
     }
 
     /// Begins another pass through the queue; tells whether the one before took anything out of it.
@@ -72,6 +74,8 @@ pub struct Done {
     pub later: u64,
     /// Rows taken out of the queue.
     pub resolved: u64,
+    /// Rows whose embedding took the place of another one.
+    pub replaced: u64,
 }
 
 /// The batch that runs.
@@ -130,6 +134,7 @@ pub fn run(extension: &Extension, column: &Column, key: &Key, pace: &mut Pace) -
     let done = batch.done;
     if done.embedded + done.failed > 0 {
         batch.note(begin.elapsed());
+        outdated::note(column, &mut pace.noted, done.embedded, done.replaced);
     }
     // Claims that there was no time for are the next batch's first.
     let share = begin.elapsed().as_secs_f64() / processed as f64;
@@ -238,6 +243,7 @@ impl Batch<'_> {
             } else {
                 resolved.push(claim);
                 self.done.embedded += u64::from(!failed.contains(claim));
+                self.done.replaced += u64::from(!row.is_empty);
             }
         }
         for (row, version) in copies {

@@ -261,6 +261,11 @@ impl Column {
         self.name(&self.definition.target).unwrap_or(&self.definition.target)
     }
 
+    /// The column whose place this one is to take, by its name now.
+    pub fn predecessor(&self) -> Option<&str> {
+        self.name(self.definition.succeeds.as_deref()?)
+    }
+
     pub fn queue(&self) -> String {
         qualified(&self.definition.queue.0, &self.definition.queue.1)
     }

@@ -3,7 +3,7 @@
 use super::column::{Column, Extension, Key, Table};
 use super::definition::{Definition, Kind, VERSION};
 use super::query::{literal, qualified};
-use super::tables;
+use super::{successor, tables};
 use crate::embed;
 use crate::error::{OrRaise, Report, pipeline as error};
 use crate::guc;
@@ -83,7 +83,7 @@ fn end(extension: &Extension, table: &Table, target: Option<&str>) {
     columns.iter().for_each(|column| tables::drop(extension, column));
 }
 
-/// Type and type modifier of the target.
+/// Type modifier of the target.
 ///
 /// # Errors
 /// If it cannot hold embeddings.
@@ -121,14 +121,21 @@ fn kind_of(source: &str, data_type: pg_sys::Oid) -> Result<Kind, Report> {
     }
 }
 
-fn check_model(model: &str, kind: Kind, target: &str, modifier: i32) -> Result<(), Report> {
+/// The dimensions of a model that embeds this kind of input, if its package tells.
+///
+/// # Errors
+/// If it does not, or there is none of that name.
+pub fn dimensions(model: &str, kind: Kind) -> Result<Option<usize>, Report> {
     let facts = embed::facts(model)?;
     match kind {
-        Kind::Image if !facts.images => return Err(error::wrong_modality(model, "images")),
-        Kind::Text if !facts.texts => return Err(error::wrong_modality(model, "texts")),
-        Kind::Image | Kind::Text => {}
+        Kind::Image if !facts.images => Err(error::wrong_modality(model, "images")),
+        Kind::Text if !facts.texts => Err(error::wrong_modality(model, "texts")),
+        Kind::Image | Kind::Text => Ok(facts.dim),
     }
-    match facts.dim {
+}
+
+fn check_model(model: &str, kind: Kind, target: &str, modifier: i32) -> Result<(), Report> {
+    match dimensions(model, kind)? {
         Some(dim) if modifier > 0 && usize::try_from(modifier) != Ok(dim) => {
             Err(error::wrong_dimensions(target, modifier, model, dim))
         }
@@ -186,8 +193,10 @@ fn declare(
             key: key.0.iter().map(|column| column.name.clone()).collect(),
             watch,
             is_column: source.is_column,
+            succeeds: None,
         };
         tables::create(extension, table, &key, &definition);
+        successor::tell_model(&Column { table: table.clone(), definition: definition.clone() });
         // Under the lock, and by a snapshot that was taken with it, a table without rows has none to go back for.
         let is_empty = || spi::first(&format!("SELECT FROM {} LIMIT 1", table.from()), &[], |_| ()).is_none();
         if backfill != "none" && !(security::sees_commits() && is_empty()) {

@@ -49,6 +49,9 @@ pub struct Definition {
     pub watch: Vec<String>,
     /// Whether the source is nothing but a column, so that NULL can be seen without evaluating it.
     pub is_column: bool,
+    /// The column whose place this one is to take, while a migration goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub succeeds: Option<String>,
 }
 
 impl Definition {

@@ -1,8 +1,8 @@
 //! The rows behind the views `imgvec_progress` and `imgvec_failures`.
 
-use super::backfill;
 use super::column::{Column, Extension};
 use super::query::{literal, quoted};
+use super::{backfill, outdated};
 use crate::server::{security, spi, subtransaction};
 use crate::types::datum::NewText;
 use pgrx::prelude::*;
@@ -25,6 +25,7 @@ type ProgressRows = TableIterator<
         name!(rows_per_second, Option<f64>),
         name!(oldest_waiting, Option<f64>),
         name!(last_error, Option<NewText>),
+        name!(outdated, Option<i64>),
     ),
 >;
 
@@ -70,7 +71,33 @@ fn imgvec_progress_list() -> ProgressRows {
                     counts.map(|counts| counts.rate),
                     counts.and_then(|counts| counts.oldest),
                     error.as_deref().map(NewText::from_utf8),
+                    counts.map(|counts| counts.outdated),
                 )
+            })
+            .collect::<Vec<_>>()
+    });
+    TableIterator::new(rows)
+}
+
+type OutdatedRows = TableIterator<
+    'static,
+    (name!(relation, pg_sys::Oid), name!(target, NewText), name!(model, NewText), name!(rows, i64)),
+>;
+
+#[pg_extern]
+fn imgvec_outdated_list() -> OutdatedRows {
+    let rows = security::pinned(|| {
+        visible()
+            .iter()
+            .filter_map(|column| {
+                let count = subtransaction::caught(|| {
+                    security::as_owner(column.table.owner, || outdated::count(column))
+                });
+                // What is wrong with a column, imgvec_progress tells.
+                pgrx::check_for_interrupts!();
+                let count = count.ok().filter(|&count| count > 0)?;
+                let target = NewText::from_utf8(column.target());
+                Some((column.table.oid, target, NewText::from_utf8(&column.definition.model), count))
             })
             .collect::<Vec<_>>()
     });
@@ -86,6 +113,7 @@ struct Counts {
     rate: f64,
     oldest: Option<f64>,
     last_error: Option<String>,
+    outdated: i64,
 }
 
 fn count(column: &Column) -> Counts {
@@ -148,6 +176,7 @@ fn count(column: &Column) -> Counts {
         rate: spi::first(&rate, &[], |row| row.string(1).parse().unwrap_or(0.0)).unwrap_or(0.0),
         oldest: spi::first(&oldest, &[], |row| row.string(1).parse().ok()).flatten(),
         last_error: spi::first(&error, &[], |row| row.text(1)).flatten(),
+        outdated: outdated::count(column),
     }
 }
 

@@ -71,7 +71,7 @@ pub fn create(extension: &Extension, table: &Table, key: &Key, definition: &Defi
     spi::run(
         &format!(
             "CREATE {persistence}TABLE {log} ({}kind text NOT NULL, at timestamptz NOT NULL, sqlstate text, message text,
-             attempts integer, not_before timestamptz, rows bigint, CHECK (kind IN ('backfill', 'batch', 'error', 'failed', 'retry')))
+             attempts integer, not_before timestamptz, rows bigint, CHECK (kind IN ('backfill', 'batch', 'error', 'failed', 'model', 'retry')))
              USING heap WITH ({vacuum})",
             columns("")
         ),
@@ -96,6 +96,13 @@ pub fn create(extension: &Extension, table: &Table, key: &Key, definition: &Defi
             spi::run(&format!("ALTER TABLE {relation} OWNER TO {}", quoted(&table.owner_name)), &[]);
         }
     }
+    create_triggers(extension, table, definition);
+    let column = Column { table: table.clone(), definition: definition.clone() };
+    tie(extension, &column);
+}
+
+/// Makes the triggers of a column that has its queue.
+pub fn create_triggers(extension: &Extension, table: &Table, definition: &Definition) {
     let argument = literal(&definition.to_json());
     let function = qualified(&extension.schema, "imgvec_enqueue");
     for (event, transition) in EVENTS {
@@ -104,14 +111,16 @@ pub fn create(extension: &Extension, table: &Table, key: &Key, definition: &Defi
         spi::run(
             &format!(
                 "CREATE TRIGGER {} AFTER {event} ON {} {each} EXECUTE FUNCTION {function}({argument})",
-                quoted(&trigger_name(table, &definition.target, event)),
+                quoted(&trigger_name(
+                    table,
+                    definition.succeeds.as_ref().unwrap_or(&definition.target),
+                    event
+                )),
                 table.qualified()
             ),
             &[],
         );
     }
-    let column = Column { table: table.clone(), definition: definition.clone() };
-    tie(extension, &column);
 }
 
 /// Ties queue, log and triggers to the target, so that they go when it goes, if they are not tied: a dump does not keep it.
@@ -132,8 +141,16 @@ pub fn tie(extension: &Extension, column: &Column) {
     if let Some(log) = log {
         catalog::make_part_of_column(catalog::Object::Relation(log), relation, number);
     }
+    tie_triggers(extension, column);
+}
+
+/// Ties triggers that were just made to the target and to the queue.
+pub fn tie_triggers(extension: &Extension, column: &Column) {
+    let Some(number) = column.table.number(column.target()) else { return };
+    let (schema, name) = &column.definition.queue;
+    let Some(queue) = catalog::relation(schema, name) else { return };
     for trigger in triggers(extension, column) {
-        catalog::make_part_of_column(catalog::Object::Trigger(trigger.0), relation, number);
+        catalog::make_part_of_column(catalog::Object::Trigger(trigger.0), column.table.oid, number);
         catalog::make_need(catalog::Object::Trigger(trigger.0), queue);
     }
 }
@@ -152,10 +169,14 @@ fn triggers(extension: &Extension, column: &Column) -> Vec<(pgrx::pg_sys::Oid, S
         .collect()
 }
 
-/// Drops triggers, queue and log.
-pub fn drop(extension: &Extension, column: &Column) {
+pub fn drop_triggers(extension: &Extension, column: &Column) {
     for (_, name) in triggers(extension, column) {
         spi::run(&format!("DROP TRIGGER {} ON {}", quoted(&name), column.table.qualified()), &[]);
     }
+}
+
+/// Drops triggers, queue and log.
+pub fn drop(extension: &Extension, column: &Column) {
+    drop_triggers(extension, column);
     spi::run(&format!("DROP TABLE IF EXISTS {}, {}", column.queue(), column.log()), &[]);
 }

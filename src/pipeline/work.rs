@@ -32,7 +32,9 @@ fn imgvec_work(
         error::in_recovery("imgvec_work").raise();
     }
     // SAFETY: the call's own data.
-    let Some(procedure) = (unsafe { spi::Procedure::begin(call) }) else { error::in_transaction().raise() };
+    let Some(procedure) = (unsafe { spi::Procedure::begin(call) }) else {
+        error::in_transaction("imgvec_work").raise()
+    };
     let target = target.map(|target| target.as_str().to_owned());
     // Outside of the range of times is without end.
     let limit = max_seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
@@ -88,7 +90,7 @@ pub enum Step {
 }
 
 /// Works one queue until it is empty or the time is up.
-fn work(procedure: &spi::Procedure, column: &Column, end: Option<Instant>) {
+pub fn work(procedure: &spi::Procedure, column: &Column, end: Option<Instant>) {
     let subject = Subject { relation: column.table.oid, queue: column.definition.queue.clone() };
     let mut pace = Pace::new(column.definition.kind);
     let mut told = Told::new(column.title());

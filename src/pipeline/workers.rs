@@ -16,13 +16,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Most workers that one call starts.
 const MOST: i32 = 64;
 
-fn builder() -> BackgroundWorkerBuilder {
-    BackgroundWorkerBuilder::new(KIND)
-        .set_type(KIND)
+/// A worker of this library that begins in one of its functions.
+pub fn builder(kind: &str, function: &str) -> BackgroundWorkerBuilder {
+    BackgroundWorkerBuilder::new(kind)
+        .set_type(kind)
         .set_library("$libdir/imgvec")
-        .set_function("imgvec_worker_main")
+        .set_function(function)
         .enable_spi_access()
-        .set_restart_time(Some(RESTART))
+}
+
+fn worker() -> BackgroundWorkerBuilder {
+    builder(KIND, "imgvec_worker_main").set_restart_time(Some(RESTART))
 }
 
 /// Registers the workers of the settings, while the postmaster preloads the library.
@@ -34,7 +38,7 @@ pub fn register() {
     for database in guc::worker_databases() {
         // A longer name is none that a database could have.
         if database.len() < pg_sys::NAMEDATALEN as usize {
-            (0..guc::workers()).for_each(|_| builder().set_extra(&database).load());
+            (0..guc::workers()).for_each(|_| worker().set_extra(&database).load());
         }
     }
 }
@@ -74,7 +78,7 @@ fn imgvec_start_workers(count: i32) -> i32 {
     let mut started = Vec::new();
     for _ in 0..count {
         let worker =
-            builder().set_argument(i64::from(database).into_datum()).set_notify_pid(process).load_dynamic();
+            worker().set_argument(i64::from(database).into_datum()).set_notify_pid(process).load_dynamic();
         let Ok(worker) = worker else { break };
         let Ok(pid) = worker.wait_for_startup() else { break };
         started.push(pid);

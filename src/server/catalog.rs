@@ -129,3 +129,54 @@ pub fn column_name(relation: pg_sys::Oid, column: i16) -> Option<String> {
             .then(|| crate::encoding::to_utf8_lossy(std::ffi::CStr::from_ptr(name).to_bytes()).into_owned())
     }
 }
+
+/// The arguments of the triggers of a table that call a function and have one: as its relation cache knows them, and so as
+/// the table is for whoever has it locked, whatever a snapshot sees.
+pub fn trigger_arguments(relation: pg_sys::Oid, function: pg_sys::Oid) -> Vec<String> {
+    let mut arguments = Vec::new();
+    // SAFETY: the table is open while its triggers are read; their arguments are NUL-terminated.
+    unsafe {
+        let table = pg_sys::try_relation_open(relation, pg_sys::AccessShareLock.cast_signed());
+        if table.is_null() {
+            return arguments;
+        }
+        if let Some(triggers) = (*table).trigdesc.as_ref() {
+            for place in 0..usize::try_from(triggers.numtriggers).unwrap_or(0) {
+                let trigger = &*triggers.triggers.add(place);
+                if trigger.tgfoid == function && trigger.tgnargs == 1 {
+                    let argument = std::ffi::CStr::from_ptr(*trigger.tgargs);
+                    arguments.push(crate::encoding::to_utf8_lossy(argument.to_bytes()).into_owned());
+                }
+            }
+        }
+        pg_sys::relation_close(table, pg_sys::NoLock.cast_signed());
+    }
+    arguments
+}
+
+/// A function without arguments in the schema of another one.
+pub fn function_beside(function: pg_sys::Oid, name: &str) -> Option<pg_sys::Oid> {
+    let name = super::spi::c_string(name);
+    // SAFETY: looks into the catalogs; the name is a NUL-terminated string.
+    unsafe {
+        let schema = pg_sys::get_func_namespace(function);
+        let found = pg_sys::GetSysCacheOid(
+            pg_sys::SysCacheIdentifier::PROCNAMEARGSNSP as i32,
+            // The first column of pg_proc.
+            1,
+            pg_sys::Datum::from(name.as_ptr()),
+            pg_sys::Datum::from(pg_sys::buildoidvector(std::ptr::null(), 0)),
+            pg_sys::Datum::from(schema),
+            pg_sys::Datum::null(),
+        );
+        (found != pg_sys::InvalidOid).then_some(found)
+    }
+}
+
+/// The number of a column by its name now.
+pub fn column_number(relation: pg_sys::Oid, name: &str) -> Option<i16> {
+    let name = super::spi::c_string(name);
+    // SAFETY: looks into the catalogs; a NUL-terminated string.
+    let number = unsafe { pg_sys::get_attnum(relation, name.as_ptr()) };
+    (number > 0).then_some(number)
+}

@@ -11,6 +11,7 @@ pub mod spi;
 pub mod subtransaction;
 pub mod threads;
 pub mod triggers;
+pub mod utility;
 pub mod version;
 pub mod workers;
 

@@ -136,6 +136,35 @@ pub fn reload_if_asked() {
     }
 }
 
+/// The value of a setting that exists.
+pub fn setting(name: &std::ffi::CStr) -> String {
+    // SAFETY: a NUL-terminated string; so is the answer, which nobody changes before it is copied.
+    unsafe {
+        let value = pg_sys::GetConfigOption(name.as_ptr(), false, false);
+        std::ffi::CStr::from_ptr(value).to_string_lossy().into_owned()
+    }
+}
+
+/// Sets a setting of a worker for as long as it runs; a value that is none is an error.
+pub fn set(name: &std::ffi::CStr, value: &str) {
+    let value = super::spi::c_string(value);
+    // SAFETY: NUL-terminated strings.
+    unsafe {
+        pg_sys::SetConfigOption(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+        );
+    }
+}
+
+/// Has a worker, between transactions, do everything else as another role.
+pub fn become_user(role: pg_sys::Oid) {
+    // SAFETY: outside of any transaction; each transaction begins and ends as this role.
+    unsafe { pg_sys::SetUserIdAndSecContext(role, 0) };
+}
+
 /// Lets other processes go first.
 pub fn be_nice(increment: c_int) {
     // SAFETY: no pointers. What the system refuses stays as it is.

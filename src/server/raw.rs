@@ -19,6 +19,13 @@ mod unguarded {
         pub fn geterrcode() -> std::ffi::c_int;
         // catalog/partition.h. Reads the catalogs.
         pub fn get_partition_ancestors(relation: pg_sys::Oid) -> *mut pg_sys::List;
+        // parser/parse_utilcmd.h. Reads the catalogs.
+        pub fn generateClonedIndexStmt(
+            table: *mut pg_sys::RangeVar,
+            index: pg_sys::Relation,
+            columns: *const pg_sys::AttrMap,
+            constraint: *mut pg_sys::Oid,
+        ) -> *mut pg_sys::IndexStmt;
     }
 }
 
@@ -77,6 +84,23 @@ pub fn is_partition_of(partition: pg_sys::Oid, root: pg_sys::Oid) -> bool {
     unsafe {
         let ancestors = pg_guard_ffi_boundary(|| unguarded::get_partition_ancestors(partition));
         pg_sys::list_member_oid(ancestors, root)
+    }
+}
+
+/// The statement that creates an index like another one, with other columns in its expressions and its condition.
+///
+/// # Safety
+/// An open index, and a map of all columns of its table.
+pub unsafe fn cloned_index_statement(
+    table: *mut pg_sys::RangeVar,
+    index: pg_sys::Relation,
+    columns: *const pg_sys::AttrMap,
+) -> *mut pg_sys::IndexStmt {
+    // SAFETY: by contract; without a place for the constraint it is not told. The closure holds nothing that needs a drop.
+    unsafe {
+        pg_guard_ffi_boundary(|| {
+            unguarded::generateClonedIndexStmt(table, index, columns, std::ptr::null_mut())
+        })
     }
 }
 

@@ -81,6 +81,7 @@ INSERT INTO labels VALUES
     ('imgvec_backend_counters()', 'volatile', 'not strict', 'restricted', 1, 'counters of this session: they change within a statement, and a worker has others'),
     ('imgvec_enqueue()', 'volatile', 'not strict', 'unsafe', 1, 'only triggers call it; it writes'),
     ('imgvec_maintain(regclass,text,text,text,text,boolean)', 'volatile', 'not strict', 'unsafe', 10000, 'creates tables and triggers; NULL has meanings of its own'),
+    ('imgvec_outdated_list()', 'volatile', 'not strict', 'unsafe', 10000, 'reads tables and files'),
     ('imgvec_retry(regclass,text,text)', 'volatile', 'not strict', 'unsafe', 10000, 'writes; NULL stands for all'),
     ('imgvec_progress_list()', 'volatile', 'not strict', 'unsafe', 10000, 'counts tables in subtransactions, which a worker may not start'),
     ('imgvec_failure_list()', 'volatile', 'not strict', 'unsafe', 10000, 'reads tables in subtransactions, which a worker may not start'),

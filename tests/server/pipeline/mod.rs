@@ -6,6 +6,8 @@ mod crash;
 mod declare;
 mod docs;
 mod failures;
+mod limits;
+mod migrate;
 mod rights;
 mod sharing;
 mod workers;

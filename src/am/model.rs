@@ -1,0 +1,53 @@
+//! The model that an index was told of by `WITH (model = 'name')`: a query of another model finds nothing that means anything.
+//!
+//! The planner asks for each index that it might use, so that the answer does not depend on whether it then reads the table
+//! instead; a scan asks again, since only it has the values of parameters.
+
+use super::opclass::{Elements, vector};
+use super::options;
+use crate::embed;
+use crate::error::OrRaise;
+use crate::storage::Relation;
+use pgrx::pg_sys;
+
+/// Refuses a query that is known to be of another model.
+pub fn check(index: Relation, query: &[f32]) {
+    if let Some(model) = options::model(index) {
+        embed::check_origin(&index.name(), &model, query).or_raise();
+    }
+}
+
+/// Refuses what a path orders by, if its value is known to the planner.
+///
+/// # Safety
+/// The planner's structures; the relation is the path's index.
+pub unsafe fn check_path(
+    index: Relation,
+    elements: Elements,
+    root: *mut pg_sys::PlannerInfo,
+    path: &pg_sys::IndexPath,
+) {
+    if options::model(index).is_none() || elements != Elements::Single {
+        return;
+    }
+    // SAFETY: by contract. ORDER BY of an index has operators with the column on their left; a constant on their right is of
+    // the operator class's type, or of one with the same bytes.
+    unsafe {
+        for place in 0..pg_sys::list_length(path.indexorderbys) {
+            let operator: *mut pg_sys::OpExpr = pg_sys::list_nth(path.indexorderbys, place).cast();
+            if (*operator).xpr.type_ != pg_sys::NodeTag::T_OpExpr
+                || pg_sys::list_length((*operator).args) != 2
+            {
+                continue;
+            }
+            let operand: *mut pg_sys::Node = pg_sys::list_nth((*operator).args, 1).cast();
+            let value: *mut pg_sys::Const = pg_sys::estimate_expression_value(root, operand).cast();
+            if (*value).xpr.type_ != pg_sys::NodeTag::T_Const {
+                continue;
+            }
+            if let Some(query) = vector((*value).constvalue, (*value).constisnull, elements) {
+                check(index, &query);
+            }
+        }
+    }
+}
