@@ -78,6 +78,16 @@ fn an_index_that_grows_finds_what_a_built_one_finds() {
 }
 
 #[test]
+fn a_few_rows_far_away_cost_the_others_nothing() {
+    let cluster = quiet("cases-outliers").start();
+    let lines = lines(&cluster, "outliers");
+    assert_eq!(errors(&lines), [""; 0]);
+    let [found, rows_per_search] = &lines[..] else { panic!("{lines:#?}") };
+    assert_eq!(found, "200");
+    assert!(rows_per_search.parse::<i64>().unwrap() < 100, "{lines:#?}");
+}
+
+#[test]
 fn input_is_refused_in_its_own_letters() {
     let cluster = quiet("cases-input").start();
     let arrays = lines(&cluster, "array_of_arrays");

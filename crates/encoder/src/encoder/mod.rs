@@ -375,11 +375,10 @@ impl Encoder {
         }
         let (kept, held) = (self.sessions[place].kept, held(&self.sessions[place]));
         let measures = footprint.measures(estimate);
-        let keeps = match expected.next {
-            Some(next) => footprint.may_keep(held, estimate, next),
-            None => measures && footprint.wants_a_look_afterwards(estimate),
-        };
-        if measures && (footprint.is_unknown() || keeps && expected.next.is_none()) {
+        // The last run of a call keeps its memory for a look at it, and no longer.
+        let looks = expected.next.is_none() && measures && footprint.wants_a_look_afterwards(estimate);
+        let keeps = looks || expected.next.is_some_and(|next| footprint.may_keep(held, estimate, next));
+        if measures && (footprint.is_unknown() || looks) {
             // Otherwise it could use what is free without being seen.
             (self.options.memory.give_back)();
         }
@@ -409,10 +408,14 @@ impl Encoder {
         if let Err(RunError::TooLarge { .. } | RunError::OutOfMemory) = &result {
             // What such a run leaves in its arena is not known; the next one loads the graph again.
             self.sessions.swap_remove(place);
+        } else if looks {
+            let loaded = &mut self.sessions[place];
+            loaded.session.give_back(feeds);
+            loaded.kept = None;
         } else {
             self.sessions[place].kept = left;
         }
-        if limits.gives_back {
+        if limits.gives_back || looks {
             (self.options.memory.give_back)();
         }
         match result {

@@ -30,6 +30,9 @@ use crate::memory;
 /// The run option that names the arenas to shrink when a run ends.
 const SHRINK_ARENA: &str = "memory.enable_memory_arena_shrinkage";
 
+/// Bytes of an output that are worth giving back: it lies in the arena too, and is in use when a run ends.
+const LARGE_OUTPUT: usize = 1 << 20;
+
 /// How a session is created.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionOptions {
@@ -147,6 +150,8 @@ pub struct GraphSession {
     keeping: Arc<RunOptions>,
     /// For runs that give it back.
     shrinking: Arc<RunOptions>,
+    /// For runs that give back and end before their first operator.
+    ending: RunOptions,
     /// What has the time of all threads that compute a run.
     clock: ClockId,
     cost: RunCost,
@@ -165,10 +170,15 @@ impl GraphSession {
         let mut shrinking = RunOptions::new().map_err(refused)?;
         shrinking.set_log_level(LogLevel::Fatal).map_err(refused)?;
         shrinking.set(SHRINK_ARENA, "cpu:0").map_err(refused)?;
+        let mut ending = RunOptions::new().map_err(refused)?;
+        ending.set_log_level(LogLevel::Fatal).map_err(refused)?;
+        ending.set(SHRINK_ARENA, "cpu:0").map_err(refused)?;
+        ending.terminate().map_err(refused)?;
         Ok(GraphSession {
             session,
             keeping: Arc::new(keeping),
             shrinking: Arc::new(shrinking),
+            ending,
             // The time of all threads is a sum that the system makes anew, which short runs would feel.
             clock: if options.threads > 1 {
                 ClockId::CLOCK_PROCESS_CPUTIME_ID
@@ -193,11 +203,7 @@ impl GraphSession {
             reason if memory::speaks_of_memory(&reason) => RunError::OutOfMemory,
             reason => RunError::Failed { reason },
         };
-        let inputs = feeds
-            .iter()
-            .map(|(name, shape, feed)| feed.view(shape).map(|value| (Cow::Borrowed(*name), value)))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(failed)?;
+        let inputs = views(feeds).map_err(failed)?;
 
         let run_options = if limits.gives_back { &self.shrinking } else { &self.keeping };
         let options = Arc::clone(run_options);
@@ -226,7 +232,17 @@ impl GraphSession {
         let outputs = result.map_err(failed)?;
         let no_floats = || RunError::NoFloats { output: output.to_owned() };
         let tensor = floats(outputs.get(output).ok_or_else(no_floats)?)?.ok_or_else(no_floats)?;
+        drop(outputs);
+        if limits.gives_back && size_of_val(&tensor.data[..]) >= LARGE_OUTPUT {
+            self.give_back(feeds);
+        }
         Ok(Ran { tensor, grown_bytes: ended.grown, looks: ended.looks })
+    }
+
+    /// Gives back what runs have kept, and an output that was in use when the last one ended. `feeds` are what a run takes.
+    pub fn give_back(&mut self, feeds: &[(&str, &[usize], Feed<'_>)]) {
+        // It fails, as it was told to end; the arena shrinks all the same.
+        let _ = views(feeds).and_then(|inputs| self.session.run_with_options(inputs, &self.ending).map(drop));
     }
 
     /// What the runs so far have cost.
@@ -234,6 +250,16 @@ impl GraphSession {
     pub fn cost(&self) -> RunCost {
         self.cost
     }
+}
+
+/// Named tensors over what is fed.
+fn views<'a>(
+    feeds: &'a [(&str, &[usize], Feed<'_>)],
+) -> ort::Result<Vec<(Cow<'a, str>, SessionInputValue<'a>)>> {
+    let named = |(name, shape, feed): &'a (&str, &[usize], Feed<'_>)| {
+        feed.view(shape).map(|value| (Cow::Borrowed(*name), value))
+    };
+    feeds.iter().map(named).collect()
 }
 
 impl Feed<'_> {

@@ -1,0 +1,73 @@
+//! Vectors of all tokens are megabytes, and the session of a server does not keep them. One test, alone in its process, as it looks at
+//! the memory of the process.
+
+#![cfg(target_os = "linux")]
+
+mod model_support;
+
+use imgvec_encoder::memory::ProcessMemory;
+use imgvec_encoder::package::Package;
+use imgvec_encoder::{Encoder, EncoderOptions};
+use model_support::graph::{F32, GraphBuilder, I64, word_tokenizer};
+use model_support::{Scratch, onnx_runtime, options};
+
+const WORDS: [&str; 5] = ["unknown", "red", "green", "blue", "black"];
+
+/// As the extension does: what is free in the allocator would hide what a run takes.
+fn give_back() {
+    #[cfg(target_env = "gnu")]
+    #[allow(unsafe_code, reason = "the C library's function, which takes no pointers")]
+    {
+        unsafe extern "C" {
+            fn malloc_trim(pad: usize) -> i32;
+        }
+        // SAFETY: thread-safe, and frees nothing that is in use.
+        unsafe { malloc_trim(0) };
+    }
+}
+
+/// They are in use when the run ends, and go nevertheless; so does what a run keeps for a look at it.
+#[test]
+fn a_large_output_is_given_back() {
+    if !onnx_runtime("a_large_output_is_given_back") {
+        return;
+    }
+    const DIM: u64 = 1024;
+    let scratch = Scratch::new();
+    let table: Vec<f32> = (0..5 * DIM).map(|place| (place as f32 * 0.7).sin()).collect();
+    let graph = GraphBuilder::new()
+        .input("input_ids", I64, &[-1, -1])
+        .output("last_hidden_state", F32, &[-1, -1, DIM as i64])
+        .floats("table", &[5, DIM], &table)
+        .node("Gather", &["table", "input_ids"], "looked_up")
+        .node("Sin", &["looked_up"], "last_hidden_state")
+        .finish();
+    scratch.write("model.onnx", graph);
+    scratch.write("tokenizer.json", word_tokenizer(&WORDS));
+    scratch.write("imgvec.toml", "[text]\nmax_length = 8192\npooling = \"mean\"");
+    let memory = ProcessMemory { max_run_bytes: 2 << 30, give_back, ..ProcessMemory::default() };
+    let package = Package::open(scratch.path()).unwrap();
+    let mut encoder = Encoder::open(package, EncoderOptions { memory, ..options() }).unwrap();
+    encoder.embed_texts(&["red"]).unwrap();
+    let before = private_kilobytes();
+    // Of each 32 MB, in runs that end before their memory is seen.
+    for count in [1, 3] {
+        let texts: Vec<String> =
+            (0..count).map(|seed| WORDS[1 + seed].to_owned() + &" red".repeat(7999)).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let embedded = encoder.embed_texts(&texts).unwrap();
+        assert_eq!(embedded.len(), count);
+        let grown = private_kilobytes().saturating_sub(before);
+        eprintln!("{count} texts: {grown} kB");
+        // Without the encoder's care the vectors alone are 32 and 96 MB.
+        assert!(grown < 20 << 10, "{count} texts: {grown} kB");
+    }
+    // The session is as good as before.
+    assert_eq!(encoder.embed_texts(&["red"]).unwrap().len(), 1);
+}
+
+fn private_kilobytes() -> u64 {
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
