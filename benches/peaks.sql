@@ -6,6 +6,8 @@
 \set QUIET on
 \pset tuples_only on
 \pset format unaligned
+-- What compiling a query takes would be counted.
+ALTER DATABASE :DBNAME SET jit = off;
 \if :{?rows} \else \set rows 5000000 \endif
 \if :{?texts} \else \set texts 2000000 \endif
 \if :{?indexes} \else \set indexes 64 \endif
@@ -69,5 +71,6 @@ SELECT format('DROP TABLE wide_%s', k) FROM generate_series(1, :indexes) k \gexe
 \pset tuples_only off
 \pset format aligned
 SELECT what, before AS "kB before", peak AS "kB peak", after AS "kB after", peak - before AS "kB more" FROM peaks;
+ALTER DATABASE :DBNAME RESET jit;
 DROP PROCEDURE measure;
 DROP TABLE peaks;

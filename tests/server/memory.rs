@@ -168,10 +168,8 @@ fn pictures_of_more_than_fifty_million_pixels_are_embedded_where_the_setting_all
     for (kind, data) in [("png", &png), ("jpeg", &jpeg)] {
         client.execute("INSERT INTO pictures VALUES ($1, $2)", &[&kind, data]).unwrap();
     }
-    // What reading the row takes is not the decoder's.
-    client
-        .batch_execute("SELECT image_info(data) FROM pictures; SELECT sum(length(data)) FROM pictures")
-        .unwrap();
+    // What reading a row takes is not the decoder's.
+    client.batch_execute("SELECT sum(length(data)) FROM pictures").unwrap();
     let pid = pid(&mut client);
     for kind in ["png", "jpeg"] {
         let embed = format!("SELECT imgvec_dims(embed_image(data)) FROM pictures WHERE kind = '{kind}'");
