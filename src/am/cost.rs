@@ -29,15 +29,17 @@ use pgrx::{pg_guard, pg_sys};
 const PAGE_NS: f64 = 320.0;
 const ROW_NS: f64 = 190.0;
 /// Of a search, beyond what a scan of the table takes to begin: opening the index and preparing the query.
-const START_NS: f64 = 5_500.0;
-const START_DIMENSION_NS: f64 = 21.0;
+const START_NS: f64 = 6_000.0;
+const START_DIMENSION_NS: f64 = 44.0;
 /// Of a hop: one page of the index, one distance to eight bits, 32 estimates by look-up; each dimension of those.
 const HOP_NS: f64 = 900.0;
 const HOP_DIMENSION_NS: f64 = 0.7;
-/// Of an index that is read through: a page; a node with its place in the order, and each of its dimensions.
-const SWEPT_PAGE_NS: f64 = 100.0;
-const SWEPT_NODE_NS: f64 = 140.0;
-const SWEPT_DIMENSION_NS: f64 = 0.13;
+/// Of an index that is read through: a page; a node with its place in the order, and each of its dimensions, of which more do
+/// not show beside their page.
+const SWEPT_PAGE_NS: f64 = 113.0;
+const SWEPT_NODE_NS: f64 = 192.0;
+const SWEPT_DIMENSION_NS: f64 = 0.21;
+const SWEPT_DIMENSIONS: f64 = 1024.0;
 /// Rows that are fetched for each that is given out, before the executor knows that none is nearer.
 const FETCHED_ROWS: f64 = 1.2;
 /// Share of a hop that follows `random_page_cost`, of which the times are about the server's default.
@@ -95,8 +97,8 @@ pub unsafe extern "C-unwind" fn amcostestimate(
         let is_exact =
             wanted >= rows || facts.geometry.is_some_and(|geometry| is_read_through(&geometry, index.pages));
         let begin = START_NS + START_DIMENSION_NS * shape.dim;
-        let sweep =
-            f64::from(index.pages) * SWEPT_PAGE_NS + rows * (SWEPT_NODE_NS + SWEPT_DIMENSION_NS * shape.dim);
+        let node_ns = SWEPT_NODE_NS + SWEPT_DIMENSION_NS * shape.dim.min(SWEPT_DIMENSIONS);
+        let sweep = f64::from(index.pages) * SWEPT_PAGE_NS + rows * node_ns;
         let harder = if share_of_keys < 1.0 { filtered_hops(share_of_keys) } else { 1.0 };
         let (start_ns, all_ns) = if is_exact {
             (begin + sweep, begin + sweep)
