@@ -87,7 +87,9 @@ fn many_searches_in_one_statement_do_not_mix() {
     }
     client.batch_execute("COMMIT").unwrap();
     // No LIMIT bounds a cursor, so its rows are those of a sort.
-    client.batch_execute("SET enable_indexscan = off").unwrap();
+    client
+        .batch_execute("SET enable_indexscan = off; SET enable_seqscan = on; SET enable_sort = on")
+        .unwrap();
     for (walked, seed) in walked.iter().zip([-1, -2]) {
         let query = format!("vec({seed}, {DIM})");
         let alone = client.query(&search("items", "<->", &query, walked.len()), &[]).unwrap();
