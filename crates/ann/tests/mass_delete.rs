@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Normal, builder_within, row};
+use common::{Normal, build, builder_within, row};
 use imgvec_ann::build::executor::Threads;
 use imgvec_ann::graph::{check, vacuum};
 use imgvec_ann::random::SplitMix64;
@@ -32,5 +32,40 @@ fn few_rows_that_stay_of_many_are_reached() {
             assert_eq!(report.live, stays.iter().filter(|&&stays| stays).count() as u64);
             assert_eq!(report.unreachable, 0, "of {} that stay of {ROWS}, seed {seed}", report.live);
         }
+    }
+}
+
+#[test]
+fn a_vacuum_that_ends_anywhere_cuts_no_row_off() {
+    const ROWS: usize = 600;
+    // Two dimensions: hundreds of rows are as near as the next, and links between clusters are few.
+    for (dim, metric) in [(2, Metric::L2), (12, Metric::Cosine)] {
+        let mut normal = Normal::new(11);
+        let rows: Vec<Vec<f32>> = (0..ROWS)
+            .map(|i| {
+                let center = (i % 7) as f32 * 4.0;
+                normal.vector(dim, 1.0).into_iter().map(|x| x + center).collect()
+            })
+            .collect();
+        let is_dead = |row: usize| row % 3 != 1;
+        let mut ended = false;
+        for commits in (0u64..).map(|step| step * step / 8 + step) {
+            let (store, _) = build(metric, &rows, dim, 1);
+            let mut index = Index::open(&store).unwrap();
+            vacuum::delete(&store, &index, |t| is_dead(row(t))).unwrap();
+            store.crash_after(commits);
+            ended = vacuum::cleanup(&store, &mut index, &mut SplitMix64::new(1)).is_ok();
+            let report = check::check(&store.restart(), |_, _| ()).unwrap();
+            assert_eq!(
+                (report.problems, report.unreachable),
+                (vec![], 0),
+                "{dim} dimensions, {commits} commits"
+            );
+            assert_eq!(report.rows, ROWS as u64 / 3);
+            if ended {
+                break;
+            }
+        }
+        assert!(ended);
     }
 }

@@ -28,8 +28,8 @@ use std::collections::HashSet;
 const SPLICED: usize = 4;
 /// Neighbors taken over from each.
 const SPLICED_FROM_EACH: usize = 6;
-/// If of the nodes one in so many has died, groups of nodes may have lost all links but those among themselves.
-const LARGE_SHARE: usize = 8;
+/// Times that nodes are looked for which lost their links, also by what the last time did.
+const RELINK_ROUNDS: usize = 3;
 /// Nearest nodes that link to a node nobody links to.
 const RELINKED_FROM: usize = 4;
 
@@ -44,7 +44,7 @@ pub struct VacuumStats {
     pub died: u64,
     /// Live nodes whose links were repaired.
     pub repaired: u64,
-    /// Live nodes that nobody linked to, and that are linked again.
+    /// Live nodes that only dead ones led to, and that are linked again.
     pub relinked: u64,
     /// Slots freed.
     pub freed: u64,
@@ -240,27 +240,24 @@ pub fn cleanup<S: PageStore>(
     if !dead.is_empty() {
         // Nodes that appear after this are linked by whoever inserts them.
         let end = store.block_count().map_err(AccessError::Store)?;
-        let mut linked = bits(store, index)?;
+        // First new links for those that only dead nodes lead to, then the old ones go: whichever change is the last, each live node
+        // can be reached.
+        // Without any live entry there is none to reach them from.
+        let has_entries = index.entry_points().any(|id| !dead.has(id.0));
+        if !has_entries {
+            replace_entries(store, index, &dead, &live, random)?;
+            index.refresh(store)?;
+        }
+        relink_lost(store, index, end, &dead, &mut stats)?;
         for block in blocks(store)? {
             for (id, header) in headers(store, index, block)? {
                 if header.state == State::Live {
-                    repair(store, index, id, &dead, &mut linked, &mut stats)?;
+                    repair(store, index, id, &dead, &mut stats)?;
                 }
             }
         }
         replace_entries(store, index, &dead, &live, random)?;
         index.refresh(store)?;
-        for block in (1..end).map(BlockNumber) {
-            for (id, header) in headers(store, index, block)? {
-                if header.state == State::Live && !linked.has(id.0) {
-                    relink(store, index, id)?;
-                    stats.relinked += 1;
-                }
-            }
-        }
-        if dead.count() * LARGE_SHARE >= live_seen {
-            relink_islands(store, index, end, &mut stats)?;
-        }
         free_slots(store, index, &dead, &mut stats)?;
     }
     free_cells(store, index)?;
@@ -293,7 +290,6 @@ fn repair<S: PageStore>(
     index: &Index,
     id: NodeId,
     dead: &Bits,
-    linked: &mut Bits,
     stats: &mut VacuumStats,
 ) -> Result<(), AccessError<S::Error>> {
     let space = &index.space;
@@ -306,9 +302,6 @@ fn repair<S: PageStore>(
         (*node.header(), node.vector().to_vec(), node.keys().to_vec(), edges)
     };
     let (mut gone, kept): (Vec<Edge>, Vec<Edge>) = edges.into_iter().partition(|e: &Edge| dead.has(e.id.0));
-    for edge in &kept {
-        linked.set(edge.id.0);
-    }
     if gone.is_empty() {
         return Ok(());
     }
@@ -392,7 +385,6 @@ fn repair<S: PageStore>(
         }
         h.degree += 1;
         node.set_header(&h);
-        linked.set(other.0);
     }
     change.commit().map_err(AccessError::Store)
 }
@@ -461,30 +453,40 @@ fn replace_entries<S: PageStore>(
     Ok(())
 }
 
-/// Links live nodes that no path from the entries leads to, although others like them link to them.
-fn relink_islands<S: PageStore>(
+/// Links live nodes that no path of live nodes from the entries leads to. Others like them may link to them.
+fn relink_lost<S: PageStore>(
     store: &S,
     index: &Index,
     end: u32,
+    dead: &Bits,
     stats: &mut VacuumStats,
 ) -> Result<(), AccessError<S::Error>> {
     let g = &index.space.geometry;
-    let mut live = bits(store, index)?;
-    for block in (1..end).map(BlockNumber) {
-        for (id, _) in headers(store, index, block)?.iter().filter(|(_, h)| h.state == State::Live) {
-            live.set(id.0);
+    // A relinked node may take the place of the only link to another, which the next round finds.
+    for _ in 0..RELINK_ROUNDS {
+        let mut live = bits(store, index)?;
+        for block in (1..end).map(BlockNumber) {
+            for (id, _) in headers(store, index, block)?.iter().filter(|(_, h)| h.state == State::Live) {
+                live.set(id.0);
+            }
         }
-    }
-    let mut reach = Reach::new(g, end);
-    index.entry_points().filter(|id| live.has(id.0)).for_each(|id| reach.set(id));
-    reach.follow(store, g, |id| live.has(id.0), |_| ())?;
-    for id in live.iter().map(NodeId) {
-        if !reach.has(id) && g.block_of(id).0 < end {
-            relink(store, index, id)?;
-            stats.relinked += 1;
-            // With it comes what it links to.
-            reach.set(id);
-            reach.follow(store, g, |id| live.has(id.0), |_| ())?;
+        let is_wanted = |id: NodeId| live.has(id.0) && !dead.has(id.0);
+        let mut reach = Reach::new(g, end);
+        index.entry_points().filter(|&id| is_wanted(id)).for_each(|id| reach.set(id));
+        reach.follow(store, g, is_wanted, |_| ())?;
+        let mut lost = 0;
+        for id in live.iter().map(NodeId) {
+            if !reach.has(id) && g.block_of(id).0 < end {
+                relink(store, index, id)?;
+                lost += 1;
+                // With it comes what it links to.
+                reach.set(id);
+                reach.follow(store, g, is_wanted, |_| ())?;
+            }
+        }
+        stats.relinked += lost;
+        if lost == 0 {
+            break;
         }
     }
     Ok(())
