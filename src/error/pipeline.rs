@@ -32,7 +32,7 @@ pub fn no_relation(oid: u32) -> Report {
 pub fn missing_argument(name: &str) -> Report {
     Report::new(Code::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("argument \"{name}\" is missing"))
         .detail("NULL does not stand for anything here.")
-        .hint("Call imgvec_maintain as in SELECT imgvec_maintain('photos', source => 'data', target => 'embedding', model => 'starter').")
+        .hint("As in SELECT imgvec_maintain('photos', source => 'data', target => 'embedding', model => 'starter'), or CALL imgvec_migrate('photos', 'embedding', model => 'starter').")
 }
 
 pub fn no_column(table: &str, column: &str) -> Report {

@@ -240,19 +240,25 @@ impl Cluster {
     pub fn crash(&mut self) {
         let mut running = self.running.take().expect("the server runs");
         let postmaster = running.postmaster.id();
-        // A stopped postmaster starts no more children while they are listed.
+        // A stopped postmaster starts no more children while they are listed. The list may lack some where one ends meanwhile.
         signal(postmaster, "STOP");
-        let children = process::children(postmaster);
-        signal(postmaster, "KILL");
-        children.iter().for_each(|&child| signal(child, "KILL"));
-        running.postmaster.wait().expect("our own child can be waited for");
-        running.dismiss_watcher();
-        // A new postmaster refuses to start beside processes that still use the old memory.
         let begin = Instant::now();
-        while children.iter().any(|&child| process::is_alive(child)) {
+        let mut is_over = false;
+        while !is_over {
             assert!(begin.elapsed() < START_TIMEOUT, "killed server processes do not disappear");
+            if process::is_stopped(postmaster) {
+                let children = process::children(postmaster);
+                let alive: Vec<u32> =
+                    children.into_iter().filter(|&child| process::is_alive(child)).collect();
+                alive.iter().for_each(|&child| signal(child, "KILL"));
+                is_over = alive.is_empty();
+            }
             std::thread::sleep(Duration::from_millis(5));
         }
+        // A new postmaster would refuse to start beside processes that still use the old memory.
+        signal(postmaster, "KILL");
+        running.postmaster.wait().expect("our own child can be waited for");
+        running.dismiss_watcher();
     }
 
     /// A streaming standby of this server, started.

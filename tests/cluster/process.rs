@@ -17,10 +17,20 @@ pub(super) fn children(pid: u32) -> Vec<u32> {
     listed.split_whitespace().filter_map(|word| word.parse().ok()).collect()
 }
 
+/// The kernel's letter for what a process does; `None` once it is gone.
+fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.trim_start().chars().next()
+}
+
 pub(super) fn is_alive(pid: u32) -> bool {
     // A zombie that nobody has waited for yet holds no memory and no lock.
-    let state = fs::read_to_string(format!("/proc/{pid}/stat")).ok();
-    state.is_some_and(|stat| !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'))
+    state(pid).is_some_and(|state| state != 'Z')
+}
+
+/// Whether a process has come to a stop, or is gone.
+pub(super) fn is_stopped(pid: u32) -> bool {
+    state(pid).is_none_or(|state| matches!(state, 'T' | 'Z'))
 }
 
 /// Processor time that a process has used, all its threads together; `None` once it is gone. Unlike the clock it does
