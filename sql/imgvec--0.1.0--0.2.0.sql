@@ -295,3 +295,9 @@ CREATE FUNCTION ann_index_info(index regclass, OUT metric text, OUT dims integer
     OUT format_version integer, OUT key_columns integer, OUT key_bytes integer)
     RETURNS record AS 'MODULE_PATHNAME', 'ann_index_info_wrapper' LANGUAGE C STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION ann_index_info(regclass) IS 'shape and size of an ann index, from its first pages; key_bytes are those of a row';
+
+CREATE FUNCTION ann_index_recall(index regclass, queries imgvec[], k integer DEFAULT 10)
+    RETURNS double precision AS 'MODULE_PATHNAME', 'ann_index_recall_of_queries_wrapper'
+    LANGUAGE C STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION ann_index_recall(regclass, imgvec[], integer) IS
+    'share of the k nearest rows that the index finds for queries of one''s own, such as embedded texts';

@@ -512,6 +512,12 @@ CREATE FUNCTION ann_index_recall(index regclass, k integer DEFAULT 10, samples i
 COMMENT ON FUNCTION ann_index_recall(regclass, integer, integer) IS
     'share of the k nearest rows that the index finds, measured against the exact answers for queries like some rows of the table';
 
+CREATE FUNCTION ann_index_recall(index regclass, queries imgvec[], k integer DEFAULT 10)
+    RETURNS double precision AS 'MODULE_PATHNAME', 'ann_index_recall_of_queries_wrapper'
+    LANGUAGE C STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION ann_index_recall(regclass, imgvec[], integer) IS
+    'share of the k nearest rows that the index finds for queries of one''s own, such as embedded texts';
+
 CREATE FUNCTION ann_scan_counters(OUT index regclass, OUT scans bigint, OUT rows_fetched bigint, OUT pages_read bigint,
     OUT exact_distances bigint, OUT estimates bigint, OUT late_rows bigint, OUT stale_links bigint,
     OUT limited_scans bigint)

@@ -372,7 +372,7 @@ unsafe fn hash(value: pg_sys::Datum, of_type: pg_sys::Oid, collation: pg_sys::Oi
 ///
 /// # Safety
 /// `array` is an array.
-unsafe fn elements(array: pg_sys::Datum) -> (pg_sys::Oid, Vec<pg_sys::Datum>) {
+pub unsafe fn elements(array: pg_sys::Datum) -> (pg_sys::Oid, Vec<pg_sys::Datum>) {
     // SAFETY: by contract; the server fills as many values as it says.
     unsafe {
         let array = pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast::<pg_sys::ArrayType>();

@@ -1,11 +1,14 @@
 //! `ann_index_recall`: how well an index finds.
 
 use super::Opened;
+use crate::am::keys;
 use crate::am::opclass::OpClass;
 use crate::am::table::Table;
 use crate::am::{cache, waiting};
-use crate::error::{Code, Report};
+use crate::error::index::vector as bad_vector;
+use crate::error::{Code, OrRaise, Report};
 use crate::server::{catalog, security};
+use crate::types::Vector;
 use imgvec_ann::Metric;
 use imgvec_vector::distance;
 use pgrx::prelude::*;
@@ -36,18 +39,59 @@ fn like(table: &Table, metric: Metric, row: &[f32]) -> Vec<f32> {
     query
 }
 
-/// Share of the true nearest neighbors that the index finds with the settings of the session, over queries
-/// that are like rows of the table. NULL if no row of the table is in the index.
-#[pg_extern(sql = false)]
-fn ann_index_recall(index: pg_sys::Oid, k: i32, samples: i32) -> Option<f64> {
-    let bounded = |value: i32, high: usize, what: &str| match usize::try_from(value) {
+/// Most neighbors, and most queries.
+const MAX_K: usize = 1000;
+const MAX_QUERIES: usize = 10_000;
+
+fn bounded(value: i32, high: usize, what: &str) -> usize {
+    match usize::try_from(value) {
         Ok(value) if (1..=high).contains(&value) => value,
         _ => Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, format!("{what} is out of range"))
             .detail(format!("{what} is {value}, allowed are 1 to {high}."))
             .hint("Leave the argument out for its default.")
             .raise(),
+    }
+}
+
+/// As [`ann_index_recall`], over queries of the caller's own, such as embedded texts. NULL elements are left out, and so are queries that have
+/// no distance from any row.
+#[pg_extern(sql = false)]
+fn ann_index_recall_of_queries(index: pg_sys::Oid, queries: pgrx::AnyArray, k: i32) -> Option<f64> {
+    let k = bounded(k, MAX_K, "k");
+    // SAFETY: the function is declared with an array of imgvec.
+    let queries: Vec<Vec<f32>> = unsafe {
+        let (_, elements) = keys::elements(queries.datum());
+        elements
+            .into_iter()
+            .filter_map(|query| Vector::<f32>::from_datum(query, false))
+            .map(|v| v.elements().to_vec())
+            .collect()
     };
-    let (k, samples) = (bounded(k, 1000, "k"), bounded(samples, 10_000, "samples"));
+    if queries.len() > MAX_QUERIES {
+        Report::new(Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "too many queries")
+            .detail(format!("There are {}, allowed are {MAX_QUERIES}.", queries.len()))
+            .hint("A few hundred tell the recall within a hundredth.")
+            .raise();
+    }
+    let opened = Opened::new(index, pg_sys::AccessShareLock, |subject| require_rows(subject.table));
+    if waiting::is_waiting(*opened.index) {
+        return None;
+    }
+    let ann = cache::open(&opened.pages());
+    let indexed = |query: &Vec<f32>| {
+        let quantized =
+            ann.space().quantize(query).map_err(|error| bad_vector(*opened.index, error)).or_raise();
+        quantized.is_some()
+    };
+    let queries: Vec<Vec<f32>> = queries.into_iter().filter(indexed).collect();
+    measured(&opened, &queries, k)
+}
+
+/// Share of the true nearest neighbors that the index finds with the settings of the session, over queries
+/// that are like rows of the table. NULL if no row of the table is in the index.
+#[pg_extern(sql = false)]
+fn ann_index_recall(index: pg_sys::Oid, k: i32, samples: i32) -> Option<f64> {
+    let (k, samples) = (bounded(k, MAX_K, "k"), bounded(samples, MAX_QUERIES, "samples"));
     let opened = Opened::new(index, pg_sys::AccessShareLock, |subject| require_rows(subject.table));
     if waiting::is_waiting(*opened.index) {
         return None;
@@ -59,6 +103,12 @@ fn ann_index_recall(index: pg_sys::Oid, k: i32, samples: i32) -> Option<f64> {
         let indexed = rows.iter().filter(|row| matches!(ann.space().quantize(row), Ok(Some(_))));
         indexed.map(|row| like(table, metric, row)).collect()
     });
+    measured(&opened, &queries, k)
+}
+
+/// Share of the k nearest rows of each query that searches find; `None` without queries or rows.
+fn measured(opened: &Opened, queries: &[Vec<f32>], k: usize) -> Option<f64> {
+    let metric = OpClass::of(*opened.index).metric;
     let mut nearest: Vec<Nearest> = queries.iter().map(|_| Nearest::new(k)).collect();
     opened.as_owner(|table| {
         table.scan(|row| {

@@ -57,6 +57,7 @@ INSERT INTO labels VALUES
     ('ann_key_set(internal)', 'immutable', 'not strict', 'safe', 1, 'answers a constant; the server calls it with NULL'),
     ('ann_index_info(regclass)', 'volatile', 'strict', 'restricted', 1, 'reads pages that change under it, and takes locks that a worker should not'),
     ('ann_index_check(regclass,boolean)', 'volatile', 'strict', 'restricted', 1, 'reads pages that change under it, and takes locks that a worker should not'),
+    ('ann_index_recall(regclass,imgvec[],integer)', 'volatile', 'strict', 'restricted', 1, 'reads pages that change under it, and takes locks that a worker should not'),
     ('ann_index_recall(regclass,integer,integer)', 'volatile', 'strict', 'restricted', 1, 'reads pages that change under it, and takes locks that a worker should not'),
     ('ann_scan_counters()', 'volatile', 'not strict', 'restricted', 1, 'counters of this session: they change within a statement, and a worker has others'),
     ('embed_image(bytea)', 'stable', 'strict', 'safe', 100000, 'default model: a setting, which may change between statements'),

@@ -255,3 +255,22 @@ fn damage_is_reported_with_its_block_and_repaired_by_reindex() {
         assert_sound(&mut client);
     }
 }
+
+#[test]
+fn recall_is_measured_for_queries_of_ones_own() {
+    let cluster = quiet("ann-own-queries").start();
+    let mut client = cluster.client();
+    create_items(&mut client, 3000);
+    client.batch_execute(CREATE_INDEX).unwrap();
+    let of = |queries: &str| format!("SELECT ann_index_recall('items_embedding', {queries})");
+    let some = format!("(SELECT array_agg(vec(-i, {DIM})) FROM generate_series(1, 100) AS i)");
+    let found: f64 = value(&mut client, &of(&some));
+    assert!(found >= 0.9, "{found}");
+    client.batch_execute("SET imgvec.ef_search = 1000").unwrap();
+    assert!(value::<f64>(&mut client, &of(&some)) >= found.min(0.99));
+    assert_eq!(value::<Option<f64>>(&mut client, &of("ARRAY[NULL]::imgvec[]")), None);
+    assert_eq!(value::<Option<f64>>(&mut client, &of("'{}'::imgvec[]")), None);
+    assert_eq!(failure(&mut client, &of("ARRAY['[1,2]'::imgvec]")).code(), &SqlState::DATA_EXCEPTION);
+    let error = failure(&mut client, &of(&format!("array_fill(vec(1, {DIM}), ARRAY[10001])")));
+    assert_eq!(error.code(), &SqlState::PROGRAM_LIMIT_EXCEEDED);
+}
