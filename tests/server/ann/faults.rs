@@ -27,7 +27,7 @@ struct Work {
     statement: &'static str,
 }
 
-const WORKS: [Work; 8] = [
+const WORKS: [Work; 9] = [
     Work { name: "build", before: "SELECT 1", statement: "REINDEX INDEX items_embedding" },
     Work {
         name: "build with files",
@@ -42,9 +42,9 @@ const WORKS: [Work; 8] = [
     Work {
         // A new index has room for no node: each page is added to its file.
         name: "insert into an empty index",
-        before: "DROP TABLE IF EXISTS fresh; CREATE TABLE fresh (id integer, embedding imgvec(1000));
-                 CREATE INDEX fresh_embedding ON fresh USING ann (embedding imgvec_l2_ops)",
-        statement: "INSERT INTO fresh SELECT i, vec(i, 1000) FROM generate_series(1, 12) AS i",
+        before: "DROP TABLE IF EXISTS fresh; CREATE TABLE fresh (id integer, embedding imgvec(1000), name text);
+                 CREATE INDEX fresh_embedding ON fresh USING ann (embedding imgvec_l2_ops, id, name)",
+        statement: "INSERT INTO fresh SELECT i, vec(i, 1000), 'name' || i FROM generate_series(1, 12) AS i",
     },
     Work {
         // The transaction goes on behind the failure.
@@ -68,6 +68,13 @@ const WORKS: [Work; 8] = [
         name: "scan",
         before: "SET enable_seqscan = off; SET enable_sort = off",
         statement: "SELECT count(*) FROM (SELECT id FROM items ORDER BY embedding <-> vec(-1, 192) LIMIT 60) AS nearest",
+    },
+    Work {
+        name: "scan with conditions",
+        before: "SET enable_seqscan = off; SET enable_sort = off; DROP TABLE IF EXISTS keyed;
+                 CREATE TABLE keyed AS SELECT i AS id, vec(i, 16)::imgvec(16) AS embedding, ARRAY['t' || i % 5] AS tags FROM generate_series(1, 50) AS i;
+                 CREATE INDEX keyed_embedding ON keyed USING ann (embedding, id, tags)",
+        statement: "SELECT count(*) FROM (SELECT id FROM keyed WHERE id IN (1, 2, 3, 20, 40) AND tags && '{t1,t0}' ORDER BY embedding <=> vec(-1, 16) LIMIT 3) AS nearest",
     },
     Work {
         name: "check and recall",
