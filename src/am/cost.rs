@@ -186,7 +186,8 @@ unsafe fn asks_for_null(path: &pg_sys::IndexPath) -> bool {
         pointers::<pg_sys::IndexClause>(path.indexclauses).filter(|&clause| (*clause).indexcol == 0).any(
             |clause| {
                 let test = (*(*clause).rinfo).clause.cast::<pg_sys::NullTest>();
-                (*test).nulltesttype == pg_sys::NullTestType::IS_NULL
+                (*test).xpr.type_ == pg_sys::NodeTag::T_NullTest
+                    && (*test).nulltesttype == pg_sys::NullTestType::IS_NULL
             },
         )
     }

@@ -132,9 +132,9 @@ impl Order {
         self.due.len() + self.late.len()
     }
 
-    /// Drops the nodes that are due: the others are nearer.
+    /// Drops the nodes that are due and whose distance is known to lie behind their place.
     pub fn forget_due(&mut self) {
-        self.due.clear();
+        self.due.retain(|Reverse(found)| found.upper_bound == f64::INFINITY);
     }
 
     /// Gives up on the order: whatever waits or comes from now on is due.
