@@ -1,9 +1,8 @@
-"""The starter corpus in memory: pictures as 64-pixel RGB, classes, and which texts are true of which class."""
+"""The starter corpus: pictures as square RGB, classes, and which texts are true of which class."""
 
 import argparse
 import io
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,21 +57,21 @@ def read_encoded(arguments: argparse.Namespace, split: str) -> list[bytes]:
     return _columns(arguments, split, ["image"])["image"]
 
 
-def preprocess(image: Image.Image) -> np.ndarray:
-    """What `preprocessor_config.json` says: shortest edge to 64, bicubic, center crop. Returns uint8 `[64, 64, 3]`.
+def preprocess(image: Image.Image, side: int = SIDE) -> np.ndarray:
+    """What `preprocessor_config.json` says: shortest edge to `side`, bicubic, center crop. Returns uint8 `[side, side, 3]`.
 
     The long edge is truncated and the crop starts at the rounded-down half, as in Hugging Face's CLIPImageProcessor.
     """
     image = image.convert("RGB")
     width, height = image.size
-    if min(width, height) != SIDE:
+    if min(width, height) != side:
         if width <= height:
-            width, height = SIDE, int(SIDE * height / width)
+            width, height = side, int(side * height / width)
         else:
-            width, height = int(SIDE * width / height), SIDE
+            width, height = int(side * width / height), side
         image = image.resize((width, height), Image.BICUBIC)
-    left, top = (width - SIDE) // 2, (height - SIDE) // 2
-    return np.asarray(image)[top : top + SIDE, left : left + SIDE]
+    left, top = (width - side) // 2, (height - side) // 2
+    return np.asarray(image)[top : top + side, left : left + side]
 
 
 def read_sources(arguments: argparse.Namespace, split: str) -> list[str]:
@@ -80,28 +79,34 @@ def read_sources(arguments: argparse.Namespace, split: str) -> list[str]:
     return _columns(arguments, split, ["src"])["src"]
 
 
+class Pictures:
+    """Encoded pictures that are decoded when asked for, which costs little beside what is done with them: indexing by a list
+    of rows or a slice gives uint8 `[n, side, side, 3]`."""
+
+    def __init__(self, encoded: list[bytes], side: int) -> None:
+        self.encoded, self.side = encoded, side
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __getitem__(self, rows) -> np.ndarray:
+        chosen = self.encoded[rows] if isinstance(rows, slice) else [self.encoded[row] for row in rows]
+        return np.stack([preprocess(Image.open(io.BytesIO(data)), self.side) for data in chosen])
+
+
 @dataclass
 class Split:
-    """One split: `pixels` uint8 `[n, 64, 64, 3]` (memory-mapped), `classes` int `[n]`, `sources` str `[n]`."""
+    """One split: `pixels` as `Pictures`, `classes` int `[n]`, `sources` str `[n]`."""
 
-    pixels: np.ndarray
+    pixels: Pictures
     classes: np.ndarray
     sources: np.ndarray
 
 
-def load(arguments: argparse.Namespace, split: str) -> Split:
-    """Decodes a split once and keeps it in the cache directory."""
-    name = part_name(arguments, split)
-    pixel_path, label_path = cache_path(arguments, f"{name}-{SIDE}.npy"), cache_path(arguments, f"{name}.npz")
-    if not label_path.exists():
-        encoded = read_encoded(arguments, split)
-        with ThreadPoolExecutor() as pool:
-            decoded = pool.map(lambda data: preprocess(Image.open(io.BytesIO(data))), encoded)
-            np.save(pixel_path, np.stack(list(decoded)))
-        columns = _columns(arguments, split, ["cls", "src"])
-        np.savez(label_path, cls=np.array(columns["cls"]), src=np.array(columns["src"]))
-    labels = np.load(label_path)
-    return Split(np.load(pixel_path, mmap_mode="r"), labels["cls"], labels["src"])
+def load(arguments: argparse.Namespace, split: str, side: int = SIDE) -> Split:
+    """A split of the corpus, its pictures at `side` pixels."""
+    columns = _columns(arguments, split, ["image", "cls", "src"])
+    return Split(Pictures(columns["image"], side), np.array(columns["cls"]), np.array(columns["src"]))
 
 
 @dataclass

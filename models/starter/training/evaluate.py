@@ -57,14 +57,18 @@ class Package:
         self.tokenizer = Tokenizer.from_file(str(arguments.package / "tokenizer.json"))
         settings = json.loads((arguments.package / "preprocessor_config.json").read_text())
         self.mean, self.std = (np.array(settings[key], np.float32) for key in ("image_mean", "image_std"))
+        self.side = settings["crop_size"]["height"]
 
     def pixels(self, pictures: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(((pictures.astype(np.float32) / 255 - self.mean) / self.std).transpose(0, 3, 1, 2))
 
     def images(self, pictures: np.ndarray) -> np.ndarray:
-        """uint8 `[n, 64, 64, 3]` to `[n, 256]`."""
-        parts = np.array_split(pictures, max(1, len(pictures) // 64))
-        return np.concatenate([self.image.run(None, {"pixel_values": self.pixels(part)})[0] for part in parts])
+        """uint8 `[n, side, side, 3]` to `[n, 256]`."""
+        return np.concatenate([self.image.run(None, {"pixel_values": self.pixels(pictures[row : row + 64])})[0] for row in range(0, len(pictures), 64)])
+
+    def photos(self, images: list[Image.Image]) -> np.ndarray:
+        """Pictures of any size to `[n, 256]`."""
+        return self.images(np.stack([corpus.preprocess(image, self.side) for image in images]))
 
     def texts(self, texts: list[str]) -> np.ndarray:
         return np.concatenate([self.text.run(None, self.tokens([text]))[0] for text in texts])
@@ -177,7 +181,7 @@ def copies(package: Package, vectors: np.ndarray, encoded: list[bytes], count: i
     originals = [Image.open(io.BytesIO(encoded[row])).convert("RGB") for row in chosen]
     reached = {}
     for name, alter in COPIES.items():
-        altered = package.images(np.stack([corpus.preprocess(alter(image)) for image in originals]))
+        altered = package.photos([alter(image) for image in originals])
         similarity = altered @ vectors.T
         found = similarity[np.arange(count), chosen]
         reached[f"copy {name}"] = float((found >= similarity.max(1) - 1e-6).mean())
@@ -204,10 +208,64 @@ def demo(package: Package, arguments: argparse.Namespace, labels: corpus.Labels)
             counts[text] += 1
     queries = sorted(text for text, count in counts.items() if count >= 5 and len(text) > 2 and text not in {"and", "with"})
     relevant = np.array([[query in texts for texts in carried] for query in queries])
-    vectors = package.images(np.stack([corpus.preprocess(Image.open(arguments.corpus / "demo" / e["file"])) for e in entries]))
+    vectors = package.photos([Image.open(arguments.corpus / "demo" / e["file"]) for e in entries])
     scores = precision(vectors, package.texts(queries), relevant)
     print("demo queries:", ", ".join(f"{query} {score:.1f}" for query, score in zip(queries, scores)))
     return {f"demo P@10 ({len(queries)} queries)": float(scores.mean())}
+
+
+def tags(package: Package, arguments: argparse.Namespace) -> dict:
+    """The demo photos' labels and tags as queries over all demo photos: R@k is how many of them have a photo that carries
+    them among the first k."""
+    entries = json.loads((arguments.corpus / "demo" / "demo.json").read_text())
+    carried = np.array([entry["label"] or "" for entry in entries])
+    queries = [tag for tag in dict.fromkeys(carried) if tag]
+    vectors = package.photos([Image.open(arguments.corpus / "demo" / entry["file"]) for entry in entries])
+    best = np.argsort(-(package.texts(queries) @ vectors.T), axis=1, kind="stable")
+    right = carried[best] == np.array(queries)[:, None]
+    return {f"demo tags R@{k} ({len(queries)} queries)": float(right[:, :k].any(1).mean()) for k in (1, 10)}
+
+
+def typed(package: Package, arguments: argparse.Namespace, vectors: np.ndarray, test: corpus.Split, labels: corpus.Labels) -> dict:
+    """Searches as people type them, of `searches.json`, over the demo photos or over the held-out photos. Right are the named
+    files, rows or classes. A search counts when enough of the first four are right: one where fewer than five pictures
+    are, two where fewer than twenty are, else three."""
+    entries = json.loads((arguments.corpus / "demo" / "demo.json").read_text())
+    shown = package.photos([Image.open(arguments.corpus / "demo" / entry["file"]) for entry in entries])
+    rows = np.flatnonzero(test.sources != "emo")
+    names = np.array([labels.classes[row]["name"].lower() for row in test.classes[rows]])
+    met, missed = [], []
+    searches = json.loads((corpus.HERE / "searches.json").read_text())
+    for search in searches:
+        if search["among"] == "demo":
+            among, right = shown, np.isin([entry["file"] for entry in entries], search["files"])
+        else:
+            among, right = vectors[rows], np.isin(names, search["classes"]) if "classes" in search else np.isin(rows, search["rows"])
+        found = int(right[np.argsort(-(among @ package.texts([search["search"]])[0]), kind="stable")[:4]].sum())
+        needed = 1 if right.sum() < 5 else 2 if right.sum() < 20 else 3
+        (met if found >= needed else missed).append(f"{search['search']} {found}/{needed}")
+    print("typed searches met:", ", ".join(met))
+    print("typed searches missed:", ", ".join(missed))
+    return {f"typed searches, of {len(searches)}": len(met)}
+
+
+def likeness(vectors: np.ndarray, test: corpus.Split) -> dict:
+    """P@10 of pictures alike: each held-out picture of a source asks for the others of that source; right are those of its
+    class. Drawings have no classes with several pictures: of them, how alike two different ones look in the middle."""
+    reached = {}
+    for source in ("tin", "c100", "cal"):
+        rows = np.flatnonzero(test.sources == source)
+        classes, similarity = test.classes[rows], vectors[rows] @ vectors[rows].T
+        np.fill_diagonal(similarity, -2)
+        best = np.argsort(-similarity, axis=1, kind="stable")[:, :10]
+        right = classes[best] == classes[:, None]
+        others = (classes[:, None] == classes).sum(1) - 1
+        scores = [row[:most].mean() for row, most in zip(right, np.minimum(others, 10)) if most]
+        reached[f"image-to-image P@10, {TITLES[source]}"] = float(np.mean(scores))
+    drawings = vectors[test.sources == "emo"]
+    if len(drawings) > 1:
+        reached["cosine of two drawings"] = float(np.median((drawings @ drawings.T)[np.triu_indices(len(drawings), 1)]))
+    return reached
 
 
 def calibration(cosines: dict, sources: list[str]) -> dict:
@@ -252,7 +310,7 @@ def ranges(package: Package, vectors: np.ndarray, test: corpus.Split, labels: co
 
 def speed(package: Package) -> dict:
     """CPU milliseconds of the bare towers, one input at a time."""
-    picture, tokens = package.pixels(np.zeros((1, 64, 64, 3), np.uint8)), package.tokens(["a dog on the beach"])
+    picture, tokens = package.pixels(np.zeros((1, package.side, package.side, 3), np.uint8)), package.tokens(["a dog on the beach"])
     reached = {}
     for name, session, feed, rounds in [("image tower, ms", package.image, {"pixel_values": picture}, 200), ("text tower, ms", package.text, tokens, 2000)]:
         session.run(None, feed)
@@ -285,12 +343,14 @@ def main() -> None:
     parser.add_argument("--set-temperature", action="store_true", help="write the measured temperature to the package's imgvec.toml")
     parser.add_argument("--json", type=corpus.Path, help="also write the figures here")
     arguments = parser.parse_args()
-    package, labels, test = Package(arguments), corpus.load_labels(arguments), corpus.load(arguments, "test")
+    package, labels = Package(arguments), corpus.load_labels(arguments)
+    test = corpus.load(arguments, "test", package.side)
     sound(package, test)
-    vectors = package.images(test.pixels)
+    vectors = package.images(test.pixels[:])
     reached, cosines = zero_shot(package, vectors, test, labels)
     reached |= search(package, vectors, test, labels)
-    reached |= demo(package, arguments, labels)
+    reached |= demo(package, arguments, labels) | tags(package, arguments)
+    reached |= typed(package, arguments, vectors, test, labels) | likeness(vectors, test)
     if arguments.copies:
         reached |= copies(package, vectors, corpus.read_encoded(arguments, "test"), arguments.copies)
     ranges(package, vectors, test, labels)
