@@ -4,6 +4,7 @@ use crate::filter::{Columns, Filter, MAX_COLUMNS, Sketches};
 use crate::graph::calibrate;
 use crate::graph::key::Key;
 use crate::layout::meta::{EntryChanges, Meta, Stamp};
+use crate::layout::node::{Header, Node};
 use crate::layout::{self, BlockNumber, Geometry, MAX_DEGREE, NodeId, PageError, bounds, entry, vectors};
 use crate::quantize::fastscan;
 use crate::space::{Query, Space};
@@ -15,7 +16,7 @@ use std::collections::HashSet;
 pub enum AccessError<E: std::error::Error + 'static> {
     /// The storage failed.
     #[error(transparent)]
-    Store(E),
+    Store(#[from] E),
     /// A page is damaged.
     #[error("block {} of the index is damaged: {error}", block.0)]
     Damaged {
@@ -35,9 +36,16 @@ pub enum AccessError<E: std::error::Error + 'static> {
     Full,
 }
 
-/// Names the page of a page error.
-pub(crate) fn damaged<E: std::error::Error>(block: BlockNumber) -> impl FnOnce(PageError) -> AccessError<E> {
-    move |error| AccessError::Damaged { block, error }
+/// What was decoded from a page, or an error that does not know yet of which.
+pub(crate) trait Decoded<T> {
+    /// Names the page.
+    fn at<E: std::error::Error>(self, block: BlockNumber) -> Result<T, AccessError<E>>;
+}
+
+impl<T> Decoded<T> for Result<T, PageError> {
+    fn at<E: std::error::Error>(self, block: BlockNumber) -> Result<T, AccessError<E>> {
+        self.map_err(|error| AccessError::Damaged { block, error })
+    }
 }
 
 /// One entry in so many may have changed before a search wants the table anew.
@@ -176,8 +184,8 @@ impl Index {
 
     /// What of the entry table is not known here; `None` if the index was built anew.
     fn changes<S: PageStore>(&self, store: &S) -> Result<Option<EntryChanges>, AccessError<S::Error>> {
-        let page = store.read(BlockNumber(0)).map_err(AccessError::Store)?;
-        let stamp = Meta::stamp(&page).map_err(damaged(BlockNumber(0)))?;
+        let page = store.read(BlockNumber(0))?;
+        let stamp = Meta::stamp(&page).at(BlockNumber(0))?;
         let since = stamp.changes_since(Stamp::of(&self.meta));
         Ok(since.map(|changes| EntryChanges {
             replaced: changes.replaced.saturating_add(self.unknown),
@@ -242,7 +250,7 @@ impl Index {
         let measured = calibrate::lookahead(&meta.calibration, target_recall);
         let was_measured = !meta.calibration.contains(&0);
         let built = f64::from(if was_measured { meta.built_rows.max(1) } else { USUAL_ROWS });
-        let pages = store.block_count().map_err(AccessError::Store)?;
+        let pages = store.block_count()?;
         let now = f64::from(pages) * meta.geometry.slots() as f64;
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded")]
         let grown = (measured as f64 * (now / built).max(1.0).powf(GROWTH)).min(1e6) as usize;
@@ -335,14 +343,14 @@ fn read_vectors<S: PageStore>(
     let (mut all, mut next) = (Vec::new(), first);
     while all.len() < count * g.padded_dim() {
         let block = BlockNumber(next);
-        store.check_interrupts().map_err(AccessError::Store)?;
-        let page = store.read(block).map_err(AccessError::Store)?;
-        let (following, used) = vectors::header(&page, g).map_err(damaged(block))?;
+        store.check_interrupts()?;
+        let page = store.read(block)?;
+        let (following, used) = vectors::header(&page, g).at(block)?;
         if used == 0 {
             return Err(AccessError::EndlessChain { block });
         }
         for i in 0..used {
-            vectors::get(&page, g, i, &mut all).map_err(damaged(block))?;
+            vectors::get(&page, g, i, &mut all).at(block)?;
         }
         next = following;
     }
@@ -357,16 +365,27 @@ fn read_bounds<S: PageStore>(store: &S, meta: &Meta) -> Result<Columns, AccessEr
     if meta.bounds_first != 0 {
         for (i, block) in (0..kinds.len()).zip(meta.bounds_first..).map(|(i, block)| (i, BlockNumber(block)))
         {
-            let page = store.read(block).map_err(AccessError::Store)?;
-            columns = columns.with_bounds(i, bounds::get(&page).map_err(damaged(block))?);
+            let page = store.read(block)?;
+            columns = columns.with_bounds(i, bounds::get(&page).at(block)?);
         }
     }
     Ok(columns)
 }
 
+/// What a node says of itself.
+pub(crate) fn read_header<S: PageStore>(
+    store: &S,
+    g: &Geometry,
+    id: NodeId,
+) -> Result<Header, AccessError<S::Error>> {
+    let block = g.block_of(id);
+    let page = store.read(block)?;
+    Ok(*Node::read(&page, g, g.slot_of(id)).at(block)?.header())
+}
+
 pub(crate) fn read_meta<S: PageStore>(store: &S) -> Result<Meta, AccessError<S::Error>> {
-    let page = store.read(BlockNumber(0)).map_err(AccessError::Store)?;
-    Meta::decode(&page).map_err(damaged(BlockNumber(0)))
+    let page = store.read(BlockNumber(0))?;
+    Meta::decode(&page).at(BlockNumber(0))
 }
 
 impl EntryTable {
@@ -391,21 +410,21 @@ impl EntryTable {
             }
         }
         self.groups.resize(usize::from(g.leaders()) + 1, Group::default());
-        let count = store.block_count().map_err(AccessError::Store)?;
+        let count = store.block_count()?;
         while next != 0 {
             let block = BlockNumber(next);
             if self.pages.len() >= count as usize {
                 return Err(AccessError::EndlessChain { block });
             }
-            store.check_interrupts().map_err(AccessError::Store)?;
-            let page = store.read(block).map_err(AccessError::Store)?;
-            let (following, used) = entry::header(&page, g).map_err(damaged(block))?;
+            store.check_interrupts()?;
+            let page = store.read(block)?;
+            let (following, used) = entry::header(&page, g).at(block)?;
             self.pages.push(block);
             for i in 0..used {
                 let e = entry::get(&page, g, i);
                 self.ids.push(e.id);
                 let leaders = u64::from(g.leaders());
-                layout::check("leader", e.leader.into(), 0, leaders).map_err(damaged(block))?;
+                layout::check("leader", e.leader.into(), 0, leaders).at(block)?;
                 if e.id != NodeId::NONE {
                     let bits = fastscan::get_code(entry::codes(&page, g, i), i % MAX_DEGREE);
                     self.groups[usize::from(e.leader)].push(g, &e, &bits);

@@ -5,7 +5,7 @@
 //! such as texts for pictures, look further at the same lookahead by themselves (`search.rs`).
 
 use super::search::{MIN_LOOKAHEAD, Options, Search};
-use crate::index::{AccessError, Index, damaged};
+use crate::index::{AccessError, Decoded, Index};
 use crate::layout::node::{Node, State};
 use crate::layout::{BlockNumber, Kind, NodeId, kind_in};
 use crate::random::SplitMix64;
@@ -105,14 +105,14 @@ fn probes<S: PageStore>(
     random: &mut SplitMix64,
 ) -> Result<Vec<Probe>, AccessError<S::Error>> {
     let g = &index.space.geometry;
-    let pages = store.block_count().map_err(AccessError::Store)?;
+    let pages = store.block_count()?;
     let first = pages.min(1 + u32::try_from(index.entry_pages()).expect("pages"));
     let mut probes = Vec::with_capacity(QUERIES);
     for _ in 0..4 * QUERIES {
         if probes.len() == QUERIES || first == pages {
             break;
         }
-        store.check_interrupts().map_err(AccessError::Store)?;
+        store.check_interrupts()?;
         let block =
             BlockNumber(first + u32::try_from(random.below((pages - first) as usize)).expect("a page"));
         let Some(id) = g.node_id(block, random.below(g.slots())) else { continue };
@@ -141,11 +141,11 @@ fn live<S: PageStore>(
 ) -> Result<Option<(Vec<f32>, Vec<NodeId>)>, AccessError<S::Error>> {
     let g = &index.space.geometry;
     let block = g.block_of(id);
-    let page = store.read(block).map_err(AccessError::Store)?;
-    if kind_in(&page, g.epoch()).map_err(damaged(block))? != Kind::Node {
+    let page = store.read(block)?;
+    if kind_in(&page, g.epoch()).at(block)? != Kind::Node {
         return Ok(None);
     }
-    let node = Node::read(&page, g, g.slot_of(id)).map_err(damaged(block))?;
+    let node = Node::read(&page, g, g.slot_of(id)).at(block)?;
     if node.header().state != State::Live {
         return Ok(None);
     }
@@ -161,14 +161,14 @@ fn find_nearest<S: PageStore>(
     probes: &mut [Probe],
 ) -> Result<(), AccessError<S::Error>> {
     let g = &index.space.geometry;
-    for block in (1..store.block_count().map_err(AccessError::Store)?).map(BlockNumber) {
-        store.check_interrupts().map_err(AccessError::Store)?;
-        let page = store.read(block).map_err(AccessError::Store)?;
-        if kind_in(&page, g.epoch()).map_err(damaged(block))? != Kind::Node {
+    for block in (1..store.block_count()?).map(BlockNumber) {
+        store.check_interrupts()?;
+        let page = store.read(block)?;
+        if kind_in(&page, g.epoch()).at(block)? != Kind::Node {
             continue;
         }
         for slot in 0..g.slots() {
-            let node = Node::read(&page, g, slot).map_err(damaged(block))?;
+            let node = Node::read(&page, g, slot).at(block)?;
             let header = node.header();
             let Some(id) = g.node_id(block, slot).filter(|_| header.state == State::Live) else { continue };
             for probe in &mut *probes {

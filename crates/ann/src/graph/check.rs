@@ -94,7 +94,7 @@ pub fn rows<S: PageStore>(
 ) -> Result<(), AccessError<S::Error>> {
     let index = Index::open(store)?;
     let g = &index.space.geometry;
-    for block in (1..store.block_count().map_err(AccessError::Store)?).map(BlockNumber) {
+    for block in (1..store.block_count()?).map(BlockNumber) {
         for node in nodes_of(store, g, block)?.iter().filter(|node| node.header.state == State::Live) {
             rows_of(store, g, node, |tid| each(tid, &node.keys))?;
         }
@@ -113,7 +113,7 @@ pub fn check<S: PageStore>(
 ) -> Result<CheckReport, AccessError<S::Error>> {
     let index = Index::open(store)?;
     let g = &index.space.geometry;
-    let pages = store.block_count().map_err(AccessError::Store)?;
+    let pages = store.block_count()?;
     let mut report = CheckReport::default();
     let mut places = Places::new(pages as usize * g.slots());
     for block in (1..pages).map(BlockNumber) {

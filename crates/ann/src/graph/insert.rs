@@ -16,7 +16,7 @@ use super::share;
 use super::walk::Walk;
 use crate::build::graph::entry_target;
 use crate::filter::key_bytes;
-use crate::index::{AccessError, Index, damaged};
+use crate::index::{AccessError, Decoded, Index};
 use crate::layout;
 use crate::layout::meta::Meta;
 use crate::layout::node::{self, Header, Node, NodeMut, State};
@@ -109,7 +109,7 @@ pub fn insert_with_keys<S: PageStore>(
     };
     x.keys = key_bytes(keys);
     let (stated, given) = (index.space.geometry.key_bytes() as u64, x.keys.len() as u64);
-    layout::check("bytes of keys", stated, given, given).map_err(damaged(BlockNumber(0)))?;
+    layout::check("bytes of keys", stated, given, given).at(BlockNumber(0))?;
     let query = Query::stored(&index.space, index.space.decoded(x.stored()));
     loop {
         let Neighborhood { met, width } = neighborhood(store, index, &query)?;
@@ -218,12 +218,12 @@ fn add_node<S: PageStore>(
     let g = index.space.geometry;
     let parent_block = parent.map(|p| g.block_of(p.id));
     let hint = store.free_block();
-    let mut change = store.change().map_err(AccessError::Store)?;
+    let mut change = store.change()?;
     // Locks in ascending order; an entry goes into block 0 and a page behind it first.
     let mut meta = None;
     if parent.is_none() {
-        let page = change.page(BlockNumber(0)).map_err(AccessError::Store)?;
-        let now = Meta::decode(page).map_err(damaged(BlockNumber(0)))?;
+        let page = change.page(BlockNumber(0))?;
+        let now = Meta::decode(page).at(BlockNumber(0))?;
         if !index.is_current(&now) {
             return Ok(None);
         }
@@ -235,12 +235,12 @@ fn add_node<S: PageStore>(
     blocks.sort_unstable();
     blocks.dedup();
     for &block in &blocks {
-        change.page(block).map_err(AccessError::Store)?;
+        change.page(block)?;
     }
 
     let mut place = None;
     if let Some(block) = hint {
-        let page = change.page(block).map_err(AccessError::Store)?;
+        let page = change.page(block)?;
         place = free_slot(page, index, block)?.map(|slot| (block, slot));
         if place.is_none() {
             drop(change);
@@ -251,20 +251,20 @@ fn add_node<S: PageStore>(
     let (block, slot) = match place {
         Some(place) => place,
         None => {
-            let block = change.extend().map_err(AccessError::Store)?;
-            node::init(change.page(block).map_err(AccessError::Store)?, &g);
+            let block = change.extend()?;
+            node::init(change.page(block)?, &g);
             (block, 0)
         }
     };
     let id = g.node_id(block, slot).ok_or(AccessError::Full)?;
-    let page = change.page(block).map_err(AccessError::Store)?;
-    write_node(page, index, slot, id, x, tid, neighbors).map_err(damaged(block))?;
+    let page = change.page(block)?;
+    write_node(page, index, slot, id, x, tid, neighbors).at(block)?;
     let full = free_slot(page, index, block)?.is_none();
 
     if let Some(parent) = parent {
         let at = g.block_of(parent.id);
-        let page = change.page(at).map_err(AccessError::Store)?;
-        let mut node = NodeMut::open(page, &g, g.slot_of(parent.id)).map_err(damaged(at))?;
+        let page = change.page(at)?;
+        let mut node = NodeMut::open(page, &g, g.slot_of(parent.id)).at(at)?;
         let header = *node.as_node().header();
         if header.state != State::Live || header.generation != parent.header.generation {
             return Ok(None);
@@ -275,7 +275,7 @@ fn add_node<S: PageStore>(
     } else if let Some(mut meta) = meta {
         append_entry(&mut change, index, &mut meta, x, id)?;
     }
-    change.commit().map_err(AccessError::Store)?;
+    change.commit()?;
     store.record_free(block, !full);
     Ok(Some(id))
 }
@@ -287,7 +287,7 @@ fn free_slot<E: std::error::Error + 'static>(
     block: BlockNumber,
 ) -> Result<Option<usize>, AccessError<E>> {
     let g = &index.space.geometry;
-    match kind_in(page, g.epoch()).map_err(damaged(block))? {
+    match kind_in(page, g.epoch()).at(block)? {
         Kind::New => node::init(page, g),
         Kind::Node => {}
         Kind::Meta | Kind::Entry | Kind::Tids | Kind::Vectors | Kind::Bounds | Kind::Retired => {
@@ -295,7 +295,7 @@ fn free_slot<E: std::error::Error + 'static>(
         }
     }
     for slot in 0..g.slots() {
-        let state = Node::read(page, g, slot).map_err(damaged(block))?.header().state;
+        let state = Node::read(page, g, slot).at(block)?.header().state;
         if state == State::Free && g.node_id(block, slot).is_some() {
             return Ok(Some(slot));
         }
@@ -357,17 +357,17 @@ pub(super) fn add_edge<S: PageStore>(
     if from == to {
         return Ok(false);
     }
-    store.check_interrupts().map_err(AccessError::Store)?;
+    store.check_interrupts()?;
     let g = &index.space.geometry;
     let block = g.block_of(from);
-    let mut change = store.change().map_err(AccessError::Store)?;
-    let page = change.page(block).map_err(AccessError::Store)?;
-    let mut node = NodeMut::open(page, g, g.slot_of(from)).map_err(damaged(block))?;
+    let mut change = store.change()?;
+    let page = change.page(block)?;
+    let mut node = NodeMut::open(page, g, g.slot_of(from)).at(block)?;
     let header = *node.as_node().header();
     let same = header.state == State::Live && header.generation == generation;
     let added = same && edges::add(index, &mut node, to, x.stored(), query, wish);
     if added {
-        change.commit().map_err(AccessError::Store)?;
+        change.commit()?;
     }
     Ok(added)
 }
@@ -384,7 +384,7 @@ fn maybe_add_entry<S: PageStore>(
 ) -> Result<(), AccessError<S::Error>> {
     let g = index.space.geometry;
     // Pages tell the number of rows closely enough.
-    let rows = store.block_count().map_err(AccessError::Store)? as usize * g.slots();
+    let rows = store.block_count()? as usize * g.slots();
     let target = entry_target(rows);
     let count = index.meta.entry_count as usize;
     let grows = count < if is_remote { MOST_ENTRIES * target } else { target };
@@ -399,11 +399,11 @@ fn maybe_add_entry<S: PageStore>(
         Some(place) => replace_entry(store, index, x, id, place)?,
         None => {
             let zero = BlockNumber(0);
-            let mut change = store.change().map_err(AccessError::Store)?;
-            let page = change.page(zero).map_err(AccessError::Store)?;
-            let mut meta = Meta::decode(page).map_err(damaged(zero))?;
+            let mut change = store.change()?;
+            let page = change.page(zero)?;
+            let mut meta = Meta::decode(page).at(zero)?;
             append_entry(&mut change, index, &mut meta, x, id)?;
-            change.commit().map_err(AccessError::Store)?;
+            change.commit()?;
         }
     }
     if hole.is_some() { index.refresh(store) } else { Ok(()) }
@@ -420,8 +420,8 @@ fn replace_entry<S: PageStore>(
 ) -> Result<(), AccessError<S::Error>> {
     let (g, zero, own) = (index.space.geometry, BlockNumber(0), index.space.geometry.block_of(id));
     let former = {
-        let page = store.read(block).map_err(AccessError::Store)?;
-        let (_, used) = entry::header(&page, &g).map_err(damaged(block))?;
+        let page = store.read(block)?;
+        let (_, used) = entry::header(&page, &g).at(block)?;
         if place >= used {
             return Ok(());
         }
@@ -430,8 +430,8 @@ fn replace_entry<S: PageStore>(
     let (mut codes, mut keys, mut header) = (Vec::new(), Vec::new(), Header::FREE);
     if former != NodeId::NONE {
         let at = g.block_of(former);
-        let page = store.read(at).map_err(AccessError::Store)?;
-        let node = Node::read(&page, &g, g.slot_of(former)).map_err(damaged(at))?;
+        let page = store.read(at)?;
+        let node = Node::read(&page, &g, g.slot_of(former)).at(at)?;
         if node.header().state != State::Live {
             return Ok(());
         }
@@ -439,22 +439,22 @@ fn replace_entry<S: PageStore>(
         codes.extend_from_slice(node.vector());
         keys.extend_from_slice(node.keys());
     }
-    let mut change = store.change().map_err(AccessError::Store)?;
+    let mut change = store.change()?;
     let mut blocks = [zero, block, own];
     blocks.sort_unstable();
     for block in blocks {
-        change.page(block).map_err(AccessError::Store)?;
+        change.page(block)?;
     }
-    let page = change.page(block).map_err(AccessError::Store)?;
-    entry::header(page, &g).map_err(damaged(block))?;
+    let page = change.page(block)?;
+    entry::header(page, &g).at(block)?;
     if entry::get(page, &g, place).id != former {
         return Ok(()); // Somebody was faster; the sample does not need this very node.
     }
     let (e, bits) = encode_entry(index, x, id);
     entry::set(page, &g, place, &e, &bits);
     if former != NodeId::NONE {
-        let page = change.page(own).map_err(AccessError::Store)?;
-        let mut node = NodeMut::open(page, &g, g.slot_of(id)).map_err(damaged(own))?;
+        let page = change.page(own)?;
+        let mut node = NodeMut::open(page, &g, g.slot_of(id)).at(own)?;
         let vector = header.stored(&codes, &keys);
         let query = Query::stored(&index.space, index.space.decoded(vector));
         let is_live = node.as_node().header().state == State::Live;
@@ -462,10 +462,10 @@ fn replace_entry<S: PageStore>(
             return Ok(());
         }
     }
-    let mut meta = Meta::decode(change.page(zero).map_err(AccessError::Store)?).map_err(damaged(zero))?;
+    let mut meta = Meta::decode(change.page(zero)?).at(zero)?;
     meta.entry_generation = meta.entry_generation.wrapping_add(1);
-    meta.encode_links(change.page(zero).map_err(AccessError::Store)?);
-    change.commit().map_err(AccessError::Store)
+    meta.encode_links(change.page(zero)?);
+    Ok(change.commit()?)
 }
 
 fn encode_entry(index: &Index, x: &Quantized, id: NodeId) -> (entry::Entry, Vec<u8>) {
@@ -489,28 +489,28 @@ fn append_entry<C: Change>(
     let last = BlockNumber(meta.entry_last);
     let mut count = None;
     if last.0 != 0 {
-        let page = change.page(last).map_err(AccessError::Store)?;
-        let (_, used) = entry::header(page, &g).map_err(damaged(last))?;
+        let page = change.page(last)?;
+        let (_, used) = entry::header(page, &g).at(last)?;
         if used < g.entries_per_page() {
             count = Some(used);
         }
     }
     if let Some(used) = count {
-        entry::set(change.page(last).map_err(AccessError::Store)?, &g, used, &e, &bits);
+        entry::set(change.page(last)?, &g, used, &e, &bits);
     } else {
-        let block = change.extend().map_err(AccessError::Store)?;
-        let page = change.page(block).map_err(AccessError::Store)?;
+        let block = change.extend()?;
+        let page = change.page(block)?;
         entry::init(page, &g);
         entry::set(page, &g, 0, &e, &bits);
         if last.0 == 0 {
             meta.entry_first = block.0;
         } else {
-            entry::set_next(change.page(last).map_err(AccessError::Store)?, block.0);
+            entry::set_next(change.page(last)?, block.0);
         }
         meta.entry_last = block.0;
     }
     meta.entry_count += 1;
     meta.entry_generation = meta.entry_generation.wrapping_add(1);
-    meta.encode_links(change.page(BlockNumber(0)).map_err(AccessError::Store)?);
+    meta.encode_links(change.page(BlockNumber(0))?);
     Ok(())
 }

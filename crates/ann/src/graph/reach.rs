@@ -2,7 +2,7 @@
 //! passes over the pages instead of a walk.
 
 use crate::bits::Bits;
-use crate::index::{AccessError, damaged};
+use crate::index::{AccessError, Decoded};
 use crate::layout::node::{Header, Node};
 use crate::layout::{BlockNumber, Geometry, Kind, NodeId, kind_in};
 use crate::store::PageStore;
@@ -28,14 +28,14 @@ pub fn nodes_of<S: PageStore>(
     g: &Geometry,
     block: BlockNumber,
 ) -> Result<Vec<Seen>, AccessError<S::Error>> {
-    store.check_interrupts().map_err(AccessError::Store)?;
-    let page = store.read(block).map_err(AccessError::Store)?;
-    if kind_in(&page, g.epoch()).map_err(damaged(block))? != Kind::Node {
+    store.check_interrupts()?;
+    let page = store.read(block)?;
+    if kind_in(&page, g.epoch()).at(block)? != Kind::Node {
         return Ok(Vec::new());
     }
     let mut seen = Vec::with_capacity(g.slots());
     for slot in 0..g.slots() {
-        let node = Node::read(&page, g, slot).map_err(damaged(block))?;
+        let node = Node::read(&page, g, slot).at(block)?;
         if let Some(id) = g.node_id(block, slot) {
             let (header, keys) = (*node.header(), node.keys().to_vec());
             seen.push(Seen { id, header, keys, neighbors: node.ids().collect() });
@@ -91,7 +91,7 @@ impl Reach {
         let mut forth = true;
         loop {
             let mut done = true;
-            store.check_interrupts().map_err(AccessError::Store)?;
+            store.check_interrupts()?;
             for i in 0..words {
                 let word = if forth { i } else { words - 1 - i };
                 while let Some(open) = self.open_in(word, forth) {

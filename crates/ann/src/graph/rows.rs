@@ -4,8 +4,8 @@
 //! But numbers fall along a chain: where the next cell is not one of the node with a smaller number, the reader
 //! starts again from the node and goes to the first number that it has not seen.
 
-use crate::index::{AccessError, damaged};
-use crate::layout::node::{Header, Node, State};
+use crate::index::{AccessError, Decoded, read_header};
+use crate::layout::node::{Header, State};
 use crate::layout::tids::{self, CellId};
 use crate::layout::{Geometry, HeapTid, NodeId};
 use crate::store::PageStore;
@@ -50,10 +50,10 @@ impl Rows {
             if self.next == 0 {
                 return Ok(None);
             }
-            store.check_interrupts().map_err(AccessError::Store)?;
+            store.check_interrupts()?;
             let block = CellId(self.next).block();
-            let page = store.read(block).map_err(AccessError::Store)?;
-            tids::check(&page).map_err(damaged(block))?;
+            let page = store.read(block)?;
+            tids::check(&page).at(block)?;
             let mut stray = false;
             while self.next != 0 && CellId(self.next).block() == block && !stray {
                 let cell = tids::get(&page, CellId(self.next).place());
@@ -72,11 +72,7 @@ impl Rows {
 
     /// Goes from the node to the first cell that was not read, or to the end.
     fn enter_again<S: PageStore>(&mut self, store: &S, g: &Geometry) -> Result<(), AccessError<S::Error>> {
-        let at = g.block_of(self.owner);
-        let header = {
-            let page = store.read(at).map_err(AccessError::Store)?;
-            *Node::read(&page, g, g.slot_of(self.owner)).map_err(damaged(at))?.header()
-        };
+        let header = read_header(store, g, self.owner)?;
         if header.state != State::Live || header.generation != self.generation {
             self.next = 0; // All its rows were dead.
             return Ok(());
@@ -88,10 +84,10 @@ impl Rows {
         (self.entered, self.next) = (self.entered + 1, header.tids);
         let mut passed = u32::MAX;
         while self.next != 0 {
-            store.check_interrupts().map_err(AccessError::Store)?;
+            store.check_interrupts()?;
             let block = CellId(self.next).block();
-            let page = store.read(block).map_err(AccessError::Store)?;
-            tids::check(&page).map_err(damaged(block))?;
+            let page = store.read(block)?;
+            tids::check(&page).at(block)?;
             while self.next != 0 && CellId(self.next).block() == block {
                 let cell = tids::get(&page, CellId(self.next).place());
                 // The caller meets a stray cell again, and comes back here.

@@ -264,7 +264,7 @@ impl Search {
         if let Some(most) = self.most_hops {
             return Ok(most);
         }
-        let pages = store.block_count().map_err(AccessError::Store)?;
+        let pages = store.block_count()?;
         let is_small = is_read_through(&index.space.geometry, pages);
         let most = if is_small { 0 } else { hops_before_sweep(pages) };
         self.most_hops = Some(most);

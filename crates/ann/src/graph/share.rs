@@ -3,7 +3,7 @@
 //! Updates of other columns and copies of one picture end here, without touching the graph. The node's page
 //! is part of every such change, and its version moves: vacuum notices by it that a row arrived.
 
-use crate::index::{AccessError, Index, damaged, read_meta};
+use crate::index::{AccessError, Decoded, Index, read_header, read_meta};
 use crate::layout::meta::Meta;
 use crate::layout::node::{Header, Node, NodeMut, State};
 use crate::layout::tids::{self, Cell, CellId, FIRST_NUMBER};
@@ -25,26 +25,22 @@ pub fn add_row<S: PageStore>(
 ) -> Result<bool, AccessError<S::Error>> {
     let g = &index.space.geometry;
     let (block, slot) = (g.block_of(id), g.slot_of(id));
-    let read_header = |store: &S| {
-        let page = store.read(block).map_err(AccessError::Store)?;
-        Ok(*Node::read(&page, g, slot).map_err(damaged(block))?.header())
-    };
     // Each turn of this loop that ends without a result saw another session make progress.
     loop {
-        store.check_interrupts().map_err(AccessError::Store)?;
-        let seen = read_header(store)?;
+        store.check_interrupts()?;
+        let seen = read_header(store, g, id)?;
         if seen.state != State::Live || seen.generation != generation {
             return Ok(false);
         }
         let Chain { room, number } = match look_into_chain(store, id, &seen)? {
             Some(chain) => chain,
             // Vacuum has taken cells out of it.
-            None if read_header(store)? != seen => continue,
+            None if read_header(store, g, id)? != seen => continue,
             None => return Err(AccessError::EndlessChain { block: CellId(seen.tids).block() }),
         };
         let meta = if seen.tid.is_valid() && room.is_none() { Some(read_meta(store)?) } else { None };
 
-        let mut change = store.change().map_err(AccessError::Store)?;
+        let mut change = store.change()?;
         let free_page = meta.as_ref().map(|m| BlockNumber(m.tids_free)).filter(|b| b.0 != 0);
         let cell_page = match room {
             Some(cell) if seen.tid.is_valid() => Some(cell.block()),
@@ -55,10 +51,10 @@ pub fn add_row<S: PageStore>(
         blocks.sort_unstable();
         blocks.dedup();
         for &block in &blocks {
-            change.page(block).map_err(AccessError::Store)?;
+            change.page(block)?;
         }
-        let page = change.page(block).map_err(AccessError::Store)?;
-        let header = *Node::read(page, g, slot).map_err(damaged(block))?.header();
+        let page = change.page(block)?;
+        let header = *Node::read(page, g, slot).at(block)?.header();
         if header != seen {
             continue;
         }
@@ -67,7 +63,7 @@ pub fn add_row<S: PageStore>(
         if !header.tid.is_valid() {
             changed.tid = tid;
         } else if let Some(at) = room {
-            let page = change.page(at.block()).map_err(AccessError::Store)?;
+            let page = change.page(at.block())?;
             let mut cell = tids::get(page, at.place());
             // The node did not change, so its chain did not; vacuum may only have emptied more places.
             let Some(place) = cell.empty_place().filter(|_| cell.is_of(id, generation)) else { continue };
@@ -78,9 +74,9 @@ pub fn add_row<S: PageStore>(
             let Some(cell) = new_cell(&mut change, free_page, cell, tid)? else { continue };
             changed.tids = cell.0;
         }
-        let page = change.page(block).map_err(AccessError::Store)?;
-        NodeMut::open(page, g, slot).map_err(damaged(block))?.set_header(&changed);
-        change.commit().map_err(AccessError::Store)?;
+        let page = change.page(block)?;
+        NodeMut::open(page, g, slot).at(block)?.set_header(&changed);
+        change.commit()?;
         return Ok(true);
     }
 }
@@ -109,8 +105,8 @@ fn look_into_chain<S: PageStore>(
     while next.0 != 0 && tried < CELLS_TRIED {
         // Neighbors in a chain mostly share a page.
         let block = next.block();
-        let page = store.read(block).map_err(AccessError::Store)?;
-        tids::check(&page).map_err(damaged(block))?;
+        let page = store.read(block)?;
+        tids::check(&page).at(block)?;
         while next.0 != 0 && next.block() == block && tried < CELLS_TRIED {
             let cell = tids::get(&page, next.place());
             if !cell.is_of(id, header.generation) {
@@ -139,20 +135,20 @@ fn new_cell<C: Change>(
     tid: HeapTid,
 ) -> Result<Option<CellId>, AccessError<C::Error>> {
     let zero = BlockNumber(0);
-    let mut meta = Meta::decode(change.page(zero).map_err(AccessError::Store)?).map_err(damaged(zero))?;
+    let mut meta = Meta::decode(change.page(zero)?).at(zero)?;
     if meta.tids_free != free_page.map_or(0, |b| b.0) {
         return Ok(None);
     }
     cell.tids[0] = tid;
     let (block, page) = match free_page {
         Some(block) => {
-            let page = change.page(block).map_err(AccessError::Store)?;
-            tids::check(page).map_err(damaged(block))?;
+            let page = change.page(block)?;
+            tids::check(page).at(block)?;
             (block, page)
         }
         None => {
-            let block = change.extend().map_err(AccessError::Store)?;
-            let page = change.page(block).map_err(AccessError::Store)?;
+            let block = change.extend()?;
+            let page = change.page(block)?;
             tids::init(page, meta.geometry.epoch());
             tids::set_free_link(page, 0, true);
             (block, page)
@@ -168,7 +164,7 @@ fn new_cell<C: Change>(
         tids::set_free_link(page, 0, false);
     }
     meta.tids_free = if full { next } else { block.0 };
-    meta.encode_links(change.page(zero).map_err(AccessError::Store)?);
+    meta.encode_links(change.page(zero)?);
     // A listed page without a free cell cannot be, unless it is damaged: then nothing is taken from it.
     match place {
         Some(place) => CellId::at(block, place).ok_or(AccessError::Full).map(Some),

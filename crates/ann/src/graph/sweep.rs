@@ -6,7 +6,7 @@
 use super::order::{Found, Order};
 use super::search::found;
 use super::walk::Walk;
-use crate::index::{AccessError, Index, damaged};
+use crate::index::{AccessError, Decoded, Index};
 use crate::layout::node::{Node, State};
 use crate::layout::{BlockNumber, Kind, kind_in};
 use crate::store::PageStore;
@@ -55,15 +55,15 @@ impl Sweep {
         self.begun = true;
         let g = &index.space.geometry;
         let (mut waiting, mut last): (Vec<Found>, Option<Found>) = (Vec::new(), None);
-        for block in (1..store.block_count().map_err(AccessError::Store)?).map(BlockNumber) {
-            store.check_interrupts().map_err(AccessError::Store)?;
-            let page = store.read(block).map_err(AccessError::Store)?;
+        for block in (1..store.block_count()?).map(BlockNumber) {
+            store.check_interrupts()?;
+            let page = store.read(block)?;
             walk.stats.swept_pages += 1;
-            if kind_in(&page, g.epoch()).map_err(damaged(block))? != Kind::Node {
+            if kind_in(&page, g.epoch()).at(block)? != Kind::Node {
                 continue;
             }
             for slot in 0..g.slots() {
-                let node = Node::read(&page, g, slot).map_err(damaged(block))?;
+                let node = Node::read(&page, g, slot).at(block)?;
                 let header = node.header();
                 let Some(id) = g.node_id(block, slot) else { continue };
                 let passes = walk.filter().is_none_or(|filter| filter.admits(node.keys()));

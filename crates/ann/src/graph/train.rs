@@ -17,7 +17,7 @@ use super::rows::Rows;
 use crate::build::executor::Executor;
 use crate::build::{AddError, BuildError, Builder, Parameters};
 use crate::filter::key;
-use crate::index::{AccessError, Index, damaged, read_meta};
+use crate::index::{AccessError, Decoded, Index, read_meta};
 use crate::layout::meta::Meta;
 use crate::layout::node::{Header, Node, State};
 use crate::layout::{BlockNumber, Geometry, Kind, NodeId, Page, kind_in};
@@ -68,7 +68,7 @@ pub fn train<S: PageStore>(
     random: &mut SplitMix64,
 ) -> Result<Trained, AccessError<S::Error>> {
     let index = Index::open(store)?;
-    let start = store.block_count().map_err(AccessError::Store)?;
+    let start = store.block_count()?;
     if !is_due(index.meta()) || start > MOST_PAGES {
         return Ok(Trained::No);
     }
@@ -108,19 +108,19 @@ pub fn train<S: PageStore>(
     }
     let Some((meta, others)) = pages.0.split_first() else { return Ok(Trained::No) };
     for (block, content) in (start..).zip(others) {
-        store.check_interrupts().map_err(AccessError::Store)?;
-        let mut change = store.change().map_err(AccessError::Store)?;
-        let added = change.extend().map_err(AccessError::Store)?;
+        store.check_interrupts()?;
+        let mut change = store.change()?;
+        let added = change.extend()?;
         if added != BlockNumber(block) {
             // Somebody else added a page all the same.
             return Ok(Trained::No);
         }
-        *change.page(added).map_err(AccessError::Store)? = **content;
-        change.commit().map_err(AccessError::Store)?;
+        *change.page(added)? = **content;
+        change.commit()?;
     }
-    let mut change = store.change().map_err(AccessError::Store)?;
-    *change.page(BlockNumber(0)).map_err(AccessError::Store)? = **meta;
-    change.commit().map_err(AccessError::Store)?;
+    let mut change = store.change()?;
+    *change.page(BlockNumber(0))? = **meta;
+    change.commit()?;
     Ok(Trained::Done)
 }
 
@@ -129,9 +129,9 @@ fn begin_epoch<S: PageStore>(store: &S) -> Result<u16, AccessError<S::Error>> {
     let zero = BlockNumber(0);
     let mut meta = read_meta(store)?;
     meta.epoch_begun = meta.epoch_begun.wrapping_add(1);
-    let mut change = store.change().map_err(AccessError::Store)?;
-    meta.encode(change.page(zero).map_err(AccessError::Store)?);
-    change.commit().map_err(AccessError::Store)?;
+    let mut change = store.change()?;
+    meta.encode(change.page(zero)?);
+    change.commit()?;
     Ok(meta.epoch_begun)
 }
 
@@ -149,14 +149,14 @@ struct Row {
 fn rows<S: PageStore>(store: &S, index: &Index) -> Result<Vec<Row>, AccessError<S::Error>> {
     let (space, g) = (&index.space, &index.space.geometry);
     let mut found: Vec<(NodeId, Header, Row)> = Vec::new();
-    for block in (1..store.block_count().map_err(AccessError::Store)?).map(BlockNumber) {
-        store.check_interrupts().map_err(AccessError::Store)?;
-        let page = store.read(block).map_err(AccessError::Store)?;
-        if kind_in(&page, g.epoch()).map_err(damaged(block))? != Kind::Node {
+    for block in (1..store.block_count()?).map(BlockNumber) {
+        store.check_interrupts()?;
+        let page = store.read(block)?;
+        if kind_in(&page, g.epoch()).at(block)? != Kind::Node {
             continue;
         }
         for slot in 0..g.slots() {
-            let node = Node::read(&page, g, slot).map_err(damaged(block))?;
+            let node = Node::read(&page, g, slot).at(block)?;
             if node.header().state == State::Live
                 && let Some(id) = g.node_id(block, slot)
             {

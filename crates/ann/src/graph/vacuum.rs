@@ -13,7 +13,7 @@ use super::reach::Reach;
 use super::rows::Rows;
 use super::walk::l2_estimates;
 use crate::bits::Bits;
-use crate::index::{AccessError, Index, damaged};
+use crate::index::{AccessError, Decoded, Index, read_header};
 use crate::layout::meta::Meta;
 use crate::layout::node::{Edge, Header, Node, NodeMut, State};
 use crate::layout::tids::{self, CELLS, Cell, CellId};
@@ -53,12 +53,12 @@ pub struct VacuumStats {
 fn blocks<S: PageStore>(
     store: &S,
 ) -> Result<impl Iterator<Item = BlockNumber> + use<S>, AccessError<S::Error>> {
-    Ok((1..store.block_count().map_err(AccessError::Store)?).map(BlockNumber))
+    Ok((1..store.block_count()?).map(BlockNumber))
 }
 
 /// One bit for each node's place, none set. Pages that are added later have no bits: their nodes are new.
 fn bits<S: PageStore>(store: &S, index: &Index) -> Result<Bits, AccessError<S::Error>> {
-    let pages = store.block_count().map_err(AccessError::Store)? as usize;
+    let pages = store.block_count()? as usize;
     Ok(Bits::new(pages * index.space.geometry.slots()))
 }
 
@@ -69,14 +69,14 @@ fn headers<S: PageStore>(
     block: BlockNumber,
 ) -> Result<Vec<(NodeId, Header)>, AccessError<S::Error>> {
     let g = &index.space.geometry;
-    store.check_interrupts().map_err(AccessError::Store)?;
-    let page = store.read(block).map_err(AccessError::Store)?;
-    if kind_in(&page, g.epoch()).map_err(damaged(block))? != Kind::Node {
+    store.check_interrupts()?;
+    let page = store.read(block)?;
+    if kind_in(&page, g.epoch()).at(block)? != Kind::Node {
         return Ok(Vec::new());
     }
     let mut all = Vec::with_capacity(g.slots());
     for slot in 0..g.slots() {
-        let header = *Node::read(&page, g, slot).map_err(damaged(block))?.header();
+        let header = *Node::read(&page, g, slot).at(block)?.header();
         all.extend(g.node_id(block, slot).map(|id| (id, header)));
     }
     Ok(all)
@@ -92,9 +92,9 @@ fn change_header<S: PageStore>(
 ) -> Result<bool, AccessError<S::Error>> {
     let g = &index.space.geometry;
     let block = g.block_of(id);
-    let mut change = store.change().map_err(AccessError::Store)?;
-    let page = change.page(block).map_err(AccessError::Store)?;
-    let mut node = NodeMut::open(page, g, g.slot_of(id)).map_err(damaged(block))?;
+    let mut change = store.change()?;
+    let page = change.page(block)?;
+    let mut node = NodeMut::open(page, g, g.slot_of(id)).at(block)?;
     let mut header = *node.as_node().header();
     if header.version != seen.version || header.generation != seen.generation {
         return Ok(false);
@@ -102,7 +102,7 @@ fn change_header<S: PageStore>(
     edit(&mut header);
     header.version = header.version.wrapping_add(1);
     node.set_header(&header);
-    change.commit().map_err(AccessError::Store)?;
+    change.commit()?;
     Ok(true)
 }
 
@@ -119,10 +119,10 @@ pub fn delete<S: PageStore>(
     // Cells first: then the nodes that have live rows there are known.
     let mut owners = bits(store, index)?;
     for block in blocks(store)? {
-        store.check_interrupts().map_err(AccessError::Store)?;
+        store.check_interrupts()?;
         let cells: Vec<(usize, Cell)> = {
-            let page = store.read(block).map_err(AccessError::Store)?;
-            if kind_in(&page, index.space.geometry.epoch()).map_err(damaged(block))? != Kind::Tids {
+            let page = store.read(block)?;
+            if kind_in(&page, index.space.geometry.epoch()).at(block)? != Kind::Tids {
                 continue;
             }
             (0..CELLS).map(|place| (place, tids::get(&page, place))).collect()
@@ -139,8 +139,8 @@ pub fn delete<S: PageStore>(
             }
         }
         if !dead.is_empty() {
-            let mut change = store.change().map_err(AccessError::Store)?;
-            let page = change.page(block).map_err(AccessError::Store)?;
+            let mut change = store.change()?;
+            let page = change.page(block)?;
             for (place, tid) in dead {
                 let mut cell = tids::get(page, place);
                 for t in cell.tids.iter_mut().filter(|t| **t == tid) {
@@ -149,7 +149,7 @@ pub fn delete<S: PageStore>(
                 tids::set(page, place, &cell);
                 stats.removed += 1;
             }
-            change.commit().map_err(AccessError::Store)?;
+            change.commit()?;
         }
     }
     for block in blocks(store)? {
@@ -171,10 +171,7 @@ fn delete_from_node<S: PageStore>(
     let g = &index.space.geometry;
     // Another session may give the node a row at any moment; its version tells, and we look again.
     loop {
-        let header = {
-            let page = store.read(g.block_of(id)).map_err(AccessError::Store)?;
-            *Node::read(&page, g, g.slot_of(id)).map_err(damaged(g.block_of(id)))?.header()
-        };
+        let header = read_header(store, g, id)?;
         if header.state != State::Live {
             return Ok(());
         }
@@ -239,7 +236,7 @@ pub fn cleanup<S: PageStore>(
     }
     if !dead.is_empty() {
         // Nodes that appear after this are linked by whoever inserts them.
-        let end = store.block_count().map_err(AccessError::Store)?;
+        let end = store.block_count()?;
         // First new links for those that only dead nodes lead to, then the old ones go: whichever change is the last, each live node
         // can be reached.
         // Without any live entry there is none to reach them from.
@@ -264,8 +261,8 @@ pub fn cleanup<S: PageStore>(
     // The free-space map may have been lost.
     for block in blocks(store)? {
         let never_written = {
-            let page = store.read(block).map_err(AccessError::Store)?;
-            kind_in(&page, index.space.geometry.epoch()).map_err(damaged(block))? == Kind::New
+            let page = store.read(block)?;
+            kind_in(&page, index.space.geometry.epoch()).at(block)? == Kind::New
         };
         if never_written || headers(store, index, block)?.iter().any(|(_, h)| h.state == State::Free) {
             store.record_free(block, true);
@@ -296,8 +293,8 @@ fn repair<S: PageStore>(
     let g = &space.geometry;
     let block = g.block_of(id);
     let (header, codes, keys, edges) = {
-        let page = store.read(block).map_err(AccessError::Store)?;
-        let node = Node::read(&page, g, g.slot_of(id)).map_err(damaged(block))?;
+        let page = store.read(block)?;
+        let node = Node::read(&page, g, g.slot_of(id)).at(block)?;
         let edges: Vec<Edge> = (0..node.header().degree).map(|i| node.edge(i)).collect();
         (*node.header(), node.vector().to_vec(), node.keys().to_vec(), edges)
     };
@@ -311,10 +308,10 @@ fn repair<S: PageStore>(
     let query = Query::stored(space, space.decoded(own));
     let mut heirs: Vec<Heir> = Vec::new();
     for edge in gone.iter().take(SPLICED) {
-        store.check_interrupts().map_err(AccessError::Store)?;
+        store.check_interrupts()?;
         let at = g.block_of(edge.id);
-        let page = store.read(at).map_err(AccessError::Store)?;
-        let node = Node::read(&page, g, g.slot_of(edge.id)).map_err(damaged(at))?;
+        let page = store.read(at)?;
+        let node = Node::read(&page, g, g.slot_of(edge.id)).at(at)?;
         let score = query.score(space, node.stored(), space.l2_bias(&node));
         let estimates = l2_estimates(index, &query, &node, score);
         let mut theirs: Vec<Heir> = node
@@ -344,10 +341,10 @@ fn repair<S: PageStore>(
         if chosen.len() >= MAX_DEGREE - kept.len().min(MAX_DEGREE) || chosen.len() >= gone.len() {
             break;
         }
-        store.check_interrupts().map_err(AccessError::Store)?;
+        store.check_interrupts()?;
         let at = g.block_of(heir.id);
-        let page = store.read(at).map_err(AccessError::Store)?;
-        let node = Node::read(&page, g, g.slot_of(heir.id)).map_err(damaged(at))?;
+        let page = store.read(at)?;
+        let node = Node::read(&page, g, g.slot_of(heir.id)).at(at)?;
         if node.header().state != State::Live {
             continue;
         }
@@ -360,9 +357,9 @@ fn repair<S: PageStore>(
         }
     }
 
-    let mut change = store.change().map_err(AccessError::Store)?;
-    let page = change.page(block).map_err(AccessError::Store)?;
-    let mut node = NodeMut::open(page, g, g.slot_of(id)).map_err(damaged(block))?;
+    let mut change = store.change()?;
+    let page = change.page(block)?;
+    let mut node = NodeMut::open(page, g, g.slot_of(id)).at(block)?;
     if node.as_node().header().generation != header.generation {
         return Ok(());
     }
@@ -386,7 +383,7 @@ fn repair<S: PageStore>(
         h.degree += 1;
         node.set_header(&h);
     }
-    change.commit().map_err(AccessError::Store)
+    Ok(change.commit()?)
 }
 
 /// A node that takes the place of a dead neighbor.
@@ -416,7 +413,7 @@ fn replace_entries<S: PageStore>(
         if !dead.has(id.0) {
             continue;
         }
-        store.check_interrupts().map_err(AccessError::Store)?;
+        store.check_interrupts()?;
         let Some((block, place)) = index.entry_place(i) else { continue };
         // A few tries for a node that is no entry yet.
         let heir = (0..8)
@@ -427,17 +424,17 @@ fn replace_entries<S: PageStore>(
         let mut e = None;
         if let Some(heir) = heir {
             let at = g.block_of(heir);
-            let page = store.read(at).map_err(AccessError::Store)?;
-            let node = Node::read(&page, g, g.slot_of(heir)).map_err(damaged(at))?;
+            let page = store.read(at)?;
+            let node = Node::read(&page, g, g.slot_of(heir)).at(at)?;
             if node.header().state == State::Live {
                 e = Some(residual::entry(space, node.stored(), heir, &mut bits));
             }
         }
         let zero = BlockNumber(0);
-        let mut change = store.change().map_err(AccessError::Store)?;
-        let mut meta = Meta::decode(change.page(zero).map_err(AccessError::Store)?).map_err(damaged(zero))?;
-        let page = change.page(block).map_err(AccessError::Store)?;
-        entry::header(page, g).map_err(damaged(block))?;
+        let mut change = store.change()?;
+        let mut meta = Meta::decode(change.page(zero)?).at(zero)?;
+        let page = change.page(block)?;
+        entry::header(page, g).at(block)?;
         // An insert may have replaced this very entry in between.
         if entry::get(page, g, place).id != id {
             continue;
@@ -447,8 +444,8 @@ fn replace_entries<S: PageStore>(
             None => entry::clear(page, g, place),
         }
         meta.entry_generation = meta.entry_generation.wrapping_add(1);
-        meta.encode_links(change.page(zero).map_err(AccessError::Store)?);
-        change.commit().map_err(AccessError::Store)?;
+        meta.encode_links(change.page(zero)?);
+        change.commit()?;
     }
     Ok(())
 }
@@ -497,8 +494,8 @@ fn relink<S: PageStore>(store: &S, index: &Index, id: NodeId) -> Result<(), Acce
     let space = &index.space;
     let g = &space.geometry;
     let x = {
-        let page = store.read(g.block_of(id)).map_err(AccessError::Store)?;
-        let node = Node::read(&page, g, g.slot_of(id)).map_err(damaged(g.block_of(id)))?;
+        let page = store.read(g.block_of(id))?;
+        let node = Node::read(&page, g, g.slot_of(id)).at(g.block_of(id))?;
         let h = node.header();
         if h.state != State::Live {
             return Ok(());
@@ -535,12 +532,12 @@ fn free_slots<S: PageStore>(
     let g = &index.space.geometry;
     let mut left = dead.iter().map(NodeId).peekable();
     while let Some(&first) = left.peek() {
-        store.check_interrupts().map_err(AccessError::Store)?;
+        store.check_interrupts()?;
         let block = g.block_of(first);
-        let mut change = store.change().map_err(AccessError::Store)?;
-        let page = change.page(block).map_err(AccessError::Store)?;
+        let mut change = store.change()?;
+        let page = change.page(block)?;
         while let Some(id) = left.next_if(|&id| g.block_of(id) == block) {
-            let mut node = NodeMut::open(page, g, g.slot_of(id)).map_err(damaged(block))?;
+            let mut node = NodeMut::open(page, g, g.slot_of(id)).at(block)?;
             let h = *node.as_node().header();
             if h.state == State::Dead {
                 let (version, generation) = (h.version.wrapping_add(1), h.generation);
@@ -548,7 +545,7 @@ fn free_slots<S: PageStore>(
                 stats.freed += 1;
             }
         }
-        change.commit().map_err(AccessError::Store)?;
+        change.commit()?;
         store.record_free(block, true);
     }
     Ok(())
@@ -559,10 +556,10 @@ fn free_cells<S: PageStore>(store: &S, index: &Index) -> Result<(), AccessError<
     let g = &index.space.geometry;
     let mut owners = bits(store, index)?;
     for block in blocks(store)? {
-        store.check_interrupts().map_err(AccessError::Store)?;
+        store.check_interrupts()?;
         let idle: Vec<(usize, Cell)> = {
-            let page = store.read(block).map_err(AccessError::Store)?;
-            if kind_in(&page, index.space.geometry.epoch()).map_err(damaged(block))? != Kind::Tids {
+            let page = store.read(block)?;
+            if kind_in(&page, index.space.geometry.epoch()).at(block)? != Kind::Tids {
                 continue;
             }
             let cells = (0..CELLS).map(|place| (place, tids::get(&page, place)));
@@ -580,35 +577,29 @@ fn free_cells<S: PageStore>(store: &S, index: &Index) -> Result<(), AccessError<
         if forgotten.is_empty() {
             continue;
         }
-        let mut change = store.change().map_err(AccessError::Store)?;
-        change.page(BlockNumber(0)).map_err(AccessError::Store)?;
-        let page = change.page(block).map_err(AccessError::Store)?;
+        let mut change = store.change()?;
+        change.page(BlockNumber(0))?;
+        let page = change.page(block)?;
         for (place, cell) in forgotten {
             if tids::get(page, place) == cell {
                 tids::set(page, place, &Cell::FREE);
             }
         }
         list_page(&mut change, block)?;
-        change.commit().map_err(AccessError::Store)?;
+        change.commit()?;
     }
     owners.iter().try_for_each(|owner| shorten(store, index, NodeId(owner)))
-}
-
-fn read_header<S: PageStore>(store: &S, g: &Geometry, id: NodeId) -> Result<Header, AccessError<S::Error>> {
-    let at = g.block_of(id);
-    let page = store.read(at).map_err(AccessError::Store)?;
-    Ok(*Node::read(&page, g, g.slot_of(id)).map_err(damaged(at))?.header())
 }
 
 /// Puts a tid page into the list of those with free cells. It and the metapage are locked.
 fn list_page<C: Change>(change: &mut C, block: BlockNumber) -> Result<(), AccessError<C::Error>> {
     let zero = BlockNumber(0);
-    let mut meta = Meta::decode(change.page(zero).map_err(AccessError::Store)?).map_err(damaged(zero))?;
-    let page = change.page(block).map_err(AccessError::Store)?;
+    let mut meta = Meta::decode(change.page(zero)?).at(zero)?;
+    let page = change.page(block)?;
     if !tids::free_link(page).1 {
         tids::set_free_link(page, meta.tids_free, true);
         meta.tids_free = block.0;
-        meta.encode_links(change.page(zero).map_err(AccessError::Store)?);
+        meta.encode_links(change.page(zero)?);
     }
     Ok(())
 }
@@ -625,12 +616,12 @@ fn shorten<S: PageStore>(store: &S, index: &Index, owner: NodeId) -> Result<(), 
         let generation = header.generation;
         let (mut before, mut next, mut number) = (None, CellId(header.tids), u32::MAX);
         while next.0 != 0 {
-            store.check_interrupts().map_err(AccessError::Store)?;
+            store.check_interrupts()?;
             let block = next.block();
             let mut run = Run { before, block, places: Vec::new(), behind: next };
             {
-                let page = store.read(block).map_err(AccessError::Store)?;
-                tids::check(&page).map_err(damaged(block))?;
+                let page = store.read(block)?;
+                tids::check(&page).at(block)?;
                 // Past cells with rows, then over empty ones, to the end of either the run or the page.
                 while run.behind.0 != 0 && run.behind.block() == block {
                     let cell = tids::get(&page, run.behind.place());
@@ -678,12 +669,12 @@ fn take_out<S: PageStore>(
     let at = g.block_of(owner);
     let mut blocks = [Some(BlockNumber(0)), Some(at), Some(run.block), run.before.map(CellId::block)];
     blocks.sort_unstable();
-    let mut change = store.change().map_err(AccessError::Store)?;
+    let mut change = store.change()?;
     for block in blocks.into_iter().flatten() {
-        change.page(block).map_err(AccessError::Store)?;
+        change.page(block)?;
     }
-    let page = change.page(at).map_err(AccessError::Store)?;
-    let mut node = NodeMut::open(page, g, g.slot_of(owner)).map_err(damaged(at))?;
+    let page = change.page(at)?;
+    let mut node = NodeMut::open(page, g, g.slot_of(owner)).at(at)?;
     let mut header = *node.as_node().header();
     // No row can have come to these cells then.
     if header != *expected {
@@ -695,16 +686,16 @@ fn take_out<S: PageStore>(
     }
     node.set_header(&header);
     if let Some(before) = run.before {
-        let page = change.page(before.block()).map_err(AccessError::Store)?;
+        let page = change.page(before.block())?;
         let cell = tids::get(page, before.place());
         tids::set(page, before.place(), &Cell { next: run.behind.0, ..cell });
     }
-    let page = change.page(run.block).map_err(AccessError::Store)?;
+    let page = change.page(run.block)?;
     for &place in &run.places {
         tids::set(page, place, &Cell::FREE);
     }
     list_page(&mut change, run.block)?;
-    change.commit().map_err(AccessError::Store)?;
+    change.commit()?;
     Ok(Some(header))
 }
 

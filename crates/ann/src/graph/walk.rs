@@ -5,7 +5,7 @@ use super::frontier::Frontier;
 use super::key::{IdSet, Key};
 use super::nearest::Nearest;
 use crate::filter::Filter;
-use crate::index::{AccessError, Index, damaged};
+use crate::index::{AccessError, Decoded, Index};
 use crate::layout::node::{Node, State};
 use crate::layout::{BlockNumber, MAX_DEGREE, NodeId};
 use crate::quantize::{fastscan::Table, residual};
@@ -165,15 +165,15 @@ impl Walk {
         key: Key,
         mut visit: impl FnMut(&Query, NodeId, &Node, f32),
     ) -> Result<(), AccessError<S::Error>> {
-        store.check_interrupts().map_err(AccessError::Store)?;
+        store.check_interrupts()?;
         let g = &index.space.geometry;
         if self.prefetch {
             self.name_upcoming(store, index);
         }
         let id = key.id();
         let block = g.block_of(id);
-        let page = store.read(block).map_err(AccessError::Store)?;
-        let node = Node::read(&page, g, g.slot_of(id)).map_err(damaged(block))?;
+        let page = store.read(block)?;
+        let node = Node::read(&page, g, g.slot_of(id)).at(block)?;
         let header = node.header();
         if header.state == State::Free {
             self.stats.stale_links += 1;
