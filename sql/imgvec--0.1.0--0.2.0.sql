@@ -301,3 +301,30 @@ CREATE FUNCTION ann_index_recall(index regclass, queries imgvec[], k integer DEF
     LANGUAGE C STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION ann_index_recall(regclass, imgvec[], integer) IS
     'share of the k nearest rows that the index finds for queries of one''s own, such as embedded texts';
+
+-- Queries of several parts.
+CREATE FUNCTION imgvec_mul(imgvec, double precision) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'imgvec_mul_scalar_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+COMMENT ON FUNCTION imgvec_mul(imgvec, double precision) IS 'implementation of * operator';
+
+CREATE FUNCTION imgvec_mul(double precision, imgvec) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'imgvec_scalar_mul_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+COMMENT ON FUNCTION imgvec_mul(double precision, imgvec) IS 'implementation of * operator';
+
+CREATE OPERATOR * (LEFTARG = imgvec, RIGHTARG = double precision, FUNCTION = imgvec_mul, COMMUTATOR = *);
+COMMENT ON OPERATOR * (imgvec, double precision) IS 'multiply each element';
+
+CREATE OPERATOR * (LEFTARG = double precision, RIGHTARG = imgvec, FUNCTION = imgvec_mul, COMMUTATOR = *);
+COMMENT ON OPERATOR * (double precision, imgvec) IS 'multiply each element';
+
+CREATE FUNCTION embed_query(image bytea, query text, weight double precision) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_query_weighted_wrapper' LANGUAGE C STABLE PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION embed_query(bytea, text, double precision) IS 'embedding of a query of an image and a text, which counts by its weight of 0 to 1, by the default model';
+
+CREATE FUNCTION embed_query(image bytea, query text, weight double precision, model text) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_query_weighted_with_wrapper' LANGUAGE C IMMUTABLE PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION embed_query(bytea, text, double precision, text) IS 'embedding of a query of an image and a text, which counts by its weight of 0 to 1, by a named model';
+
+CREATE FUNCTION embed_mix(vectors imgvec[], weights double precision[]) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_mix_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+COMMENT ON FUNCTION embed_mix(imgvec[], double precision[]) IS 'unit vector between the directions of several, each with its weight, which may be negative; NULL vectors are left out';

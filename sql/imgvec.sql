@@ -124,6 +124,14 @@ CREATE FUNCTION imgvec_mul(imgvec, imgvec) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'imgvec_mul_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
 COMMENT ON FUNCTION imgvec_mul(imgvec, imgvec) IS 'implementation of * operator';
 
+CREATE FUNCTION imgvec_mul(imgvec, double precision) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'imgvec_mul_scalar_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+COMMENT ON FUNCTION imgvec_mul(imgvec, double precision) IS 'implementation of * operator';
+
+CREATE FUNCTION imgvec_mul(double precision, imgvec) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'imgvec_scalar_mul_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+COMMENT ON FUNCTION imgvec_mul(double precision, imgvec) IS 'implementation of * operator';
+
 CREATE FUNCTION imgvec_concat(imgvec, imgvec) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'imgvec_concat_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION imgvec_concat(imgvec, imgvec) IS 'implementation of || operator';
@@ -286,6 +294,12 @@ COMMENT ON OPERATOR - (imgvec, imgvec) IS 'subtract element by element';
 
 CREATE OPERATOR * (LEFTARG = imgvec, RIGHTARG = imgvec, FUNCTION = imgvec_mul, COMMUTATOR = *);
 COMMENT ON OPERATOR * (imgvec, imgvec) IS 'multiply element by element';
+
+CREATE OPERATOR * (LEFTARG = imgvec, RIGHTARG = double precision, FUNCTION = imgvec_mul, COMMUTATOR = *);
+COMMENT ON OPERATOR * (imgvec, double precision) IS 'multiply each element';
+
+CREATE OPERATOR * (LEFTARG = double precision, RIGHTARG = imgvec, FUNCTION = imgvec_mul, COMMUTATOR = *);
+COMMENT ON OPERATOR * (double precision, imgvec) IS 'multiply each element';
 
 CREATE OPERATOR || (LEFTARG = imgvec, RIGHTARG = imgvec, FUNCTION = imgvec_concat);
 COMMENT ON OPERATOR || (imgvec, imgvec) IS 'concatenate';
@@ -585,6 +599,18 @@ COMMENT ON FUNCTION embed_query(bytea, text) IS 'embedding of a query of an imag
 CREATE FUNCTION embed_query(image bytea, query text, model text) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_query_with_wrapper' LANGUAGE C IMMUTABLE PARALLEL SAFE COST 100000;
 COMMENT ON FUNCTION embed_query(bytea, text, text) IS 'embedding of a query of an image, a text or both by a named model';
+
+CREATE FUNCTION embed_query(image bytea, query text, weight double precision) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_query_weighted_wrapper' LANGUAGE C STABLE PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION embed_query(bytea, text, double precision) IS 'embedding of a query of an image and a text, which counts by its weight of 0 to 1, by the default model';
+
+CREATE FUNCTION embed_query(image bytea, query text, weight double precision, model text) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_query_weighted_with_wrapper' LANGUAGE C IMMUTABLE PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION embed_query(bytea, text, double precision, text) IS 'embedding of a query of an image and a text, which counts by its weight of 0 to 1, by a named model';
+
+CREATE FUNCTION embed_mix(vectors imgvec[], weights double precision[]) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_mix_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+COMMENT ON FUNCTION embed_mix(imgvec[], double precision[]) IS 'unit vector between the directions of several, each with its weight, which may be negative; NULL vectors are left out';
 
 CREATE FUNCTION classify_image(image bytea, labels text[]) RETURNS TABLE (label text, score real)
     AS 'MODULE_PATHNAME', 'classify_image_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000 ROWS 10;

@@ -1,4 +1,4 @@
-//! `embed_parts` and `embed_query`: pictures and words as one input.
+//! `embed_parts` and `embed_query`: pictures and words as one input or as one query.
 //!
 //! An input is one value for the cache, so its parts are joined: for each a byte that says what it is, the length
 //! of its bytes, and the bytes.
@@ -8,8 +8,10 @@ use super::functions::fetch;
 use super::session::{self, Embedding};
 use crate::error::{Code, OrRaise, Report, out_of_memory};
 use crate::guc;
+use crate::types::Mix;
 use crate::types::datum::{Bytea, NewVector, Text};
 use imgvec_encoder::encoder::Part;
+use imgvec_encoder::package::ModalityMeans;
 use pgrx::Array;
 use pgrx::prelude::*;
 
@@ -110,17 +112,40 @@ fn parts_embedding(
     (joined.parts > 0).then(|| embed(joined.bytes))
 }
 
-fn query_embedding(image: Option<&Bytea<'_>>, query: Option<&Text<'_>>, model: &str) -> Option<Embedding> {
+/// The embedding of a query of an image, a text or both; nothing if there is neither.
+///
+/// A model that takes both in one input embeds them in one pass, unless a weight is given. Others, and all with a weight,
+/// embed each by itself and mix the two.
+fn query_embedding(
+    image: Option<&Bytea<'_>>,
+    query: Option<&Text<'_>>,
+    weight: Option<f64>,
+    model: &str,
+) -> Option<Embedding> {
+    if let Some(weight) = weight.filter(|weight| !(0.0..=1.0).contains(weight)) {
+        Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, "weight of the text must be between 0 and 1")
+            .detail(format!("The weight is {weight}."))
+            .hint("0 is the image alone and 1 the text alone; embed_mix() takes any weights.")
+            .raise();
+    }
     if image.is_none() && query.is_none() {
         return None;
     }
     Some(session::with(|session| {
         let encoder = &session.model(model)?.encoder;
         let (is_joint, prompt) = (encoder.is_joint(), encoder.query_prompt().to_owned());
+        let settings = encoder.package().query.clone();
+        let text = |query: &Text<'_>| Ok([&prompt, query.as_str()].concat());
         match (image, query) {
             (Some(image), None) if !is_joint => session.embed_one(model, Kind::Image, fetch(image)),
-            (None, Some(query)) if !is_joint => {
-                session.embed_one(model, Kind::Text, Ok([&prompt, query.as_str()].concat()))
+            (None, Some(query)) if !is_joint => session.embed_one(model, Kind::Text, text(query)),
+            (Some(image), Some(query)) if !is_joint || weight.is_some() => {
+                let image = session.embed_one(model, Kind::Image, fetch(image))?;
+                let text = session.embed_one(model, Kind::Text, text(query))?;
+                let weight = weight.unwrap_or(settings.weight);
+                let mixed = mix(&image, &text, weight, settings.means.as_ref())?;
+                session.remember(&mixed, model)?;
+                Ok(mixed)
             }
             _ => {
                 let mut joined = Joined::default();
@@ -132,10 +157,23 @@ fn query_embedding(image: Option<&Bytea<'_>>, query: Option<&Text<'_>>, model: &
     }))
 }
 
+/// The direction between those of an image and a text, seen from where images and texts lie.
+fn mix(image: &[f32], text: &[f32], weight: f64, means: Option<&ModalityMeans>) -> Result<Embedding, Report> {
+    let less = |vector: &[f32], mean: Option<&Vec<f32>>| -> Vec<f32> {
+        match mean.filter(|mean| mean.len() == vector.len()) {
+            Some(mean) => vector.iter().zip(mean).map(|(element, mean)| element - mean).collect(),
+            None => vector.to_vec(),
+        }
+    };
+    let mut mix = Mix::new();
+    mix.add(&less(image, means.map(|means| &means.image)), 1.0 - weight)?;
+    mix.add(&less(text, means.map(|means| &means.text)), weight)?;
+    Ok(mix.unit()?.expect("two vectors were added").into())
+}
+
 #[pg_extern]
 fn embed_parts(images: Array<'_, Bytea<'_>>, texts: Array<'_, Text<'_>>) -> Option<NewVector> {
-    let embedding = parts_embedding(&images, &texts, &guc::default_model());
-    embedding.map(|embedding| NewVector::from_slice(&embedding))
+    new_vector(parts_embedding(&images, &texts, &guc::default_model()))
 }
 
 #[pg_extern]
@@ -144,14 +182,16 @@ fn embed_parts_with(
     texts: Array<'_, Text<'_>>,
     model: Text<'_>,
 ) -> Option<NewVector> {
-    let embedding = parts_embedding(&images, &texts, model.as_str());
+    new_vector(parts_embedding(&images, &texts, model.as_str()))
+}
+
+fn new_vector(embedding: Option<Embedding>) -> Option<NewVector> {
     embedding.map(|embedding| NewVector::from_slice(&embedding))
 }
 
 #[pg_extern]
 fn embed_query(image: Option<Bytea<'_>>, query: Option<Text<'_>>) -> Option<NewVector> {
-    let embedding = query_embedding(image.as_ref(), query.as_ref(), &guc::default_model());
-    embedding.map(|embedding| NewVector::from_slice(&embedding))
+    new_vector(query_embedding(image.as_ref(), query.as_ref(), None, &guc::default_model()))
 }
 
 #[pg_extern]
@@ -160,6 +200,24 @@ fn embed_query_with(
     query: Option<Text<'_>>,
     model: Option<Text<'_>>,
 ) -> Option<NewVector> {
-    let embedding = query_embedding(image.as_ref(), query.as_ref(), model?.as_str());
-    embedding.map(|embedding| NewVector::from_slice(&embedding))
+    new_vector(query_embedding(image.as_ref(), query.as_ref(), None, model?.as_str()))
+}
+
+#[pg_extern]
+fn embed_query_weighted(
+    image: Option<Bytea<'_>>,
+    query: Option<Text<'_>>,
+    weight: Option<f64>,
+) -> Option<NewVector> {
+    new_vector(query_embedding(image.as_ref(), query.as_ref(), Some(weight?), &guc::default_model()))
+}
+
+#[pg_extern]
+fn embed_query_weighted_with(
+    image: Option<Bytea<'_>>,
+    query: Option<Text<'_>>,
+    weight: Option<f64>,
+    model: Option<Text<'_>>,
+) -> Option<NewVector> {
+    new_vector(query_embedding(image.as_ref(), query.as_ref(), Some(weight?), model?.as_str()))
 }

@@ -178,6 +178,12 @@ impl Session {
         Ok(found.expect("an embedding for each input"))
     }
 
+    /// Remembers that a vector was made of embeddings of a model, so that it counts as one of them.
+    pub fn remember(&mut self, embedding: &Embedding, name: &str) -> Result<(), Report> {
+        origin::remember(embedding, name, self.model(name)?.digest);
+        Ok(())
+    }
+
     fn embed_group<I: AsRef<[u8]>>(
         &mut self,
         request: &Request<'_>,

@@ -92,7 +92,7 @@ fn word(error: EncodeError, place: impl Fn(usize) -> Option<usize>) -> Report {
             .hint("The column \"modalities\" of the view imgvec_models says what each model embeds."),
         EncodeError::NoJointInput { .. } => Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
             .detail("Its image and text towers are apart: each makes a vector of its own.")
-            .hint("Average the vectors of image and text, or use a model of the family embedding_gemma2."),
+            .hint("Mix the vectors of image and text with embed_mix(), or use a model of the family embedding_gemma2."),
         EncodeError::TooManyTokens { tokens, limit, .. } => {
             Report::new(Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, message)
                 .detail(format!("They take {tokens} tokens, and the model reads {limit}."))

@@ -53,8 +53,11 @@ fn word(error: PackageError) -> Report {
                 };
                 Report::new(Code::ERRCODE_IO_ERROR, message).detail(sentence(&source)).hint(hint)
             }
-            PackageError::Malformed { source, .. } => {
+            PackageError::Malformed { path, source } => {
                 let hint = match source {
+                    MalformedFile::Setting { .. } if path.ends_with("modality_means.json") => {
+                        "Measure the means with this model, or remove the file."
+                    }
                     MalformedFile::Toml(_) | MalformedFile::Setting { .. } => "Correct the file imgvec.toml.",
                     MalformedFile::Preprocessing(_) => SEE_DOCUMENTATION,
                     MalformedFile::Json(_)

@@ -64,6 +64,13 @@ pub fn not_finite(index: usize) -> Report {
         .hint(FINITE)
 }
 
+/// A number that no vector can be multiplied with.
+pub fn factor_not_finite(factor: f64) -> Report {
+    Report::new(Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "NaN and infinity are not allowed in an imgvec")
+        .detail(format!("The factor is {factor}."))
+        .hint("Multiply with a finite number.")
+}
+
 /// An element, by 0-based position, that a single-precision number cannot hold.
 pub fn out_of_range(index: usize) -> Report {
     Report::new(

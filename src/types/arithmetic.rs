@@ -2,7 +2,7 @@
 
 use super::datum::{NewBits, NewVector, Vector};
 use super::distance::same_dims;
-use crate::error::OrRaise;
+use crate::error::{OrRaise, vector};
 use imgvec_vector::arithmetic::{self, RangeError};
 use pgrx::prelude::*;
 
@@ -29,6 +29,21 @@ fn imgvec_sub(a: Vector<'_>, b: Vector<'_>) -> NewVector {
 #[pg_extern(immutable, parallel_safe)]
 fn imgvec_mul(a: Vector<'_>, b: Vector<'_>) -> NewVector {
     elementwise(&a, &b, arithmetic::multiply)
+}
+
+#[pg_extern(immutable, parallel_safe)]
+fn imgvec_mul_scalar(a: Vector<'_>, factor: f64) -> NewVector {
+    if !factor.is_finite() {
+        vector::factor_not_finite(factor).raise();
+    }
+    let mut out = NewVector::zeroed(a.dim());
+    arithmetic::scale(a.elements(), factor, out.elements_mut()).or_raise();
+    out
+}
+
+#[pg_extern(immutable, parallel_safe)]
+fn imgvec_scalar_mul(factor: f64, a: Vector<'_>) -> NewVector {
+    imgvec_mul_scalar(a, factor)
 }
 
 #[pg_extern(immutable, parallel_safe)]

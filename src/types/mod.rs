@@ -9,6 +9,8 @@ mod distance;
 mod halfvec;
 mod io;
 mod length;
+mod mix;
 pub mod price;
 
 pub use datum::Vector;
+pub use mix::Mix;

@@ -103,6 +103,11 @@ fn a_generated_column_of_picture_and_caption_is_searched_by_text_by_picture_and_
     for same in same {
         assert!(value::<bool>(&mut client, &format!("SELECT {same}")), "{same}");
     }
+    // With a weight each part is embedded by itself.
+    let weighted = "SELECT bool_and((embed_query(photo, 'dog', 0.3) <=> embed_mix(
+        ARRAY[embed_image(photo), embed_text('task: search result | query: dog')], '{0.7,0.3}')) < 1e-6
+        AND embed_query(photo, 'dog', 0.5) <> embed_query(photo, 'dog')) FROM goods";
+    assert!(value::<bool>(&mut client, weighted));
     // Other models answer queries of one part.
     let other = "SELECT embed_query(NULL, 'a dog', 'clip') = embed_text('a dog', 'clip')
                  AND bool_and(embed_query(photo, NULL, 'clip') = embed_image(photo, 'clip')) FROM goods";
@@ -123,7 +128,7 @@ fn inputs_that_are_none_say_why() {
             SqlState::INVALID_BINARY_REPRESENTATION,
             "could not decode",
         ),
-        (format!("embed_query({square}, 'a', 'clip')"), SqlState::FEATURE_NOT_SUPPORTED, "together"),
+        (format!("embed_query({square}, 'a', 1.5)"), SqlState::INVALID_PARAMETER_VALUE, "weight"),
         (
             format!("embed_parts(ARRAY[{square}], '{{a}}', 'clip')"),
             SqlState::FEATURE_NOT_SUPPORTED,

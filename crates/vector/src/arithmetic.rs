@@ -54,6 +54,58 @@ pub fn multiply(a: &[f32], b: &[f32], out: &mut [f32]) -> Result<(), RangeError>
     if lost { Err(RangeError::Underflow) } else { Ok(()) }
 }
 
+/// `out = a * factor`.
+///
+/// # Errors
+/// [`RangeError`]; a product of non-zero numbers that becomes zero is an underflow.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn scale(a: &[f32], factor: f64, out: &mut [f32]) -> Result<(), RangeError> {
+    assert_eq!(a.len(), out.len(), "vectors of one length");
+    for (o, &x) in out.iter_mut().zip(a) {
+        *o = (f64::from(x) * factor) as f32;
+        if !o.is_finite() {
+            return Err(RangeError::Overflow);
+        }
+        if *o == 0.0 && x != 0.0 && factor != 0.0 {
+            return Err(RangeError::Underflow);
+        }
+    }
+    Ok(())
+}
+
+/// Adds the direction of `a`, `weight` times: `sum += weight * a / |a|`. The zero vector adds nothing.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn add_direction(a: &[f32], weight: f64, sum: &mut [f64]) {
+    assert_eq!(a.len(), sum.len(), "vectors of one length");
+    let norm = crate::distance::norm(a);
+    if norm > 0.0 {
+        sum.iter_mut().zip(a).for_each(|(sum, &x)| *sum += weight * (f64::from(x) / norm));
+    }
+}
+
+/// The unit vector of a sum of directions whose weights have magnitudes of `total` together. `false`, with nothing
+/// written, if they cancel each other, so that what is left is rounding.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn unit_of_sum(sum: &[f64], total: f64, out: &mut [f32]) -> bool {
+    assert_eq!(sum.len(), out.len(), "vectors of one length");
+    // Elements come from single precision: what is left of equal directions is of this order.
+    const ROUNDING: f64 = 1e-6;
+    let norm = sum.iter().map(|x| (x / total).powi(2)).sum::<f64>().sqrt();
+    if norm.is_nan() || norm <= ROUNDING {
+        return false;
+    }
+    for (o, &x) in out.iter_mut().zip(sum) {
+        *o = (x / total / norm) as f32;
+    }
+    true
+}
+
 /// `out = a / |a|`; the zero vector stays zero.
 ///
 /// # Panics
@@ -111,6 +163,32 @@ mod tests {
         assert_eq!(out, [1.0, 0.0]);
         normalize(&[0.0, 1e-40], &mut out);
         assert_eq!(out, [0.0, 1.0]);
+    }
+
+    #[test]
+    fn scaling_is_checked() {
+        let mut out = [0.0; 2];
+        assert_eq!(scale(&[1.5, -2.0], 2.0, &mut out), Ok(()));
+        assert_eq!(out, [3.0, -4.0]);
+        assert_eq!(scale(&[1.0, 2.0], 0.0, &mut out), Ok(()));
+        assert_eq!(scale(&[1.0, 3e38], 2.0, &mut out), Err(RangeError::Overflow));
+        assert_eq!(scale(&[1.0, 1.0], f64::NAN, &mut out), Err(RangeError::Overflow));
+        assert_eq!(scale(&[1.0, 1e-30], 1e-30, &mut out), Err(RangeError::Underflow));
+    }
+
+    #[test]
+    fn directions_are_mixed_whatever_their_lengths_and_cancelling_ones_are_noticed() {
+        let (mut sum, mut out) = ([0.0; 2], [0.0; 2]);
+        add_direction(&[3e38, 0.0], 3e300, &mut sum);
+        add_direction(&[0.0, 1e-40], 4e300, &mut sum);
+        add_direction(&[0.0, 0.0], 1e300, &mut sum);
+        assert!(unit_of_sum(&sum, 8e300, &mut out));
+        assert_eq!(out, [0.6, 0.8]);
+        let mut sum = [0.0; 2];
+        add_direction(&[0.6, 0.8], 0.5, &mut sum);
+        add_direction(&[0.3, 0.4], -0.5, &mut sum);
+        assert!(!unit_of_sum(&sum, 1.0, &mut out));
+        assert!(!unit_of_sum(&[0.0; 2], 0.0, &mut out));
     }
 
     #[test]

@@ -41,6 +41,15 @@ SELECT label, score >= 0.5 AS likely FROM classify_embedding(embed_text('dog'), 
 SELECT * FROM classify_embedding(embed_text('dog'), '{}');
 SELECT label, round(score::numeric, 3) FROM classify_embedding(embed_text('dog'), ARRAY['dog', 'dog']);
 
+-- a query of a picture and a word: of a model of two towers the direction between their vectors
+SELECT round((embed_query(data, 'dog') <=> embed_mix(ARRAY[embed_image(data), embed_text('dog')], '{0.5,0.5}'))::numeric, 6) AS between,
+       embed_query(data, 'dog') = embed_query(data, 'dog', 0.5) AS alike, embed_query(data, 'dog') = embed_query(data, 'dog', 'starter') AS named,
+       round((embed_query(data, 'dog', weight => 0, model => 'starter') <=> embed_image(data))::numeric, 6) AS image,
+       round((embed_query(data, 'dog', 1) <=> embed_text('dog'))::numeric, 6) AS text,
+       embed_query(data, NULL, 0.9) = embed_image(data) AS image_alone, embed_query(NULL, 'dog', 0.1) = embed_text('dog') AS text_alone
+FROM pictures WHERE name = 'png';
+SELECT embed_query(NULL, NULL, 0.5), embed_query(NULL, 'dog', NULL::float8), embed_query(NULL, 'dog', 0.5, NULL);
+
 -- errors
 CREATE FUNCTION pg_temp.error_of(statement text) RETURNS TABLE (code text, message text, detail text, hint text)
 LANGUAGE plpgsql AS $$
@@ -66,6 +75,9 @@ SELECT statement, e.* FROM unnest(ARRAY[
     $$SELECT image_info('\x')$$,
     $$SELECT image_info('\x89504e470d0a1a0a')$$,
     $$SELECT embed_images(ARRAY['\x'::bytea], 'starter')$$,
+    $$SELECT embed_query(NULL, 'dog', -0.1)$$,
+    $$SELECT embed_query(NULL, 'dog', 'NaN'::float8)$$,
+    $$SELECT embed_query('', 'dog', 0.3, 'starter')$$,
     $$SELECT embed_text('dog', 'no-such-model')$$,
     $$SELECT embed_text('dog', 'startr')$$,
     $$SELECT embed_text('dog', '')$$,

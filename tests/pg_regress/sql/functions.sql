@@ -68,3 +68,22 @@ SELECT imgvec_avg('{0}'), imgvec_combine('{0}', '{2,6,8}'), imgvec_avg('{2,6,8}'
 -- the sum of one vector is that vector
 SELECT sum(v) FROM (VALUES ('[-0,1]'::imgvec)) AS t(v);
 SELECT sum(v) FROM (VALUES ('[-0,1]'::imgvec), ('[-0,1]')) AS t(v);
+
+-- a number times a vector, either way round; a literal of unknown type stays a vector
+SELECT '[1,2]'::imgvec * 2, 0.5 * '[1,2]'::imgvec, -1::real * '[1,0]'::imgvec, '[1,2]'::imgvec * '[3,4]', '[1,2]'::imgvec * NULL::float8;
+SELECT '[1e30]'::imgvec * 1e30;
+SELECT '[1e-30]'::imgvec * 1e-30;
+SELECT 'NaN'::float8 * '[1]'::imgvec;
+SELECT '[1]'::imgvec * 'Infinity'::float8;
+
+-- directions, mixed by weights; of several lengths, away from one, without one that is missing
+SELECT embed_mix(ARRAY['[3,0]', '[0,7]']::imgvec[], '{3,4}'), embed_mix(ARRAY['[1,0]', '[0,1]']::imgvec[], '{0.6,-0.8}'),
+       embed_mix(ARRAY['[2,0]', NULL]::imgvec[], '{1,5}'), embed_mix(ARRAY['[2,0]', '[0,0]']::imgvec[], '{1,5}');
+SELECT embed_mix(ARRAY['[1e-40,0]', '[0,3e38]']::imgvec[], '{3e300,4e300}') AS extreme, embed_mix('{}', '{}') AS none,
+       embed_mix(ARRAY[NULL]::imgvec[], '{1}') AS missing, embed_mix(NULL, '{1}') AS null;
+SELECT embed_mix(ARRAY['[1,0]']::imgvec[], '{1,2}');
+SELECT embed_mix(ARRAY['[1,0]']::imgvec[], '{NULL}');
+SELECT embed_mix(ARRAY['[1,0]']::imgvec[], '{NaN}');
+SELECT embed_mix(ARRAY['[1,0]', '[1]']::imgvec[], '{1,1}');
+SELECT embed_mix(ARRAY['[1,0]', '[2,0]']::imgvec[], '{1,-1}');
+SELECT embed_mix(ARRAY['[1,0]']::imgvec[], '{0}');

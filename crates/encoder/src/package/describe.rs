@@ -15,7 +15,9 @@ use super::files::PackageFiles;
 use super::layout::{GraphChoice, Graphs};
 use super::overrides::{Overrides, PaddingName};
 use super::tower::{ExternalFile, Graph, Inputs, Modality, Output, Pooling};
-use super::{Classification, Family, ImageTower, JointModel, Package, Padding, TextTower, joint};
+use super::{
+    Classification, Family, ImageTower, JointModel, Package, Padding, QuerySettings, TextTower, joint,
+};
 use crate::image::{Patching, Preprocessing, SettingsError};
 
 /// Context length of a text tower whose files tell none: BERT's number of positions.
@@ -100,6 +102,7 @@ pub(super) fn describe(mut files: PackageFiles, name: String) -> Result<Package,
         return Err(configs.malformed(&files, source));
     }
 
+    let query = QuerySettings::read(&mut files, overrides.query.as_ref(), truncate_dims.or(dim))?;
     let modalities =
         [(Modality::Image, image.is_some() || joint.is_some()), (Modality::Text, text.is_some())];
     let precision = graphs.image.or(graphs.text).or(graphs.whole).map(|choice| choice.precision);
@@ -116,6 +119,7 @@ pub(super) fn describe(mut files: PackageFiles, name: String) -> Result<Package,
         precision: precision.expect("a package has a graph"),
         license: license(&mut files, overrides),
         classification,
+        query,
         normalize: overrides.normalize.unwrap_or(true),
         truncate_dims,
         image,

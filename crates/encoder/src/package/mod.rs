@@ -16,6 +16,7 @@ mod locate;
 mod onnx;
 mod overrides;
 mod place;
+mod query;
 mod tower;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ pub use joint::JointModel;
 pub use layout::Precision;
 pub use locate::Listed;
 pub use onnx::{Element, Extent, GraphValue, OnnxError, Outline};
+pub use query::{ModalityMeans, QuerySettings};
 pub use tower::{
     FeatureInput, Graph, Inputs, Layout, Modality, Output, PatchInput, PixelInput, Pooling, TokenInput,
     TokenRole,
@@ -60,6 +62,8 @@ pub struct Package {
     pub license: Option<String>,
     /// Prompts and scores for zero-shot classification.
     pub classification: Classification,
+    /// How a picture and a text become one query.
+    pub query: QuerySettings,
     /// Whether embeddings are scaled to unit length.
     pub normalize: bool,
     /// Dimensions to keep of a Matryoshka model.

@@ -31,6 +31,16 @@ pub struct Overrides {
     pub text: Option<TextOverrides>,
     /// `[classification]`
     pub classification: Option<ClassificationOverrides>,
+    /// `[query]`
+    pub query: Option<QueryOverrides>,
+}
+
+/// The table `[query]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueryOverrides {
+    /// The text's part in a query of a picture and a text, 0 to 1.
+    pub weight: Option<f64>,
 }
 
 /// The table `[image]`.
