@@ -170,10 +170,19 @@ if [ "$(cat target/onnxruntime/source 2>/dev/null)" != "$wanted" ]; then
     publish onnxruntime
 fi
 
-# Sample photographs of two Python packages; target/photos keeps their licences beside them.
+# Sample photographs of two Python packages; target/photos keeps their licences beside them. A copy in the user's cache
+# serves later checkouts and those without a network; its name has the versions, so new ones are fetched anew.
 if [ "${1:-}" = demo ] && [ ! -d target/photos ]; then
+    samples=(scikit-image==0.26.0 scikit-learn==1.9.1)
+    cache=${XDG_CACHE_HOME:-${HOME:-$PWD/target}/.cache}/imgvec
+    kept=$cache/photos-$(IFS=-; echo "${samples[*]//==/-}")
     scratch_directory
-    for requirement in scikit-image==0.26.0 scikit-learn==1.9.1; do
+    if [ -d "$kept" ]; then
+        say "taking the sample photographs from $kept"
+        cp -R "$kept/." "$scratch"
+        samples=()
+    fi
+    for requirement in "${samples[@]}"; do
         package=${requirement%%==*}
         say "downloading the sample photographs of $package"
         mkdir "$scratch/$package"
@@ -183,6 +192,10 @@ if [ "${1:-}" = demo ] && [ ! -d target/photos ]; then
             '(skimage/data|sklearn/datasets/images)/.*\.(png|jpg|gif|tif)|(skimage/data|sklearn/datasets/images)/README\.txt|[^/]*\.dist-info/(licenses/)?(LICENSE\.txt|COPYING)'
         rm "$wheel"
     done
+    # A demo without a cache is as good: one that cannot be written is left alone.
+    if [ ! -d "$kept" ] && mkdir -p "$cache" 2>/dev/null && copy=$(mktemp -d --tmpdir="$cache" 2>/dev/null); then
+        { cp -R "$scratch/." "$copy" && chmod 755 "$copy" && mv -T "$copy" "$kept"; } 2>/dev/null || rm -rf "$copy"
+    fi
     publish photos
 fi
 
