@@ -13,41 +13,40 @@ pub struct Kind {
     ty: &'static str,
     /// Access method; empty for the scan of the whole table.
     method: &'static str,
+    /// Key columns of the index, after a comma.
+    pub keys: &'static str,
     /// Setting of the effort.
     effort: &'static str,
     pub efforts: &'static [u32],
-    pub default_effort: u32,
     options: &'static str,
 }
 
-pub const FLAT: Kind = Kind {
-    name: "flat scan",
-    ty: "imgvec",
-    method: "",
-    effort: "",
-    efforts: &[],
-    default_effort: 0,
-    options: "",
-};
+pub const FLAT: Kind =
+    Kind { name: "flat scan", ty: "imgvec", method: "", keys: "", effort: "", efforts: &[], options: "" };
 pub const ANN: Kind = Kind {
     name: "ann",
     ty: "imgvec",
     method: "ann",
+    keys: "",
     effort: "imgvec.ef_search",
-    efforts: &[10, 20, 40, 60, 80, 100, 160, 240, 400, 800, 1600],
-    default_effort: 100,
+    efforts: &[DEFAULT, 5, 10, 20, 40, 60, 80, 120, 200, 400, 800],
     options: "",
 };
+/// The same index with the columns that filters ask for.
+pub const ANN_KEYS: Kind = Kind { name: "ann keys", keys: ", chance, region, owner", ..ANN };
 pub const HNSW: Kind = Kind {
     name: "hnsw",
     ty: "vector",
     method: "hnsw",
+    keys: "",
     effort: "hnsw.ef_search",
-    efforts: &[10, 20, 40, 80, 120, 200, 400, 1000],
-    default_effort: 40,
+    efforts: &[DEFAULT, 10, 20, 40, 80, 120, 200, 400, 1000],
     options: "WITH (m = 16, ef_construction = 64)",
 };
 pub const HALFVEC: Kind = Kind { name: "hnsw half", ty: "halfvec", ..HNSW };
+
+/// The effort that a user gets who sets none.
+pub const DEFAULT: u32 = 0;
 
 /// One of them, with a session of its own.
 pub struct Contestant {
@@ -60,32 +59,40 @@ pub struct Contestant {
 
 impl Contestant {
     /// Makes and fills the table.
-    pub fn new(kind: Kind, cluster: &Cluster, set: &Set, chances: &[f32], memory_mb: usize) -> Self {
+    pub fn new(kind: Kind, cluster: &Cluster, set: &Set, memory_mb: usize) -> Self {
         let mut session = Session::new(cluster);
         let table = format!("{}_{}", set.name, kind.name.replace(' ', "_"));
         let index = format!("{table}_index");
         let dim = set.dim();
+        let columns = "id integer, chance real, region real, owner integer";
         // A prepared statement is planned once; parallel scans would hide cost in other processes.
         session.run(&format!(
             "SET plan_cache_mode = force_generic_plan; SET max_parallel_workers_per_gather = 0;
              SET maintenance_work_mem = '{memory_mb}MB';
-             CREATE TABLE {table} (id integer PRIMARY KEY, chance real, embedding {}({dim}))",
+             CREATE TABLE {table} ({columns}, embedding {}({dim}), PRIMARY KEY (id))",
             kind.ty
         ));
-        let rows = || (0..set.loaded).map(|i| (i, chances[i], set.rows[i].as_slice()));
+        let rows = || (0..set.loaded).map(|i| (values(set, i), set.rows[i].as_slice()));
         if kind.ty == "halfvec" {
-            session.run(&format!("CREATE TEMP TABLE f32 (id integer, chance real, embedding vector({dim}))"));
+            session.run(&format!("CREATE TEMP TABLE f32 ({columns}, embedding vector({dim}))"));
             session.copy("f32", rows());
-            session.run(&format!(
-                "INSERT INTO {table} SELECT id, chance, embedding::halfvec({dim}) FROM f32; DROP TABLE f32"
-            ));
+            session.run(&format!("INSERT INTO {table} SELECT * FROM f32; DROP TABLE f32"));
         } else {
             session.copy(&table, rows());
         }
-        // An index on the filter's column gives the planner its choice.
-        session.run(&format!("CREATE INDEX ON {table} (chance)"));
+        // Indexes on the filters' columns give the planner its choice.
+        for column in ["chance", "region", "owner"] {
+            session.run(&format!("CREATE INDEX ON {table} ({column})"));
+        }
         session.run(&format!("VACUUM (ANALYZE) {table}"));
         Self { kind, session, table, index, metric: set.metric }
+    }
+
+    /// The statement that makes an index like this one.
+    pub fn create_index(&self, name: &str, table: &str) -> String {
+        let Kind { ty, method, keys, options, .. } = self.kind;
+        let class = format!("{ty}_{}_ops", self.metric.name());
+        format!("CREATE INDEX {name} ON {table} USING {method} (embedding {class}{keys}) {options}")
     }
 
     /// Builds the index; its cost and WAL bytes.
@@ -96,15 +103,8 @@ impl Contestant {
             self.table
         ));
         let before = self.session.wal_bytes();
-        let cost = self.session.measure_all(&format!(
-            "CREATE INDEX {} ON {} USING {} (embedding {}_{}_ops) {}",
-            self.index,
-            self.table,
-            self.kind.method,
-            self.kind.ty,
-            self.metric.name(),
-            self.kind.options
-        ));
+        let create = self.create_index(&self.index, &self.table);
+        let cost = self.session.measure_all(&create);
         let wal = self.session.wal_bytes() - before;
         // Neither vacuum's leftovers nor dirty pages shall be paid for by queries.
         self.session.run("CHECKPOINT");
@@ -119,19 +119,32 @@ impl Contestant {
         self.kind.method == ANN.method
     }
 
-    pub fn reset_effort(&mut self) {
-        self.session.run(&format!("RESET {}", self.kind.effort));
+    pub fn has_keys(&self) -> bool {
+        !self.kind.keys.is_empty()
     }
 
     pub fn set_effort(&mut self, effort: u32) {
-        self.session.run(&format!("SET {} = {effort}", self.kind.effort));
+        self.session.run(&if effort == DEFAULT {
+            format!("RESET {}", self.kind.effort)
+        } else {
+            format!("SET {} = {effort}", self.kind.effort)
+        });
     }
 
     /// The search for ten neighbors, `$1` being the query; `filter` starts with WHERE or is empty.
     pub fn search(&self, filter: &str) -> String {
+        format!("{} LIMIT {K}", self.ordered(&self.table, filter))
+    }
+
+    /// The same without a limit, of any table of this kind.
+    pub fn ordered(&self, table: &str, filter: &str) -> String {
+        format!("SELECT id FROM {table} {filter} ORDER BY {}", self.distance())
+    }
+
+    /// The distance to the query.
+    pub fn distance(&self) -> String {
         let query = if self.kind.ty == "halfvec" { "$1::vector::halfvec" } else { "$1" };
-        let operator = self.metric.operator();
-        format!("SELECT id FROM {} {filter} ORDER BY embedding {operator} {query} LIMIT {K}", self.table)
+        format!("embedding {} {query}", self.metric.operator())
     }
 
     /// Whether the planner uses the index for a search.
@@ -147,4 +160,16 @@ impl Contestant {
             matches!(line, postgres::SimpleQueryMessage::Row(row) if row.get(0).is_some_and(|l| l.ends_with(&format!("{index} on {}", self.table))))
         })
     }
+}
+
+/// What the table holds of a row besides its vector.
+pub fn values(set: &Set, row: usize) -> [[u8; 4]; 4] {
+    let of = &set.attributes;
+    let id = i32::try_from(row).expect("a row number");
+    [
+        id.to_be_bytes(),
+        of.chance[row].to_be_bytes(),
+        of.region[row].to_be_bytes(),
+        of.owner[row].to_be_bytes(),
+    ]
 }

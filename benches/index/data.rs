@@ -1,7 +1,8 @@
 //! Data sets: rows, queries of one or several kinds, and rows that are inserted later. Generated with a fixed
 //! seed, or read from a file.
 
-use crate::generate::{ClipLike, Normal, duplicate, manifold};
+use crate::attributes::Attributes;
+use crate::generate::{ClipLike, Normal, duplicate, latent, manifold, sparse, with_norms};
 use imgvec_vector::distance;
 use std::path::Path;
 
@@ -13,6 +14,7 @@ const SEED: u64 = 20_26;
 pub enum Metric {
     Cosine,
     L2,
+    InnerProduct,
 }
 
 impl Metric {
@@ -20,6 +22,7 @@ impl Metric {
         match self {
             Self::Cosine => distance::cosine(a, b),
             Self::L2 => distance::l2(a, b),
+            Self::InnerProduct => -distance::inner_product(a, b),
         }
     }
 
@@ -27,6 +30,7 @@ impl Metric {
         match self {
             Self::Cosine => "<=>",
             Self::L2 => "<->",
+            Self::InnerProduct => "<#>",
         }
     }
 
@@ -35,6 +39,7 @@ impl Metric {
         match self {
             Self::Cosine => "cosine",
             Self::L2 => "l2",
+            Self::InnerProduct => "ip",
         }
     }
 }
@@ -53,7 +58,24 @@ pub struct Set {
     pub rows: Vec<Vec<f32>>,
     pub loaded: usize,
     pub queries: Vec<Queries>,
+    /// What filters ask for, of each row.
+    pub attributes: Attributes,
 }
+
+/// The generated sets.
+pub const SETS: [&str; 11] = [
+    "latent48",
+    "latent96",
+    "latent192",
+    "clustered",
+    "manifold",
+    "duplicates",
+    "pairs",
+    "sparse",
+    "linear",
+    "lognormal",
+    "factors",
+];
 
 impl Set {
     pub fn dim(&self) -> usize {
@@ -81,9 +103,34 @@ impl Set {
                 let data = manifold(DIM, total, queries, 28, SEED);
                 (Metric::L2, data.rows, vec![one("alike", data.queries)])
             }
+            "latent48" | "latent96" | "latent192" => {
+                let width = name["latent".len()..].parse().expect("a width");
+                let data = latent(DIM, total, queries, width, SEED, false);
+                let texts = latent(DIM, total, queries, width, SEED, true).queries;
+                (Metric::Cosine, data.rows, vec![one("images", data.queries), one("texts", texts)])
+            }
+            "pairs" => {
+                // Each second row is a picture that was saved again.
+                let data = latent(DIM, total, queries, 96, SEED + 3, false);
+                let mut r = Normal::new(SEED + 4);
+                let mut rows = data.rows;
+                for i in (1..total).step_by(2) {
+                    rows[i] = rows[i - 1].iter().map(|x| x + 2e-3 * r.next()).collect();
+                }
+                (Metric::Cosine, rows, vec![one("images", data.queries)])
+            }
+            "sparse" => {
+                let data = sparse(DIM, total, queries, SEED);
+                (Metric::Cosine, data.rows, vec![one("alike", data.queries)])
+            }
+            "linear" | "lognormal" | "factors" => {
+                let data = with_norms(96, total, queries, name, SEED);
+                (Metric::InnerProduct, data.rows, vec![one("any", data.queries)])
+            }
             _ => return None,
         };
-        Some(Self { name: name.to_owned(), metric, rows, loaded, queries })
+        let attributes = Attributes::new(&rows, loaded);
+        Some(Self { name: name.to_owned(), metric, rows, loaded, queries, attributes })
     }
 
     /// Vectors of a user, as cosine neighbors: the last `queries` of them, evenly spread, become queries.
@@ -103,7 +150,8 @@ impl Set {
         }
         let loaded = rows.len() * 5 / 6;
         let queries = vec![Queries { kind: "held out", vectors: asked }];
-        Self { name: name.to_owned(), metric: Metric::Cosine, rows, loaded, queries }
+        let attributes = Attributes::new(&rows, loaded);
+        Self { name: name.to_owned(), metric: Metric::Cosine, rows, loaded, queries, attributes }
     }
 }
 

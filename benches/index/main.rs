@@ -4,14 +4,19 @@
 //! All contestants run in one server, one at a time and in turn, each in a session of its own with prepared statements.
 //! Times are processor time of that backend; queries per second are those of one connection and count the round trip.
 
+mod attributes;
+mod changes;
 #[path = "../../tests/cluster/mod.rs"]
 mod cluster;
 mod contestant;
 mod curve;
 mod data;
+mod defaults;
+mod filters;
 #[path = "../../crates/ann/tests/common/generate.rs"]
 mod generate;
 mod measure;
+mod search;
 mod session;
 mod truth;
 
@@ -69,7 +74,7 @@ fn main() {
         .start();
     let mut session = Session::new(&cluster);
     let has_vector = session.has("SELECT FROM pg_available_extensions WHERE name = 'vector'");
-    let mut kinds = vec![contestant::FLAT, contestant::ANN];
+    let mut kinds = vec![contestant::FLAT, contestant::ANN, contestant::ANN_KEYS];
     if has_vector && loaded <= number("HNSW_ROWS", 250_000) {
         session.run("CREATE EXTENSION vector");
         kinds.push(contestant::HNSW);
@@ -91,17 +96,25 @@ fn main() {
     let versions: Vec<String> = versions.expect("extensions").iter().map(|row| row.get(0)).collect();
     println!("{}; {}", version.split(" on ").next().unwrap_or_default(), versions.join(", "));
 
-    let sets = option("SETS").unwrap_or_else(|| "clustered,manifold,duplicates".to_owned());
-    for name in sets.split(',').map(str::trim).filter(|name| *name != "none") {
-        let set = Set::generate(name, loaded, queries)
-            .unwrap_or_else(|| panic!("SETS knows clustered, manifold, duplicates and none, not {name}"));
-        measure::run(&cluster, &set, &kinds);
+    let list = |name: &str, default: &[&str]| -> Vec<String> {
+        let list = option(name).unwrap_or_else(|| default.join(","));
+        list.split(',').map(|one| one.trim().to_owned()).filter(|one| one != "none").collect()
+    };
+    let parts = list("PARTS", &measure::PARTS);
+    if let Some(unknown) = parts.iter().find(|part| !measure::PARTS.contains(&part.as_str())) {
+        panic!("PARTS knows {}, not {unknown}", measure::PARTS.join(", "));
+    }
+    for name in list("SETS", &data::SETS) {
+        let set = Set::generate(&name, loaded, queries)
+            .unwrap_or_else(|| panic!("SETS knows {} and none, not {name}", data::SETS.join(", ")));
+        measure::run(&cluster, &set, &kinds, &parts);
     }
     if let Some(path) = option("VECTORS") {
-        measure::run(&cluster, &Set::of_vectors("vectors", data::read(Path::new(&path)), queries), &kinds);
+        let set = Set::of_vectors("vectors", data::read(Path::new(&path)), queries);
+        measure::run(&cluster, &set, &kinds, &parts);
     }
     if let Some(path) = option("PHOTOS") {
-        let vectors = photos(&cluster, Path::new(&path));
-        measure::run(&cluster, &Set::of_vectors("photos", vectors, queries), &kinds);
+        let set = Set::of_vectors("photos", photos(&cluster, Path::new(&path)), queries);
+        measure::run(&cluster, &set, &kinds, &parts);
     }
 }

@@ -88,10 +88,16 @@ impl Session {
         Cost { wall_seconds, cpu_seconds: used(self) - cpu }
     }
 
-    /// Fills a table of columns `id integer, chance real, embedding` by binary COPY.
-    pub fn copy<'a>(&mut self, table: &str, rows: impl Iterator<Item = (usize, f32, &'a [f32])>) {
-        let copy = format!("COPY {table} (id, chance, embedding) FROM STDIN (FORMAT binary)");
-        let mut to = self.client.copy_in(&copy).expect("a table to fill");
+    /// Fills a table by binary COPY: columns of four bytes, in the server's byte order on the wire, then the vector.
+    pub fn copy<'a, const N: usize>(
+        &mut self,
+        table: &str,
+        rows: impl Iterator<Item = ([[u8; 4]; N], &'a [f32])>,
+    ) {
+        let mut to = self
+            .client
+            .copy_in(&format!("COPY {table} FROM STDIN (FORMAT binary)"))
+            .expect("a table to fill");
         let mut buffer = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec();
         let field = |buffer: &mut Vec<u8>, value: &[u8]| {
             let length = i32::try_from(value.len()).expect("a short value");
@@ -99,10 +105,12 @@ impl Session {
             buffer.extend_from_slice(value);
         };
         let mut vector = Vec::new();
-        for (id, chance, row) in rows {
-            buffer.extend_from_slice(&3_i16.to_be_bytes());
-            field(&mut buffer, &i32::try_from(id).expect("a row number").to_be_bytes());
-            field(&mut buffer, &chance.to_be_bytes());
+        for (values, row) in rows {
+            let fields = i16::try_from(N + 1).expect("few columns");
+            buffer.extend_from_slice(&fields.to_be_bytes());
+            for value in values {
+                field(&mut buffer, &value);
+            }
             vector.clear();
             imgvec_vector::wire::encode(row, &mut vector);
             field(&mut buffer, &vector);

@@ -11,6 +11,16 @@ const TOLERANCE: f64 = 1e-6;
 
 /// For each query the distances of its nearest rows, ascending; of the rows that `live` tells.
 pub fn nearest(set: &Set, queries: &[Vec<f32>], live: &(dyn Fn(usize) -> bool + Sync)) -> Vec<Vec<f64>> {
+    nearest_few(set, queries, STATISTICS_K, live)
+}
+
+/// The same for so many rows.
+pub fn nearest_few(
+    set: &Set,
+    queries: &[Vec<f32>],
+    count: usize,
+    live: &(dyn Fn(usize) -> bool + Sync),
+) -> Vec<Vec<f64>> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let mut answers = vec![Vec::new(); queries.len()];
     let share = queries.len().div_ceil(threads).max(1);
@@ -18,7 +28,7 @@ pub fn nearest(set: &Set, queries: &[Vec<f32>], live: &(dyn Fn(usize) -> bool + 
         for (queries, answers) in queries.chunks(share).zip(answers.chunks_mut(share)) {
             scope.spawn(move || {
                 for (query, answer) in queries.iter().zip(answers) {
-                    *answer = nearest_of(set, query, live);
+                    *answer = nearest_of(set, query, count, live);
                 }
             });
         }
@@ -26,13 +36,13 @@ pub fn nearest(set: &Set, queries: &[Vec<f32>], live: &(dyn Fn(usize) -> bool + 
     answers
 }
 
-fn nearest_of(set: &Set, query: &[f32], live: &dyn Fn(usize) -> bool) -> Vec<f64> {
-    let mut best: Vec<f64> = Vec::with_capacity(STATISTICS_K + 1);
+fn nearest_of(set: &Set, query: &[f32], count: usize, live: &dyn Fn(usize) -> bool) -> Vec<f64> {
+    let mut best: Vec<f64> = Vec::with_capacity(count + 1);
     for (_, row) in set.rows.iter().enumerate().filter(|&(i, _)| live(i)) {
         let distance = set.metric.distance(row, query);
-        if best.len() < STATISTICS_K || distance < best[STATISTICS_K - 1] {
+        if best.len() < count || distance < best[count - 1] {
             best.insert(best.partition_point(|&d| d <= distance), distance);
-            best.truncate(STATISTICS_K);
+            best.truncate(count);
         }
     }
     best
@@ -41,9 +51,20 @@ fn nearest_of(set: &Set, query: &[f32], live: &dyn Fn(usize) -> bool) -> Vec<f64
 /// Recall@10 by distance: a row counts if it is no farther than the tenth nearest, so that equals count alike. Ids are
 /// row numbers; an id that comes twice counts once.
 pub fn recall(set: &Set, queries: &[Vec<f32>], truth: &[Vec<f64>], answers: &[Vec<usize>]) -> f64 {
+    recall_of(set, queries, truth, answers, K)
+}
+
+/// The same for so many rows.
+pub fn recall_of(
+    set: &Set,
+    queries: &[Vec<f32>],
+    truth: &[Vec<f64>],
+    answers: &[Vec<usize>],
+    count: usize,
+) -> f64 {
     let (mut found, mut wanted) = (0, 0);
     for ((query, truth), answer) in queries.iter().zip(truth).zip(answers) {
-        let k = K.min(truth.len());
+        let k = count.min(truth.len());
         wanted += k;
         let Some(last) = k.checked_sub(1).map(|i| truth[i]) else { continue };
         let mut answer = answer.clone();

@@ -218,6 +218,56 @@ pub fn latent(dim: usize, n: usize, queries: usize, latent: usize, seed: u64, li
     Data { name: format!("latent {latent} of {dim}, {n} rows, {kind}"), dim, rows, queries }
 }
 
+/// Sparse rows without negative elements, as counts of features are: each of a few topics of its cluster turns on a part of the
+/// dimensions.
+pub fn sparse(dim: usize, n: usize, queries: usize, seed: u64) -> Data {
+    let mut r = Normal::new(seed);
+    let topics: Vec<Vec<f32>> = (0..dim).map(|_| r.vector(dim, 1.0)).collect();
+    let mut one = || {
+        let mut x = r.vector(dim, 0.3);
+        for _ in 0..6 {
+            let topic = (r.uniform().powi(2) * topics.len() as f32) as usize % topics.len();
+            let weight = 0.3 + r.uniform();
+            add(&mut x, &topics[topic], weight);
+        }
+        x.iter().map(|v| (v - 1.0).max(0.0)).collect()
+    };
+    let rows = (0..n).map(|_| one()).collect();
+    let queries = (0..queries).map(|_| one()).collect();
+    Data { name: format!("sparse, {n} rows"), dim, rows, queries }
+}
+
+/// Rows whose norms differ, for inner products: directions without structure and norms from .1 to 10 (`linear`) or log-normal
+/// (`lognormal`), or clusters as learned factors form them (`factors`). Queries have norm 1.
+pub fn with_norms(dim: usize, n: usize, queries: usize, norms: &str, seed: u64) -> Data {
+    let mut r = Normal::new(seed);
+    let centers: Vec<Vec<f32>> = (0..200).map(|_| r.vector(dim, 1.0)).collect();
+    let unit = |v: Vec<f32>| {
+        let norm = v.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-9);
+        v.into_iter().map(|x| x / norm).collect::<Vec<f32>>()
+    };
+    let direction = |r: &mut Normal| {
+        let mut x = r.vector(dim, if norms == "factors" { 0.7 } else { 1.0 });
+        if norms == "factors" {
+            let center = &centers[(r.uniform() * centers.len() as f32) as usize % centers.len()];
+            add(&mut x, center, 1.0);
+        }
+        unit(x)
+    };
+    let rows = (0..n).map(|_| {
+        let x = direction(&mut r);
+        let norm = match norms {
+            "linear" => 0.1 + 9.9 * r.uniform(),
+            "lognormal" => r.next().exp(),
+            _ => (0.5 * r.next()).exp(),
+        };
+        x.into_iter().map(|v| v * norm).collect()
+    });
+    let rows = rows.collect();
+    let queries = (0..queries).map(|_| direction(&mut r)).collect();
+    Data { name: format!("{norms} norms, {n} rows"), dim, rows, queries }
+}
+
 /// Turns a fraction of the rows into copies of others, in groups: one of 1,000 copies for each 10,000
 /// copied rows at least, the rest of 2 to 10. The order is random.
 pub fn duplicate(rows: &mut [Vec<f32>], fraction: f32, seed: u64) {
