@@ -271,6 +271,10 @@ CREATE OPERATOR CLASS ann_text_ops DEFAULT FOR TYPE text USING ann AS
     OPERATOR 3 pg_catalog.=,
     FUNCTION 1 ann_key_hashed(internal);
 COMMENT ON OPERATOR CLASS ann_text_ops USING ann IS 'key column: text, by equality';
+CREATE OPERATOR CLASS ann_text_order_ops FOR TYPE text USING ann AS
+    OPERATOR 1 pg_catalog.<, OPERATOR 2 pg_catalog.<=, OPERATOR 3 pg_catalog.=, OPERATOR 4 pg_catalog.>=, OPERATOR 5 pg_catalog.>,
+    FUNCTION 1 ann_key_ordered(internal);
+COMMENT ON OPERATOR CLASS ann_text_order_ops USING ann IS 'key column: text in the order of collation "C"';
 CREATE OPERATOR CLASS ann_bpchar_ops DEFAULT FOR TYPE bpchar USING ann AS
     OPERATOR 3 pg_catalog.=,
     FUNCTION 1 ann_key_hashed(internal);
@@ -292,15 +296,26 @@ COMMENT ON OPERATOR CLASS ann_array_ops USING ann IS 'key column: arrays, by && 
 DROP FUNCTION ann_index_info(regclass);
 CREATE FUNCTION ann_index_info(index regclass, OUT metric text, OUT dims integer, OUT code_dims integer,
     OUT nodes_per_page integer, OUT pages bigint, OUT size_bytes bigint, OUT entries bigint, OUT built_rows bigint,
-    OUT format_version integer, OUT key_columns integer, OUT key_bytes integer)
+    OUT format_version integer, OUT key_columns integer, OUT key_bytes integer,
+    OUT code_bits integer, OUT lookahead integer[])
     RETURNS record AS 'MODULE_PATHNAME', 'ann_index_info_wrapper' LANGUAGE C STRICT PARALLEL RESTRICTED;
-COMMENT ON FUNCTION ann_index_info(regclass) IS 'shape and size of an ann index, from its first pages; key_bytes are those of a row';
+COMMENT ON FUNCTION ann_index_info(regclass) IS 'shape and size of an ann index, from its first pages; key_bytes are those of a row, lookahead is what finds .90, .95, .98 and .99 of the nearest rows';
 
 CREATE FUNCTION ann_index_recall(index regclass, queries imgvec[], k integer DEFAULT 10)
     RETURNS double precision AS 'MODULE_PATHNAME', 'ann_index_recall_of_queries_wrapper'
     LANGUAGE C STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION ann_index_recall(regclass, imgvec[], integer) IS
     'share of the k nearest rows that the index finds for queries of one''s own, such as embedded texts';
+CREATE FUNCTION ann_index_recall(index regclass, recalibrate boolean, k integer DEFAULT 10, samples integer DEFAULT 100)
+    RETURNS double precision AS 'MODULE_PATHNAME', 'ann_index_recalibrate_wrapper'
+    LANGUAGE C STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION ann_index_recall(regclass, boolean, integer, integer) IS
+    'as ann_index_recall(regclass, integer, integer), after it has measured anew, and kept, how far searches must look ahead';
+CREATE FUNCTION ann_index_recall(index regclass, queries imgvec[], recalibrate boolean, k integer DEFAULT 10)
+    RETURNS double precision AS 'MODULE_PATHNAME', 'ann_index_recalibrate_for_wrapper'
+    LANGUAGE C STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION ann_index_recall(regclass, imgvec[], boolean, integer) IS
+    'as ann_index_recall(regclass, imgvec[], integer), after it has measured for these queries, and kept, how far searches must look ahead';
 
 -- Queries of several parts.
 CREATE FUNCTION imgvec_mul(imgvec, double precision) RETURNS imgvec

@@ -313,8 +313,8 @@ fn write(builder: Builder, index: Relation, fork: Fork) {
 fn calibrate(index: Relation, pages: &mut NewPages) {
     let store = Pages::new(index, Mode::Normal);
     let measured = Index::open(&store).and_then(|ann| {
-        let calibration = calibrate::calibrate(&store, &ann, &mut SplitMix64::new(seed()))?;
-        Ok(Meta { calibration, ..ann.meta().clone() })
+        let measured = calibrate::calibrate(&store, &ann, &mut SplitMix64::new(seed()))?;
+        Ok(Meta { calibration: measured.calibration, ..ann.meta().clone() })
     });
     let meta = measured.map_err(|error| damage(index, error)).or_raise();
     let mut page = [0; PAGE_BYTES];

@@ -108,7 +108,9 @@ impl KeyColumns {
             .raise();
         }
         let columns: Vec<Column> = (1..=count).map(|number| Column::of(index, number)).collect();
-        let is_bulky = columns.iter().any(|c| c.class != Class::Ordered || c.of_type == pg_sys::NUMERICOID);
+        let is_bulky = columns
+            .iter()
+            .any(|c| c.class != Class::Ordered || c.of_type == pg_sys::NUMERICOID || is_text(c.of_type));
         Self { columns, is_bulky }
     }
 
@@ -182,7 +184,23 @@ impl Column {
         let (of_type, collation) = index.column_type(number);
         let column = Self { class, of_type, collation };
         column.require_hash(index);
+        column.require_bytewise_order(index);
         column
+    }
+
+    /// Raises an error where texts are to be kept in order and their collation orders them otherwise than by bytes.
+    fn require_bytewise_order(&self, index: Relation) {
+        const BYTEWISE: [u32; 2] = [pg_sys::C_COLLATION_OID, pg_sys::POSIX_COLLATION_OID];
+        let is_ordered_text = self.class == Class::Ordered && is_text(self.of_type);
+        if is_ordered_text && !BYTEWISE.contains(&self.collation.to_u32()) {
+            Report::new(
+                Code::ERRCODE_COLLATION_MISMATCH,
+                format!("index \"{}\" can keep texts only in the order of their bytes", index.name()),
+            )
+            .detail("Operator class ann_text_order_ops needs collation \"C\", and the column has another.")
+            .hint("Write COLLATE \"C\" behind the column, in the index and in queries, or take the default class, which knows equality.")
+            .raise();
+        }
     }
 
     /// Raises an error unless what is to be hashed can be.
@@ -322,6 +340,14 @@ unsafe fn ordered(value: pg_sys::Datum, of_type: pg_sys::Oid) -> u64 {
             // Days; those beyond the range of timestamps have the key of infinity.
             pg_sys::DATEOID => signed(i64::from(read_i32(value)).saturating_mul(MICROSECONDS_OF_DAY)),
             pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID | pg_sys::TIMEOID => signed(read_i64(value)),
+            pg_sys::TEXTOID | pg_sys::VARCHAROID => {
+                let text = pgrx::varlena::varlena_to_byte_slice(pg_sys::pg_detoast_datum_packed(
+                    value.cast_mut_ptr(),
+                ));
+                let (mut first, length) = ([0; 8], text.len().min(8));
+                first[..length].copy_from_slice(&text[..length]);
+                u64::from_be_bytes(first)
+            }
             pg_sys::UUIDOID => {
                 let bytes: *const [u8; 8] = value.cast_mut_ptr::<[u8; 8]>();
                 u64::from_be_bytes(*bytes)
@@ -335,6 +361,10 @@ unsafe fn ordered(value: pg_sys::Datum, of_type: pg_sys::Oid) -> u64 {
             .raise(),
         }
     }
+}
+
+fn is_text(of_type: pg_sys::Oid) -> bool {
+    of_type == pg_sys::TEXTOID || of_type == pg_sys::VARCHAROID
 }
 
 /// # Safety

@@ -1,5 +1,6 @@
-//! Recall@10 against CPU time, hops and pages on generated sets: `cargo bench -p imgvec-ann --bench recall [-- rows [dimensions] [grown]]`;
-//! with `grown`, only of indexes that are filled after they were created.
+//! Recall@10 against CPU time, hops and pages on generated sets: `cargo bench -p imgvec-ann --bench recall [-- rows [dimensions] [grown | products | latent]]`;
+//! with `grown`, only of indexes that are filled after they were created; with `products`, only inner products of rows whose norms
+//! differ; with `latent`, only that set.
 //!
 //! In process, one thread per search, page accesses without a buffer manager. Times are those of the
 //! calling thread; the exact answers come from the same run.
@@ -7,7 +8,7 @@
 #[path = "../tests/common/mod.rs"]
 mod common;
 
-use common::{Data, build, clustered, exact, latent, manifold, row, search, tid};
+use common::{Data, build, clustered, exact, generate, latent, manifold, row, search, tid};
 use imgvec_ann::build::executor::Threads;
 use imgvec_ann::build::{Builder, Parameters};
 use imgvec_ann::graph::calibrate::{TARGETS, calibrate};
@@ -31,7 +32,20 @@ fn main() {
     let n = numbers.first().copied().unwrap_or(50_000);
     let dim = numbers.get(1).copied().unwrap_or(512);
     println!("kernels {:?}, recall@10 of 200 queries", imgvec_ann::arch::Level::best());
-    if std::env::args().any(|a| a == "grown") {
+    let only = |part: &str| std::env::args().any(|a| a == part);
+    if only("latent") {
+        run(&latent(dim, n, 200, dim / 5, 3, false), Metric::Cosine);
+        return run(&latent(dim, n, 200, dim / 5, 3, true), Metric::Cosine);
+    }
+    if only("products") {
+        for norms in ["linear", "lognormal", "factors"] {
+            let data = generate::with_norms(dim, n, 200, norms, 3);
+            run(&data, Metric::InnerProduct);
+            grow(&data, Metric::InnerProduct);
+        }
+        return;
+    }
+    if only("grown") {
         for like_texts in [false, true] {
             grow(&latent(dim, n / 2, 200, dim / 5, 3, like_texts), Metric::Cosine);
         }
@@ -137,8 +151,8 @@ fn run(data: &Data, metric: Metric) {
         report.pages * 8192 / report.rows.max(1)
     );
     let start = thread_seconds();
-    let calibration = calibrate(&store, &index, &mut SplitMix64::new(7)).unwrap();
-    println!("calibrated {TARGETS:?}: {calibration:?} in {:.2} s", thread_seconds() - start);
+    let measured = calibrate(&store, &index, &mut SplitMix64::new(7)).unwrap();
+    println!("calibrated {TARGETS:?}: {:?} in {:.2} s", measured.calibration, thread_seconds() - start);
     println!("ahead  recall   us/query    hops   fetched  estimates");
     for ef in [20, 40, 60, 100, 200, 400] {
         let (mut hits, mut fetched, mut hops, mut estimates) = (0, 0, 0, 0);

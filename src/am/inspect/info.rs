@@ -40,6 +40,8 @@ fn ann_index_info(index: pg_sys::Oid) -> NewRecord {
         .column(Some(i32::from(format_version)))
         .column(Some(number(geometry.columns().len())))
         .column(Some(number(geometry.columns().len() * (KEY_BYTES + MAX_DEGREE))))
+        .column(Some(number(geometry.planes())))
+        .column(Some(Vec::from(meta.calibration.map(i32::from))).filter(|measured| !measured.contains(&0)))
 }
 
 fn metric_name(metric: Metric) -> &'static str {
@@ -65,4 +67,6 @@ fn waiting_info(metric: Metric, columns: usize, page_count: u32) -> NewRecord {
         .column(None::<i32>)
         .column(Some(number(columns)))
         .column(Some(number(columns * (KEY_BYTES + MAX_DEGREE))))
+        .column(None::<i32>)
+        .column(None::<Vec<i32>>)
 }

@@ -1,17 +1,23 @@
 //! `ann_index_recall`: how well an index finds.
 
 use super::Opened;
+use crate::am::insert::seed;
 use crate::am::keys;
 use crate::am::opclass::OpClass;
 use crate::am::table::Table;
 use crate::am::{cache, waiting};
-use crate::error::index::vector as bad_vector;
+use crate::error::index::{damage, vector as bad_vector};
 use crate::error::{Code, OrRaise, Report};
 use crate::server::{catalog, security};
+use crate::storage::Pages;
 use crate::types::Vector;
-use imgvec_ann::Metric;
+use imgvec_ann::graph::calibrate::{self, Measured};
+use imgvec_ann::random::SplitMix64;
+use imgvec_ann::space::Query;
+use imgvec_ann::{AccessError, Index, Metric};
 use imgvec_vector::distance;
 use pgrx::prelude::*;
+use std::convert::Infallible;
 
 /// Rows that a search for two neighbors of a row looks at; the others may all be copies of it.
 const NEIGHBORS_TRIED: usize = 100;
@@ -57,10 +63,92 @@ fn bounded(value: i32, high: usize, what: &str) -> usize {
 /// no distance from any row.
 #[pg_extern(sql = false)]
 fn ann_index_recall_of_queries(index: pg_sys::Oid, queries: pgrx::AnyArray, k: i32) -> Option<f64> {
-    let k = bounded(k, MAX_K, "k");
-    // SAFETY: the function is declared with an array of imgvec.
+    let (k, queries) = (bounded(k, MAX_K, "k"), vectors(&queries));
+    let opened = Opened::new(index, pg_sys::AccessShareLock, |subject| require_rows(subject.table));
+    let queries = indexable(&opened, queries)?;
+    measured(&opened, &queries, k)
+}
+
+/// As [`ann_index_recall_of_queries`]. If `recalibrate` is true, it first measures how far searches must look ahead to find the nearest
+/// rows of these queries, and keeps that in the index: searches whose target of recall is not overruled go by it from then on.
+#[pg_extern(sql = false)]
+fn ann_index_recalibrate_for(
+    index: pg_sys::Oid,
+    queries: pgrx::AnyArray,
+    recalibrate: bool,
+    k: i32,
+) -> Option<f64> {
+    let (k, queries) = (bounded(k, MAX_K, "k"), vectors(&queries));
+    let opened = open(index, recalibrate);
+    let queries = indexable(&opened, queries)?;
+    if recalibrate {
+        calibrate_by(&opened, |pages, ann| {
+            let queries = queries.iter().map(|query| Query::new(ann.space(), query));
+            // Those that the index could not hold were refused before.
+            calibrate::calibrate_for(pages, ann, queries.filter_map(Result::ok).collect())
+        });
+    }
+    measured(&opened, &queries, k)
+}
+
+/// Share of the true nearest neighbors that the index finds with the settings of the session, over queries
+/// that are like rows of the table. NULL if no row of the table is in the index.
+#[pg_extern(sql = false)]
+fn ann_index_recall(index: pg_sys::Oid, k: i32, samples: i32) -> Option<f64> {
+    let (k, samples) = (bounded(k, MAX_K, "k"), bounded(samples, MAX_QUERIES, "samples"));
+    let opened = Opened::new(index, pg_sys::AccessShareLock, |subject| require_rows(subject.table));
+    measured_like_rows(&opened, k, samples)
+}
+
+/// As [`ann_index_recall`]. If `recalibrate` is true, it first measures anew what a build measures at its end.
+#[pg_extern(sql = false)]
+fn ann_index_recalibrate(index: pg_sys::Oid, recalibrate: bool, k: i32, samples: i32) -> Option<f64> {
+    let (k, samples) = (bounded(k, MAX_K, "k"), bounded(samples, MAX_QUERIES, "samples"));
+    let opened = open(index, recalibrate);
+    if recalibrate && !waiting::is_waiting(*opened.index) {
+        calibrate_by(&opened, |pages, ann| calibrate::calibrate(pages, ann, &mut SplitMix64::new(seed())));
+    }
+    measured_like_rows(&opened, k, samples)
+}
+
+/// Opens an index to measure it; as its owner, if what is measured shall be kept.
+fn open(index: pg_sys::Oid, recalibrate: bool) -> Opened {
+    if recalibrate {
+        // SAFETY: raises an error on a standby and in a read-only transaction.
+        unsafe {
+            pg_sys::PreventCommandDuringRecovery(c"ann_index_recall with recalibrate".as_ptr());
+            pg_sys::PreventCommandIfReadOnly(c"ann_index_recall with recalibrate".as_ptr());
+        }
+    }
+    let lock = if recalibrate { pg_sys::RowExclusiveLock } else { pg_sys::AccessShareLock };
+    Opened::new(index, lock, |subject| {
+        require_rows(subject.table);
+        if recalibrate && !security::owns(subject.index) {
+            Report::new(Code::ERRCODE_INSUFFICIENT_PRIVILEGE, "must be owner of the index to recalibrate it")
+                .detail("What is measured is kept in the index, and all searches of it go by it.")
+                .hint("Have the owner do it, or measure without recalibrate.")
+                .raise();
+        }
+    })
+}
+
+/// Measures how far searches must look ahead, and keeps it.
+fn calibrate_by<'a>(
+    opened: &'a Opened,
+    measure: impl FnOnce(&Pages<'a>, &Index) -> Result<Measured, AccessError<Infallible>>,
+) {
+    let pages = opened.pages();
+    let ann = cache::open(&pages);
+    measure(&pages, &ann)
+        .and_then(|measured| calibrate::keep(&pages, &measured))
+        .map_err(|error| damage(*opened.index, error))
+        .or_raise();
+}
+
+fn vectors(array: &pgrx::AnyArray) -> Vec<Vec<f32>> {
+    // SAFETY: the functions are declared with an array of imgvec.
     let queries: Vec<Vec<f32>> = unsafe {
-        let (_, elements) = keys::elements(queries.datum());
+        let (_, elements) = keys::elements(array.datum());
         elements
             .into_iter()
             .filter_map(|query| Vector::<f32>::from_datum(query, false))
@@ -73,7 +161,12 @@ fn ann_index_recall_of_queries(index: pg_sys::Oid, queries: pgrx::AnyArray, k: i
             .hint("A few hundred tell the recall within a hundredth.")
             .raise();
     }
-    let opened = Opened::new(index, pg_sys::AccessShareLock, |subject| require_rows(subject.table));
+    queries
+}
+
+/// The queries that have a distance from rows; raises an error if the index cannot be asked for one. `None` if the index
+/// has no row.
+fn indexable(opened: &Opened, queries: Vec<Vec<f32>>) -> Option<Vec<Vec<f32>>> {
     if waiting::is_waiting(*opened.index) {
         return None;
     }
@@ -83,16 +176,10 @@ fn ann_index_recall_of_queries(index: pg_sys::Oid, queries: pgrx::AnyArray, k: i
             ann.space().quantize(query).map_err(|error| bad_vector(*opened.index, error)).or_raise();
         quantized.is_some()
     };
-    let queries: Vec<Vec<f32>> = queries.into_iter().filter(indexed).collect();
-    measured(&opened, &queries, k)
+    Some(queries.into_iter().filter(indexed).collect())
 }
 
-/// Share of the true nearest neighbors that the index finds with the settings of the session, over queries
-/// that are like rows of the table. NULL if no row of the table is in the index.
-#[pg_extern(sql = false)]
-fn ann_index_recall(index: pg_sys::Oid, k: i32, samples: i32) -> Option<f64> {
-    let (k, samples) = (bounded(k, MAX_K, "k"), bounded(samples, MAX_QUERIES, "samples"));
-    let opened = Opened::new(index, pg_sys::AccessShareLock, |subject| require_rows(subject.table));
+fn measured_like_rows(opened: &Opened, k: usize, samples: usize) -> Option<f64> {
     if waiting::is_waiting(*opened.index) {
         return None;
     }
@@ -103,7 +190,7 @@ fn ann_index_recall(index: pg_sys::Oid, k: i32, samples: i32) -> Option<f64> {
         let indexed = rows.iter().filter(|row| matches!(ann.space().quantize(row), Ok(Some(_))));
         indexed.map(|row| like(table, metric, row)).collect()
     });
-    measured(&opened, &queries, k)
+    measured(opened, &queries, k)
 }
 
 /// Share of the k nearest rows of each query that searches find; `None` without queries or rows.

@@ -60,6 +60,8 @@ INSERT INTO labels VALUES
     ('ann_key_set(internal)', 'immutable', 'not strict', 'safe', 1, 'answers a constant; the server calls it with NULL'),
     ('ann_index_info(regclass)', 'volatile', 'strict', 'restricted', 1, 'reads pages that change under it, and takes locks that a worker should not'),
     ('ann_index_check(regclass,boolean)', 'volatile', 'strict', 'restricted', 1, 'reads pages that change under it, and takes locks that a worker should not'),
+    ('ann_index_recall(regclass,boolean,integer,integer)', 'volatile', 'strict', 'unsafe', 1, 'writes the index'),
+    ('ann_index_recall(regclass,imgvec[],boolean,integer)', 'volatile', 'strict', 'unsafe', 1, 'writes the index'),
     ('ann_index_recall(regclass,imgvec[],integer)', 'volatile', 'strict', 'restricted', 1, 'reads pages that change under it, and takes locks that a worker should not'),
     ('ann_index_recall(regclass,integer,integer)', 'volatile', 'strict', 'restricted', 1, 'reads pages that change under it, and takes locks that a worker should not'),
     ('ann_scan_counters()', 'volatile', 'not strict', 'restricted', 1, 'counters of this session: they change within a statement, and a worker has others'),

@@ -41,7 +41,7 @@ const EVERY_TYPE: &str = "
     FROM generate_series(1, 4000) AS i";
 
 /// Columns and conditions on them; eight columns make an index.
-const CONDITIONS: [(&str, &[&str]); 3] = [
+const CONDITIONS: [(&str, &[&str]); 4] = [
     (
         "flag, small, number, large, approximate, double, exact, name",
         &[
@@ -142,6 +142,22 @@ const CONDITIONS: [(&str, &[&str]); 3] = [
             "object = 5",
             "object > 70",
             "tags && '{tag5}' AND year < 10 AND numbers @> '{2}'",
+        ],
+    ),
+    (
+        "name COLLATE \"C\" ann_text_order_ops, country COLLATE \"C\" ann_text_order_ops",
+        &[
+            "name COLLATE \"C\" < 'a longer name with 2'",
+            "name COLLATE \"C\" >= 'name7'",
+            "name COLLATE \"C\" > 'name'",
+            "name COLLATE \"C\" BETWEEN 'b' AND 'name3'",
+            "name COLLATE \"C\" IN ('name1', 'nobody', 'a longer name with 9')",
+            "name COLLATE \"C\" < ''",
+            "name COLLATE \"C\" >= ''",
+            "name > 'name3'",
+            "name IS NULL",
+            "country COLLATE \"C\" > 'c3'",
+            "country COLLATE \"C\" = 'c3' AND name COLLATE \"C\" > 'name5'",
         ],
     ),
 ];

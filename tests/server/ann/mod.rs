@@ -24,6 +24,7 @@ pub(crate) mod pgvector;
 mod pitr;
 mod plain_sql;
 mod planner;
+mod recalibrate;
 mod recycling;
 mod reuse;
 mod roles;

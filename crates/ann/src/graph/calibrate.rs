@@ -6,11 +6,12 @@
 
 use super::search::{MIN_LOOKAHEAD, Options, Search};
 use crate::index::{AccessError, Decoded, Index};
+use crate::layout::meta::Meta;
 use crate::layout::node::{Node, State};
 use crate::layout::{BlockNumber, Kind, NodeId, kind_in};
 use crate::random::SplitMix64;
 use crate::space::Query;
-use crate::store::PageStore;
+use crate::store::{Change, PageStore};
 
 /// Shares of the ten nearest rows, for which the lookahead is measured.
 pub const TARGETS: [f64; 4] = [0.90, 0.95, 0.98, 0.99];
@@ -23,6 +24,8 @@ const FETCHED: usize = 14;
 /// Of what a target allows to be missed, the part that measured queries may miss: the rest is left to queries that
 /// are unlike them, such as texts for pictures, and to chance.
 const SHARE_OF_MISSES: f64 = 0.35;
+/// The same for queries of a user's own, which stand for themselves.
+const SHARE_OF_OWN_MISSES: f64 = 0.75;
 /// What a search is tried with, each a step of about two fifths from the one before.
 const LADDER: [usize; 11] = [MIN_LOOKAHEAD, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320];
 
@@ -57,7 +60,16 @@ struct Probe {
     nearest: Vec<(f32, NodeId)>,
 }
 
-/// Measures an index. Reads all its pages once, and some of them many times. Zeros if it has too few rows to tell.
+/// What a measurement tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// Zeros if there are too few rows, or queries, to tell.
+    pub calibration: Calibration,
+    /// Live nodes of the index.
+    pub nodes: u32,
+}
+
+/// Measures an index with queries like its rows. Reads all its pages once, and some of them many times.
 ///
 /// # Errors
 /// [`AccessError`].
@@ -65,14 +77,54 @@ pub fn calibrate<S: PageStore>(
     store: &S,
     index: &Index,
     random: &mut SplitMix64,
-) -> Result<Calibration, AccessError<S::Error>> {
-    let mut probes = probes(store, index, random)?;
-    if probes.len() < QUERIES / 4 {
-        return Ok(Calibration::default());
-    }
-    find_nearest(store, index, &mut probes)?;
+) -> Result<Measured, AccessError<S::Error>> {
+    let probes = probes(store, index, random)?;
+    let enough = probes.len() >= QUERIES / 4;
+    measure(store, index, probes, SHARE_OF_MISSES, enough)
+}
+
+/// The same with queries of the caller's own, such as texts for pictures; as many as they are.
+///
+/// # Errors
+/// [`AccessError`].
+pub fn calibrate_for<S: PageStore>(
+    store: &S,
+    index: &Index,
+    queries: Vec<Query>,
+) -> Result<Measured, AccessError<S::Error>> {
+    let probes: Vec<Probe> = queries.into_iter().map(|query| Probe { query, nearest: Vec::new() }).collect();
+    let enough = !probes.is_empty();
+    measure(store, index, probes, SHARE_OF_OWN_MISSES, enough)
+}
+
+/// Writes what was measured to the metapage, for all searches that begin from then on.
+///
+/// # Errors
+/// [`AccessError`].
+pub fn keep<S: PageStore>(store: &S, measured: &Measured) -> Result<(), AccessError<S::Error>> {
+    let zero = BlockNumber(0);
+    let mut change = store.change()?;
+    let page = change.page(zero)?;
+    let mut meta = Meta::decode(page).at(zero)?;
+    meta.calibration = measured.calibration;
+    meta.built_rows = measured.nodes;
+    meta.encode_links(page);
+    Ok(change.commit()?)
+}
+
+fn measure<S: PageStore>(
+    store: &S,
+    index: &Index,
+    mut probes: Vec<Probe>,
+    share_of_misses: f64,
+    enough: bool,
+) -> Result<Measured, AccessError<S::Error>> {
+    let nodes = find_nearest(store, index, &mut probes)?;
     let wanted: usize = probes.iter().map(|probe| probe.nearest.len()).sum();
     let (mut calibration, mut reached) = (Calibration::default(), 0);
+    if !enough || wanted == 0 {
+        return Ok(Measured { calibration, nodes });
+    }
     for lookahead in LADDER {
         let mut found = 0;
         for probe in &probes {
@@ -80,7 +132,7 @@ pub fn calibrate<S: PageStore>(
         }
         #[allow(clippy::cast_precision_loss, reason = "a ratio of small counts")]
         let missed = 1.0 - found as f64 / wanted as f64;
-        while reached < TARGETS.len() && missed <= (1.0 - TARGETS[reached]) * SHARE_OF_MISSES {
+        while reached < TARGETS.len() && missed <= (1.0 - TARGETS[reached]) * share_of_misses {
             calibration[reached] = u16::try_from(lookahead).expect("of the ladder");
             reached += 1;
         }
@@ -94,7 +146,7 @@ pub fn calibrate<S: PageStore>(
         let before = if i == 0 { last } else { calibration[i - 1].into() };
         calibration[i] = u16::try_from((before * 3 / 2).max(last)).expect("a few steps");
     }
-    Ok(calibration)
+    Ok(Measured { calibration, nodes })
 }
 
 /// Queries like rows: a row, moved by the difference of its two nearest neighbors, which lie in about orthogonal
@@ -154,13 +206,13 @@ fn live<S: PageStore>(
     Ok(Some((index.space.decoded(node.stored()), edges.into_iter().map(|edge| edge.id).collect())))
 }
 
-/// The exact answers, from one pass over all pages.
+/// The exact answers, from one pass over all pages; tells how many nodes are live.
 fn find_nearest<S: PageStore>(
     store: &S,
     index: &Index,
     probes: &mut [Probe],
-) -> Result<(), AccessError<S::Error>> {
-    let g = &index.space.geometry;
+) -> Result<u32, AccessError<S::Error>> {
+    let (g, mut nodes) = (&index.space.geometry, 0);
     for block in (1..store.block_count()?).map(BlockNumber) {
         store.check_interrupts()?;
         let page = store.read(block)?;
@@ -171,6 +223,7 @@ fn find_nearest<S: PageStore>(
             let node = Node::read(&page, g, slot).at(block)?;
             let header = node.header();
             let Some(id) = g.node_id(block, slot).filter(|_| header.state == State::Live) else { continue };
+            nodes += 1;
             for probe in &mut *probes {
                 let score = probe.query.score(&index.space, node.stored(), header.bias);
                 let nearest = &mut probe.nearest;
@@ -182,7 +235,7 @@ fn find_nearest<S: PageStore>(
             }
         }
     }
-    Ok(())
+    Ok(nodes)
 }
 
 /// How many of the nearest nodes a search finds.
