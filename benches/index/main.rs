@@ -65,7 +65,7 @@ fn main() {
     let vectors_mb = (loaded.max(10_000) * data::DIM * 4) >> 20;
     let cluster = Cluster::new("index")
         .conf(&format!("shared_buffers = '{}MB'", (8 * vectors_mb).clamp(256, 8_192)))
-        .conf("max_wal_size = '16GB'")
+        .conf("max_wal_size = '4GB'")
         .conf("checkpoint_timeout = '1h'")
         // WAL then says what an index writes, not how long ago a checkpoint was.
         .conf("full_page_writes = off")

@@ -1,6 +1,6 @@
-//! Recall@10 against CPU time, hops and pages on generated sets: `cargo bench -p imgvec-ann --bench recall [-- rows [dimensions] [grown | products | latent]]`;
+//! Recall@10 against CPU time, hops and pages on generated sets: `cargo bench -p imgvec-ann --bench recall [-- rows [dimensions] [grown | products | latent | limits]]`;
 //! with `grown`, only of indexes that are filled after they were created; with `products`, only inner products of rows whose norms
-//! differ; with `latent`, only that set.
+//! differ; with `latent`, only that set; with `limits`, recall of the first 1 to 300 rows.
 //!
 //! In process, one thread per search, page accesses without a buffer manager. Times are those of the
 //! calling thread; the exact answers come from the same run.
@@ -36,6 +36,17 @@ fn main() {
     if only("latent") {
         run(&latent(dim, n, 200, dim / 5, 3, false), Metric::Cosine);
         return run(&latent(dim, n, 200, dim / 5, 3, true), Metric::Cosine);
+    }
+    if only("limits") {
+        for like_texts in [false, true] {
+            for width in [48, 96, 192] {
+                limits(&latent(dim, n, 100, width, 3, like_texts), Metric::Cosine);
+            }
+            limits(&clustered(dim, n, 100, n / 50, 1, like_texts), Metric::Cosine);
+        }
+        limits(&generate::sparse(dim, n, 100, 3), Metric::Cosine);
+        limits(&manifold(dim, n, 100, 28, 2), Metric::L2);
+        return;
     }
     if only("products") {
         for norms in ["linear", "lognormal", "factors"] {
@@ -134,6 +145,30 @@ fn change(data: &Data, metric: Metric) {
         thread_seconds() - middle
     );
     println!("{} of the rest unreachable", check(&store, |_, _| ()).unwrap().unreachable);
+}
+
+/// Recall of the first 1, 10, 30, 100 and 300 rows, and hops for them, by lookahead.
+fn limits(data: &Data, metric: Metric) {
+    const LIMITS: [usize; 5] = [1, 10, 30, 100, 300];
+    let truth: Vec<Vec<usize>> = data.queries.iter().map(|q| exact(metric, &data.rows, q, 300)).collect();
+    let (store, _) = build(metric, &data.rows, data.dim, 2);
+    let index = Index::open(&store).unwrap();
+    let measured = calibrate(&store, &index, &mut SplitMix64::new(7)).unwrap();
+    println!("\n{}, calibrated {TARGETS:?}: {:?}", data.name, measured.calibration);
+    for ahead in [10, 14, 20, 28, 40, 56, 80, 120] {
+        print!("ahead {ahead:4}");
+        for limit in LIMITS {
+            let (mut hits, mut hops) = (0, 0);
+            for (query, truth) in data.queries.iter().zip(&truth) {
+                let (rows, _, stats) = search(&store, &index, metric, &data.rows, query, limit, ahead);
+                hits += rows.iter().filter(|row| truth[..limit].contains(row)).count();
+                hops += stats.hops;
+            }
+            let q = data.queries.len();
+            print!("   {:.3} {:5.0}", hits as f64 / (limit * q) as f64, hops as f64 / q as f64);
+        }
+        println!();
+    }
 }
 
 fn run(data: &Data, metric: Metric) {

@@ -1,6 +1,6 @@
 //! Search by distance: rows come out one by one, for as long as somebody asks.
 //!
-//! The walk visits nodes by ascending estimate. The `r`-th row is given out when `r + lookahead` visited nodes score
+//! The walk visits nodes by ascending estimate. The `r`-th row is given out when `r + r / 2 + lookahead` visited nodes score
 //! better than the best candidate that was not visited: scores are exact (to eight bits a dimension), so nodes that
 //! were estimated too near do not count, and where estimates are noisy the walk looks further by itself.
 
@@ -34,10 +34,15 @@ pub fn is_read_through(geometry: &Geometry, blocks: u32) -> bool {
     (blocks as usize).saturating_mul(geometry.slots()) <= FEW_PLACES
 }
 
+/// So many rows that were given out widen the lookahead by one. What the first ten rows need is too little for the hundredth: with 10 on data
+/// where that finds .99 of ten, .81 to .97 of a hundred are found, and .95 to .99 with this.
+const ROWS_PER_LOOKAHEAD: usize = 2;
+
 /// How to search.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How many visited nodes more than rows must score better than any candidate before a row is given out.
+    /// How many visited nodes more than rows must score better than any candidate before the first row is given out; later
+    /// rows want one more for each two before them.
     pub lookahead: usize,
     /// Name the next pages to the store ahead of time.
     pub prefetch: bool,
@@ -58,7 +63,7 @@ impl Default for Options {
 /// wants to know for queries like rows, and twice as many for text queries.
 #[must_use]
 pub fn expected_hops(lookahead: f64, rows: f64) -> f64 {
-    2.0 * (lookahead + rows.max(0.0))
+    2.0 * (lookahead + 1.25 * rows.max(0.0))
 }
 
 /// How many times as many nodes a search visits whose rows pass a filter on key columns as one without, where such a share of rows
@@ -233,7 +238,8 @@ impl Search {
             }
             let (order, mut late) = (&mut self.order, 0);
             let due = order.peek().is_some();
-            let wanted = Wanted { rows: self.given + 1, lookahead: self.lookahead, due };
+            let lookahead = self.lookahead + self.given / ROWS_PER_LOOKAHEAD;
+            let wanted = Wanted { rows: self.given + 1, lookahead, due };
             let stepped = self.walk.step(store, index, wanted, |query, id, node, score| {
                 if let Some(found) = found(&index.space, query, id, node, score) {
                     late += u64::from(!order.push(found));
