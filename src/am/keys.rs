@@ -190,7 +190,7 @@ impl Column {
 
     /// Raises an error where texts are to be kept in order and their collation orders them otherwise than by bytes.
     fn require_bytewise_order(&self, index: Relation) {
-        let bytewise = [pg_sys::C_COLLATION_OID, pg_sys::Oid::from(pg_sys::POSIX_COLLATION_OID)];
+        let bytewise = [pg_sys::C_COLLATION_OID, pg_sys::POSIX_COLLATION_OID];
         let is_ordered_text = self.class == Class::Ordered && is_text(self.of_type);
         if is_ordered_text && !bytewise.contains(&self.collation) {
             Report::new(
