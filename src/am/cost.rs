@@ -18,6 +18,7 @@ use super::{model, options};
 use crate::storage::{Mode, Pages, Relation};
 use crate::types::price::{Shape, column_width};
 use imgvec_ann::Index;
+use imgvec_ann::graph::filtered::LEAST_LOOKAHEAD;
 use imgvec_ann::graph::search::{
     DEFAULT_LOOKAHEAD, expected_hops, filtered_hops, is_read_through, most_hops,
 };
@@ -103,7 +104,12 @@ pub unsafe extern "C-unwind" fn amcostestimate(
         let node_ns = SWEPT_NODE_NS + SWEPT_DIMENSION_NS * shape.dim.min(SWEPT_DIMENSIONS);
         let share_of_sweep = if wanted < rows { 1.0 } else { WHOLE_SHARE };
         let sweep = (f64::from(index.pages) * SWEPT_PAGE_NS + rows * node_ns) * share_of_sweep;
-        let harder = if share_of_keys < 1.0 { filtered_hops(share_of_keys) } else { 1.0 };
+        #[allow(clippy::cast_precision_loss, reason = "a small number")]
+        let (harder, lookahead) = if share_of_keys < 1.0 {
+            (filtered_hops(share_of_keys), facts.lookahead.max(LEAST_LOOKAHEAD as f64))
+        } else {
+            (1.0, facts.lookahead)
+        };
         let (start_ns, all_ns) = if is_exact {
             (begin + sweep, begin + sweep)
         } else {
@@ -111,7 +117,7 @@ pub unsafe extern "C-unwind" fn amcostestimate(
             // A walk that finds no end is ended by reading all pages.
             let hops = |wanted: f64| {
                 let (hops, most) =
-                    ((harder * expected_hops(facts.lookahead, wanted)).min(all_rows), most_hops(index.pages));
+                    ((harder * expected_hops(lookahead, wanted)).min(all_rows), most_hops(index.pages));
                 if hops > most { most * hop + sweep } else { hops * hop }
             };
             let (first, all) = (hops(0.0), hops(wanted));

@@ -1,8 +1,9 @@
 //! How far searches of an index must look ahead to find a wanted share of the nearest rows.
 //!
 //! Queries are made from rows of the index, their exact nearest rows are found by reading all pages once, and searches of
-//! growing lookahead are compared with them. Data with structure needs little, data without much; queries unlike rows,
-//! such as texts for pictures, look further at the same lookahead by themselves (`search.rs`).
+//! growing lookahead are compared with them. Data with structure needs little, data without much. Queries unlike rows,
+//! such as texts for pictures, look further at the same lookahead by themselves (`search.rs`), which does not always do: half as many
+//! queries are such ones.
 
 use super::search::{MIN_LOOKAHEAD, Options, Search};
 use crate::index::{AccessError, Decoded, Index};
@@ -21,13 +22,23 @@ const QUERIES: usize = 200;
 const NEAREST: usize = 10;
 /// Rows of a search that are looked at: as many as the executor would fetch for ten.
 const FETCHED: usize = 14;
-/// Of what a target allows to be missed, the part that measured queries may miss: the rest is left to queries that
-/// are unlike them, such as texts for pictures, and to chance.
+/// Of what a target allows to be missed, the part that measured queries may miss: the rest is left to chance, and to the
+/// difference between them and a user's.
 const SHARE_OF_MISSES: f64 = 0.35;
+/// Queries that are unlike rows, what they may miss, and how far they lie from the row that they are made from, as a multiple of that row's
+/// distance from the center.
+const UNLIKE_QUERIES: usize = 100;
+const SHARE_OF_UNLIKE_MISSES: f64 = 0.6;
+const MODALITY_GAP: f32 = 2.0;
+/// Most that queries unlike rows add to the lookahead: where there is no structure, they are harder than any user's.
+const MOST_FOR_UNLIKE: u16 = 60;
 /// The same for queries of a user's own, which stand for themselves.
 const SHARE_OF_OWN_MISSES: f64 = 0.75;
 /// What a search is tried with, each a step of about two fifths from the one before.
 const LADDER: [usize; 11] = [MIN_LOOKAHEAD, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320];
+
+/// Of the least lookahead for .95, what each of [`TARGETS`] has.
+const SHARES_OF_FLOOR: [f64; TARGETS.len()] = [0.5, 1.0, 2.0, 3.0];
 
 /// Lookahead for each of [`TARGETS`]; 0 where it was not measured.
 pub type Calibration = [u16; TARGETS.len()];
@@ -60,6 +71,12 @@ struct Probe {
     nearest: Vec<(f32, NodeId)>,
 }
 
+impl Probe {
+    fn new(query: Query) -> Self {
+        Self { query, nearest: Vec::new() }
+    }
+}
+
 /// What a measurement tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Measured {
@@ -69,18 +86,42 @@ pub struct Measured {
     pub nodes: u32,
 }
 
-/// Measures an index with queries like its rows. Reads all its pages once, and some of them many times.
+/// Measures an index with queries made from its rows. Reads all its pages once, and some of them many times.
 ///
 /// # Errors
 /// [`AccessError`].
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive and bounded")]
 pub fn calibrate<S: PageStore>(
     store: &S,
     index: &Index,
     random: &mut SplitMix64,
 ) -> Result<Measured, AccessError<S::Error>> {
-    let probes = probes(store, index, random)?;
-    let enough = probes.len() >= QUERIES / 4;
-    measure(store, index, probes, SHARE_OF_MISSES, enough)
+    let vectors = vectors_like_rows(store, index, random)?;
+    if vectors.len() < QUERIES / 4 {
+        return Ok(Measured { calibration: Calibration::default(), nodes: 0 });
+    }
+    let probe = |vector: Vec<f32>| Query::of_stored(&index.space, &vector).map(Probe::new);
+    let unlike = vectors.iter().step_by(vectors.len() / UNLIKE_QUERIES + 1);
+    let unlike: Vec<Probe> = unlike.filter_map(|vector| probe(unlike_rows(vector, random))).collect();
+    let like: Vec<Probe> = vectors.into_iter().filter_map(probe).collect();
+    let count = like.len();
+    let mut probes = like;
+    probes.extend(unlike);
+    let nodes = find_nearest(store, index, &mut probes)?;
+    let of_like = least_lookahead(store, index, &probes[..count], SHARE_OF_MISSES)?;
+    let of_unlike = least_lookahead(store, index, &probes[count..], SHARE_OF_UNLIKE_MISSES)?;
+    let floor = least_for(nodes);
+    let calibration = std::array::from_fn(|i| {
+        let wanted = of_like[i].max(of_unlike[i].min(of_like[i] + MOST_FOR_UNLIKE));
+        wanted.max((floor * SHARES_OF_FLOOR[i]) as u16)
+    });
+    Ok(Measured { calibration, nodes })
+}
+
+/// What texts needed to find .95 of their nearest pictures where queries like rows needed next to nothing: 20 at 100,000 rows and
+/// 44 at 250,000, overlapping clusters in 96 of 512 dimensions.
+fn least_for(nodes: u32) -> f64 {
+    (40.0 * (f64::from(nodes) / 250_000.0).cbrt()).clamp(MIN_LOOKAHEAD as f64, 100.0)
 }
 
 /// The same with queries of the caller's own, such as texts for pictures; as many as they are.
@@ -92,9 +133,10 @@ pub fn calibrate_for<S: PageStore>(
     index: &Index,
     queries: Vec<Query>,
 ) -> Result<Measured, AccessError<S::Error>> {
-    let probes: Vec<Probe> = queries.into_iter().map(|query| Probe { query, nearest: Vec::new() }).collect();
-    let enough = !probes.is_empty();
-    measure(store, index, probes, SHARE_OF_OWN_MISSES, enough)
+    let mut probes: Vec<Probe> = queries.into_iter().map(Probe::new).collect();
+    let nodes = find_nearest(store, index, &mut probes)?;
+    let calibration = least_lookahead(store, index, &probes, SHARE_OF_OWN_MISSES)?;
+    Ok(Measured { calibration, nodes })
 }
 
 /// Writes what was measured to the metapage, for all searches that begin from then on.
@@ -112,22 +154,22 @@ pub fn keep<S: PageStore>(store: &S, measured: &Measured) -> Result<(), AccessEr
     Ok(change.commit()?)
 }
 
-fn measure<S: PageStore>(
+/// The least lookahead with which no more than a share of the misses that each target allows are missed. Zeros if
+/// there is nothing to find.
+fn least_lookahead<S: PageStore>(
     store: &S,
     index: &Index,
-    mut probes: Vec<Probe>,
+    probes: &[Probe],
     share_of_misses: f64,
-    enough: bool,
-) -> Result<Measured, AccessError<S::Error>> {
-    let nodes = find_nearest(store, index, &mut probes)?;
+) -> Result<Calibration, AccessError<S::Error>> {
     let wanted: usize = probes.iter().map(|probe| probe.nearest.len()).sum();
     let (mut calibration, mut reached) = (Calibration::default(), 0);
-    if !enough || wanted == 0 {
-        return Ok(Measured { calibration, nodes });
+    if wanted == 0 {
+        return Ok(calibration);
     }
     for lookahead in LADDER {
         let mut found = 0;
-        for probe in &probes {
+        for probe in probes {
             found += found_of(store, index, probe, lookahead)?;
         }
         #[allow(clippy::cast_precision_loss, reason = "a ratio of small counts")]
@@ -146,22 +188,30 @@ fn measure<S: PageStore>(
         let before = if i == 0 { last } else { calibration[i - 1].into() };
         calibration[i] = u16::try_from((before * 3 / 2).max(last)).expect("a few steps");
     }
-    Ok(Measured { calibration, nodes })
+    Ok(calibration)
 }
 
-/// Queries like rows: a row, moved by the difference of its two nearest neighbors, which lie in about orthogonal
+/// A vector moved far in a direction that has nothing to do with the rows, as embedded texts lie elsewhere than pictures:
+/// all rows are about as far, and estimates are as noisy.
+fn unlike_rows(vector: &[f32], random: &mut SplitMix64) -> Vec<f32> {
+    let square: f32 = vector.iter().map(|x| x * x).sum();
+    let step = MODALITY_GAP * (square / vector.len() as f32).sqrt();
+    vector.iter().map(|x| if random.next_u64() >> 63 == 0 { x + step } else { x - step }).collect()
+}
+
+/// Vectors like rows, less the center: a row, moved by the difference of its two nearest neighbors, which lie in about orthogonal
 /// directions from it. The row itself would be too easy a query, for the graph was built around it.
-fn probes<S: PageStore>(
+fn vectors_like_rows<S: PageStore>(
     store: &S,
     index: &Index,
     random: &mut SplitMix64,
-) -> Result<Vec<Probe>, AccessError<S::Error>> {
+) -> Result<Vec<Vec<f32>>, AccessError<S::Error>> {
     let g = &index.space.geometry;
     let pages = store.block_count()?;
     let first = pages.min(1 + u32::try_from(index.entry_pages()).expect("pages"));
-    let mut probes = Vec::with_capacity(QUERIES);
+    let mut vectors = Vec::with_capacity(QUERIES);
     for _ in 0..4 * QUERIES {
-        if probes.len() == QUERIES || first == pages {
+        if vectors.len() == QUERIES || first == pages {
             break;
         }
         store.check_interrupts()?;
@@ -175,13 +225,9 @@ fn probes<S: PageStore>(
             continue;
         };
         let moved = row.iter().zip(&one).zip(&other);
-        let vector: Vec<f32> =
-            moved.map(|((x, a), b)| x + (a - b) * std::f32::consts::FRAC_1_SQRT_2).collect();
-        if let Some(query) = Query::of_stored(&index.space, &vector) {
-            probes.push(Probe { query, nearest: Vec::new() });
-        }
+        vectors.push(moved.map(|((x, a), b)| x + (a - b) * std::f32::consts::FRAC_1_SQRT_2).collect());
     }
-    Ok(probes)
+    Ok(vectors)
 }
 
 /// The vector of a live node as it is stored, less the center, and its neighbors, nearest first.

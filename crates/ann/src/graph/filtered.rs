@@ -6,7 +6,7 @@
 //!   of those that were visited whether they pass or not, score better.
 //! - Where *m* is 3 or more, what passes holds together by itself: the filter is wide, or goes with the vectors. A node that
 //!   passes and shows fewer than 12 that may lends the way to its nearest other neighbors, to as many as let one expect 12.
-//! - Where it is less, what passes is scattered. One other candidate in 4 leads the way, or one in 2 if *m* is below one half;
+//! - Where it is less, what passes is scattered. One other candidate in 4 leads the way, or one in 2 if *m* is below 2;
 //!   which, follows from its number alone, so that all paths agree. A row that passes is met if one of the few nodes that link to it
 //!   from near by is visited: with one candidate in 8, three rows in ten of those that one in a hundred passes were missed.
 //! - Rows that hold together but lie aside of where the query points need up to twice the lookahead, as all of them are about as far;
@@ -29,11 +29,11 @@ const LED_TO: f64 = 12.0;
 /// One candidate in so many leads the way where few neighbors pass, and where hardly any does.
 const THINNED: u32 = 4;
 const THINNED_LESS: u32 = 2;
-const HARDLY_ANY: f64 = 0.5;
+const HARDLY_ANY: f64 = 2.0;
 /// Least share of the lookahead where few neighbors pass.
 const LEAST_SHARE: f64 = 0.5;
 /// Least lookahead: one that was measured without a filter may be shorter.
-const LEAST_LOOKAHEAD: usize = 40;
+pub const LEAST_LOOKAHEAD: usize = 40;
 /// Entries that may pass which are visited before all others, to know what the filter is like.
 const FIRST_ENTRIES: usize = 10;
 

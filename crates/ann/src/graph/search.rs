@@ -71,7 +71,7 @@ pub fn expected_hops(lookahead: f64, rows: f64) -> f64 {
 #[must_use]
 pub fn filtered_hops(share: f64) -> f64 {
     let share = share.clamp(1e-6, 1.0);
-    (1.0 + 0.55 * (1.0 / share - 1.0)).min(6.0).max(0.25 / share)
+    (1.0 + 0.55 * (1.0 / share - 1.0)).min(6.0).max(0.44 / share)
 }
 
 /// Hops after which a search reads all of an index of so many blocks.
