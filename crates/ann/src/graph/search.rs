@@ -20,9 +20,9 @@ use crate::store::PageStore;
 pub const MIN_LOOKAHEAD: usize = 10;
 /// Lookahead unless told otherwise: recall@10 of .95 and more on the benchmark's sets.
 pub const DEFAULT_LOOKAHEAD: usize = 60;
-/// An index with no more places for nodes than this, about a thousand nodes and some pages of other kinds, is read
-/// through: that is exact, and costs no more than to walk.
-const FEW_PLACES: usize = 1280;
+/// An index with no more places for nodes than this is read through: that is exact, and costs no more than to walk. A thousand
+/// nodes always fit, beside pages of other kinds and those of the life before a training, which held fewer nodes.
+const FEW_PLACES: usize = 1600;
 /// A walk that has visited so many nodes for each page of the index, in fractions, costs more than to read the rest.
 const MOST_HOPS: u64 = 4;
 /// Fewest hops before that, where pages are few.
