@@ -2,8 +2,8 @@
 //!
 //! Queries are made from rows of the index, their exact nearest rows are found by reading all pages once, and searches of
 //! growing lookahead are compared with them. Data with structure needs little, data without much. Queries unlike rows,
-//! such as texts for pictures, look further at the same lookahead by themselves (`search.rs`), which does not always do: half as many
-//! queries are such ones.
+//! such as texts for pictures, look further at the same lookahead by themselves (`search.rs`), which does not always do: no
+//! index gets less than what such queries needed.
 
 use super::search::{MIN_LOOKAHEAD, Options, Search};
 use crate::index::{AccessError, Decoded, Index};
@@ -22,16 +22,9 @@ const QUERIES: usize = 200;
 const NEAREST: usize = 10;
 /// Rows of a search that are looked at: as many as the executor would fetch for ten.
 const FETCHED: usize = 14;
-/// Of what a target allows to be missed, the part that measured queries may miss: the rest is left to chance, and to the
-/// difference between them and a user's.
+/// Of what a target allows to be missed, the part that measured queries may miss: the rest is left to queries that
+/// are unlike them, such as texts for pictures, and to chance.
 const SHARE_OF_MISSES: f64 = 0.35;
-/// Queries that are unlike rows, what they may miss, and how far they lie from the row that they are made from, as a multiple of that row's
-/// distance from the center.
-const UNLIKE_QUERIES: usize = 100;
-const SHARE_OF_UNLIKE_MISSES: f64 = 0.6;
-const MODALITY_GAP: f32 = 2.0;
-/// Most that queries unlike rows add to the lookahead: where there is no structure, they are harder than any user's.
-const MOST_FOR_UNLIKE: u16 = 60;
 /// The same for queries of a user's own, which stand for themselves.
 const SHARE_OF_OWN_MISSES: f64 = 0.75;
 /// What a search is tried with, each a step of about two fifths from the one before.
@@ -100,21 +93,12 @@ pub fn calibrate<S: PageStore>(
     if vectors.len() < QUERIES / 4 {
         return Ok(Measured { calibration: Calibration::default(), nodes: 0 });
     }
-    let probe = |vector: Vec<f32>| Query::of_stored(&index.space, &vector).map(Probe::new);
-    let unlike = vectors.iter().step_by(vectors.len() / UNLIKE_QUERIES + 1);
-    let unlike: Vec<Probe> = unlike.filter_map(|vector| probe(unlike_rows(vector, random))).collect();
-    let like: Vec<Probe> = vectors.into_iter().filter_map(probe).collect();
-    let count = like.len();
-    let mut probes = like;
-    probes.extend(unlike);
+    let queries = vectors.into_iter().filter_map(|vector| Query::of_stored(&index.space, &vector));
+    let mut probes: Vec<Probe> = queries.map(Probe::new).collect();
     let nodes = find_nearest(store, index, &mut probes)?;
-    let of_like = least_lookahead(store, index, &probes[..count], SHARE_OF_MISSES)?;
-    let of_unlike = least_lookahead(store, index, &probes[count..], SHARE_OF_UNLIKE_MISSES)?;
+    let measured = least_lookahead(store, index, &probes, SHARE_OF_MISSES)?;
     let floor = least_for(nodes);
-    let calibration = std::array::from_fn(|i| {
-        let wanted = of_like[i].max(of_unlike[i].min(of_like[i] + MOST_FOR_UNLIKE));
-        wanted.max((floor * SHARES_OF_FLOOR[i]) as u16)
-    });
+    let calibration = std::array::from_fn(|i| measured[i].max((floor * SHARES_OF_FLOOR[i]) as u16));
     Ok(Measured { calibration, nodes })
 }
 
@@ -189,14 +173,6 @@ fn least_lookahead<S: PageStore>(
         calibration[i] = u16::try_from((before * 3 / 2).max(last)).expect("a few steps");
     }
     Ok(calibration)
-}
-
-/// A vector moved far in a direction that has nothing to do with the rows, as embedded texts lie elsewhere than pictures:
-/// all rows are about as far, and estimates are as noisy.
-fn unlike_rows(vector: &[f32], random: &mut SplitMix64) -> Vec<f32> {
-    let square: f32 = vector.iter().map(|x| x * x).sum();
-    let step = MODALITY_GAP * (square / vector.len() as f32).sqrt();
-    vector.iter().map(|x| if random.next_u64() >> 63 == 0 { x + step } else { x - step }).collect()
 }
 
 /// Vectors like rows, less the center: a row, moved by the difference of its two nearest neighbors, which lie in about orthogonal
