@@ -1,6 +1,6 @@
 //! How far searches look ahead is measured anew where the owner asks for it.
 
-use super::{CREATE_INDEX, create_items, insert_items, quiet};
+use super::{CREATE_INDEX, VECTORS, create_items, insert_items, quiet};
 use crate::{failure, value};
 use postgres::error::SqlState;
 
@@ -53,4 +53,23 @@ fn only_the_owner_recalibrates_and_only_where_one_may_write() {
     cluster.wait_for(&standby);
     let mut there = standby.client();
     assert_eq!(failure(&mut there, measured).code(), &SqlState::READ_ONLY_SQL_TRANSACTION);
+}
+
+#[test]
+fn the_page_about_the_index_runs() {
+    let cluster = quiet("ann-index-page").start();
+    let mut client = cluster.client();
+    client.batch_execute(VECTORS).unwrap();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/index.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let blocks: Vec<&str> =
+        text.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(blocks.len() >= 3, "{blocks:?}");
+    for (number, block) in blocks.into_iter().enumerate() {
+        client.batch_execute(block).unwrap_or_else(|error| panic!("{block}: {error:?}"));
+        if number == 0 {
+            let rows = "INSERT INTO items (embedding) SELECT vec(i, 256) FROM generate_series(1, 300) AS i";
+            client.batch_execute(rows).unwrap();
+        }
+    }
 }
