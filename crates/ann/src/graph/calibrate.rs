@@ -151,10 +151,14 @@ fn least_lookahead<S: PageStore>(
     if wanted == 0 {
         return Ok(calibration);
     }
+    // Searches that read all pages find everything, and so they do with a larger lookahead.
+    let mut finds_all = vec![false; probes.len()];
     for lookahead in LADDER {
         let mut found = 0;
-        for probe in probes {
-            found += found_of(store, index, probe, lookahead)?;
+        for (probe, finds_all) in probes.iter().zip(&mut finds_all) {
+            let of_probe = if *finds_all { None } else { found_of(store, index, probe, lookahead)? };
+            *finds_all = of_probe.is_none();
+            found += of_probe.unwrap_or(probe.nearest.len());
         }
         #[allow(clippy::cast_precision_loss, reason = "a ratio of small counts")]
         let missed = 1.0 - found as f64 / wanted as f64;
@@ -260,15 +264,15 @@ fn find_nearest<S: PageStore>(
     Ok(nodes)
 }
 
-/// How many of the nearest nodes a search finds.
+/// How many of the nearest nodes a search finds; `None` if it would read all pages, and so find all of them.
 fn found_of<S: PageStore>(
     store: &S,
     index: &Index,
     probe: &Probe,
     lookahead: usize,
-) -> Result<usize, AccessError<S::Error>> {
+) -> Result<Option<usize>, AccessError<S::Error>> {
     let options = Options { lookahead, ..Options::default() };
-    let mut search = Search::with_query(index, probe.query.clone(), None, &options);
+    let mut search = Search::with_query(index, probe.query.clone(), None, &options).walking_only();
     let mut seen: Vec<NodeId> = Vec::with_capacity(FETCHED);
     while seen.len() < FETCHED
         && let Some(hit) = search.next(store, index)?
@@ -278,7 +282,8 @@ fn found_of<S: PageStore>(
             seen.push(hit.node);
         }
     }
-    Ok(probe.nearest.iter().filter(|(_, id)| seen.contains(id)).count())
+    let found = || probe.nearest.iter().filter(|(_, id)| seen.contains(id)).count();
+    Ok((!search.is_cut_short()).then(found))
 }
 
 #[cfg(test)]

@@ -138,6 +138,8 @@ pub struct Search {
     within: f64,
     /// Hops after which to sweep; known once something was read.
     most_hops: Option<u64>,
+    walks_only: bool,
+    is_cut_short: bool,
 }
 
 impl Search {
@@ -176,7 +178,20 @@ impl Search {
             phase: Phase::Walking,
             within: options.within,
             most_hops: options.exact.then_some(0),
+            walks_only: false,
+            is_cut_short: false,
         }
+    }
+
+    /// The search ends where it would read all pages, and [`Search::is_cut_short`] tells so: whoever measures searches need not wait for
+    /// one that finds everything.
+    pub(super) fn walking_only(self) -> Self {
+        Self { walks_only: true, ..self }
+    }
+
+    /// Whether the search has ended before it read all pages.
+    pub(super) fn is_cut_short(&self) -> bool {
+        self.is_cut_short
     }
 
     /// What it cost so far.
@@ -203,6 +218,9 @@ impl Search {
                 self.rows = None;
             }
             self.settle(store, index)?;
+            if self.is_cut_short {
+                return Ok(None);
+            }
             let Some(found) = self.order.pop() else {
                 return Ok(None);
             };
@@ -251,6 +269,10 @@ impl Search {
                 false if due => return Ok(()),
                 false => self.phase = Phase::Sweeping(Sweep::default()),
             }
+        }
+        if self.walks_only && matches!(self.phase, Phase::Sweeping(_)) {
+            self.is_cut_short = true;
+            return Ok(());
         }
         // What the first pass finds may come before what waits already.
         if let Phase::Sweeping(sweep) = &mut self.phase
