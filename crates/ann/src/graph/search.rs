@@ -63,7 +63,7 @@ impl Default for Options {
 /// wants to know for queries like rows, and twice as many for text queries.
 #[must_use]
 pub fn expected_hops(lookahead: f64, rows: f64) -> f64 {
-    2.0 * (lookahead + 1.25 * rows.max(0.0))
+    2.0 * (lookahead + rows.max(0.0))
 }
 
 /// How many times as many nodes a search visits whose rows pass a filter on key columns as one without, where such a share of rows
