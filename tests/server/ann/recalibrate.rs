@@ -34,6 +34,9 @@ fn an_index_is_measured_anew_for_its_rows_and_for_queries_of_ones_own() {
     let plain: f64 = value(&mut client, "SELECT ann_index_recall('items_embedding', recalibrate => false)");
     assert!(plain > 0.85, "{plain}");
     assert_eq!(value::<Vec<i32>>(&mut client, LOOKAHEAD), own, "only measured");
+    let of_none = "SELECT ann_index_recall('items_embedding', '{}'::imgvec[], recalibrate => true)";
+    assert_eq!(value::<Option<f64>>(&mut client, of_none), None);
+    assert_eq!(value::<Vec<i32>>(&mut client, LOOKAHEAD), own, "no query tells nothing");
 }
 
 #[test]

@@ -123,11 +123,15 @@ pub fn calibrate_for<S: PageStore>(
     Ok(Measured { calibration, nodes })
 }
 
-/// Writes what was measured to the metapage, for all searches that begin from then on.
+/// Writes what was measured to the metapage, for all searches that begin from then on. What was too little to tell leaves the
+/// numbers as they are.
 ///
 /// # Errors
 /// [`AccessError`].
 pub fn keep<S: PageStore>(store: &S, measured: &Measured) -> Result<(), AccessError<S::Error>> {
+    if measured.calibration.contains(&0) {
+        return Ok(());
+    }
     let zero = BlockNumber(0);
     let mut change = store.change()?;
     let page = change.page(zero)?;
