@@ -343,3 +343,57 @@ COMMENT ON FUNCTION embed_query(bytea, text, double precision, text) IS 'embeddi
 CREATE FUNCTION embed_mix(vectors imgvec[], weights double precision[]) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_mix_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
 COMMENT ON FUNCTION embed_mix(imgvec[], double precision[]) IS 'unit vector between the directions of several, each with its weight, which may be negative; NULL vectors are left out';
+
+-- Jobs of a picture library.
+
+CREATE FUNCTION image_hash(image bytea) RETURNS bit
+    AS 'MODULE_PATHNAME', 'image_hash_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION image_hash(bytea) IS
+    'perceptual hash of 64 bits: those of a copy that was encoded anew, resized or brightened are mostly the same; bit_count(a # b) counts the others';
+
+CREATE FUNCTION taste_accum(double precision[], imgvec, double precision) RETURNS double precision[]
+    AS 'MODULE_PATHNAME', 'taste_accum_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+COMMENT ON FUNCTION taste_accum(double precision[], imgvec, double precision) IS 'aggregate transition function';
+
+CREATE FUNCTION taste_combine(double precision[], double precision[]) RETURNS double precision[]
+    AS 'MODULE_PATHNAME', 'taste_combine_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION taste_combine(double precision[], double precision[]) IS 'aggregate combine function';
+
+CREATE FUNCTION taste_final(double precision[]) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'taste_final_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION taste_final(double precision[]) IS 'aggregate final function';
+
+CREATE AGGREGATE taste(embedding imgvec, weight double precision) (
+    SFUNC = taste_accum,
+    STYPE = double precision[],
+    INITCOND = '{0}',
+    FINALFUNC = taste_final,
+    COMBINEFUNC = taste_combine,
+    PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE taste(imgvec, double precision) IS
+    'unit vector towards what has a positive weight, away from what has a negative one; NULL of no rows, or if they cancel each other';
+
+CREATE FUNCTION duplicate_group(embedding imgvec, max_distance double precision) RETURNS integer
+    AS 'MODULE_PATHNAME', 'duplicate_group_wrapper' LANGUAGE C WINDOW IMMUTABLE PARALLEL SAFE COST 1000;
+COMMENT ON FUNCTION duplicate_group(imgvec, double precision) IS
+    'number of the group of rows that are all within a cosine distance of each other; NULL for a row alone';
+
+CREATE FUNCTION duplicate_group(embedding imgvec, max_distance double precision, linkage text) RETURNS integer
+    AS 'MODULE_PATHNAME', 'duplicate_group_linked_wrapper' LANGUAGE C WINDOW IMMUTABLE PARALLEL SAFE COST 1000;
+COMMENT ON FUNCTION duplicate_group(imgvec, double precision, text) IS
+    'number of the group of rows within a cosine distance: all of each other if linkage is complete, each of another one if it is single; NULL for a row alone';
+
+CREATE FUNCTION cluster(embedding imgvec, min_size integer) RETURNS integer
+    AS 'MODULE_PATHNAME', 'cluster_wrapper' LANGUAGE C WINDOW IMMUTABLE PARALLEL SAFE COST 1000;
+COMMENT ON FUNCTION cluster(imgvec, integer) IS
+    'number of the row''s cluster (HDBSCAN) of at least min_size rows, the largest first; NULL for a row in none';
+
+CREATE FUNCTION diverse_rank(embedding imgvec, score double precision, diversity double precision) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'diverse_rank_wrapper' LANGUAGE C WINDOW IMMUTABLE PARALLEL SAFE COST 1000;
+COMMENT ON FUNCTION diverse_rank(imgvec, double precision, double precision) IS
+    'rank by score, greatest first, in which rows like those before come later (maximal marginal relevance): diversity is 0 to 1';
+
+CREATE FUNCTION embedding_map(embedding imgvec) RETURNS point
+    AS 'MODULE_PATHNAME', 'embedding_map_wrapper' LANGUAGE C WINDOW IMMUTABLE PARALLEL SAFE COST 1000;
+COMMENT ON FUNCTION embedding_map(imgvec) IS 'place of each row on a map of the partition, within -1 to 1, near each other for near rows';

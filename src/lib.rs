@@ -15,6 +15,7 @@ mod encoding;
 mod error;
 mod fault;
 mod guc;
+mod library;
 mod memory;
 mod pipeline;
 mod server;

@@ -1,10 +1,12 @@
 //! `embed_image`, `embed_text`, their batched forms and `image_info`.
 
 use super::cache::Kind;
+use super::server;
 use super::session::{self, Embedding};
 use crate::error::{Code, OrRaise, Report, image};
 use crate::guc;
-use crate::types::datum::{Bytea, NewRecord, NewText, NewVector, NewVectorArray, Text};
+use crate::types::datum::{Bytea, NewBits, NewRecord, NewText, NewVector, NewVectorArray, Text};
+use imgvec_encoder::image::{decode, perceptual_hash};
 use pgrx::Array;
 use pgrx::datum::UnboxDatum;
 use pgrx::prelude::*;
@@ -136,4 +138,15 @@ fn image_info(image: Bytea<'_>) -> NewRecord {
         .column(Some(i32::from(info.orientation)))
         .column(Some(i32::from(info.channels)))
         .column(Some(i32::from(info.bits_per_channel)))
+}
+
+/// A perceptual hash, 64 bits that copies of a picture mostly share.
+#[pg_extern]
+fn image_hash(image: Bytea<'_>) -> NewBits {
+    let bytes = fetch(&image).or_raise();
+    let hash = session::with(|_| {
+        let decoded = decode(bytes, &guc::image_limits(), server::interrupt_pending);
+        Ok(decoded.and_then(|image| perceptual_hash(&image))?)
+    });
+    NewBits((0..u64::BITS).map(|bit| hash >> (u64::BITS - 1 - bit) & 1 == 1).collect())
 }

@@ -13,6 +13,7 @@ pub mod threads;
 pub mod triggers;
 pub mod utility;
 pub mod version;
+pub mod window;
 pub mod workers;
 
 /// Whether this server replays another one's changes, and writes none.

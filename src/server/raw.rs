@@ -26,6 +26,27 @@ mod unguarded {
             columns: *const pg_sys::AttrMap,
             constraint: *mut pg_sys::Oid,
         ) -> *mut pg_sys::IndexStmt;
+        // windowapi.h. They read rows, which evaluates expressions, and allocate.
+        pub fn WinGetPartitionLocalMemory(
+            window: *mut pg_sys::WindowObjectData,
+            bytes: usize,
+        ) -> *mut std::ffi::c_void;
+        pub fn WinGetCurrentPosition(window: *mut pg_sys::WindowObjectData) -> i64;
+        pub fn WinGetPartitionRowCount(window: *mut pg_sys::WindowObjectData) -> i64;
+        pub fn WinGetFuncArgInPartition(
+            window: *mut pg_sys::WindowObjectData,
+            argument: std::ffi::c_int,
+            relative_position: std::ffi::c_int,
+            seek_type: std::ffi::c_int,
+            set_mark: bool,
+            is_null: *mut bool,
+            is_out: *mut bool,
+        ) -> pg_sys::Datum;
+        pub fn WinGetFuncArgCurrent(
+            window: *mut pg_sys::WindowObjectData,
+            argument: std::ffi::c_int,
+            is_null: *mut bool,
+        ) -> pg_sys::Datum;
     }
 }
 
@@ -33,6 +54,71 @@ mod unguarded {
 pub fn opfamily_can_sort_type(family: pg_sys::Oid, data_type: pg_sys::Oid) -> bool {
     // SAFETY: looks up two oids, which may be any; the closure holds nothing that needs a drop.
     unsafe { pg_guard_ffi_boundary(|| unguarded::opfamily_can_sort_type(family, data_type)) }
+}
+
+/// What the server hands to a window function.
+#[derive(Clone, Copy)]
+pub struct WindowObject(std::ptr::NonNull<pg_sys::WindowObjectData>);
+
+impl WindowObject {
+    /// # Safety
+    /// The server's object, to be used during the call that it was handed to.
+    pub unsafe fn new(window: std::ptr::NonNull<pg_sys::WindowObjectData>) -> Self {
+        Self(window)
+    }
+}
+
+/// Zeroed memory of the partition; in later calls the same.
+pub fn window_memory(window: WindowObject, bytes: usize) -> *mut c_void {
+    // SAFETY: by the contract of WindowObject; the closure holds nothing that needs a drop, as in the functions below.
+    unsafe { pg_guard_ffi_boundary(|| unguarded::WinGetPartitionLocalMemory(window.0.as_ptr(), bytes)) }
+}
+
+/// Position of the row that a window function is called for, from 0.
+pub fn window_position(window: WindowObject) -> i64 {
+    // SAFETY: as above.
+    unsafe { pg_guard_ffi_boundary(|| unguarded::WinGetCurrentPosition(window.0.as_ptr())) }
+}
+
+/// Rows of the partition.
+pub fn window_row_count(window: WindowObject) -> i64 {
+    // SAFETY: as above.
+    unsafe { pg_guard_ffi_boundary(|| unguarded::WinGetPartitionRowCount(window.0.as_ptr())) }
+}
+
+/// An argument of a window function, by its number from 0, of a row of the partition; and whether it is NULL.
+pub fn window_argument(window: WindowObject, argument: i32, row: i32) -> (pg_sys::Datum, bool) {
+    // WINDOW_SEEK_HEAD of windowapi.h.
+    const FROM_HEAD: i32 = 1;
+    let (mut is_null, mut is_out) = (true, true);
+    // SAFETY: as above.
+    let value = unsafe {
+        pg_guard_ffi_boundary(|| {
+            let (is_null, is_out) = (&raw mut is_null, &raw mut is_out);
+            unguarded::WinGetFuncArgInPartition(
+                window.0.as_ptr(),
+                argument,
+                row,
+                FROM_HEAD,
+                false,
+                is_null,
+                is_out,
+            )
+        })
+    };
+    (value, is_null || is_out)
+}
+
+/// An argument of a window function, by its number from 0, of the row that it is called for; and whether it is NULL.
+pub fn window_current_argument(window: WindowObject, argument: i32) -> (pg_sys::Datum, bool) {
+    let mut is_null = true;
+    // SAFETY: as above.
+    let value = unsafe {
+        pg_guard_ffi_boundary(|| {
+            unguarded::WinGetFuncArgCurrent(window.0.as_ptr(), argument, &raw mut is_null)
+        })
+    };
+    (value, is_null)
 }
 
 thread_local! {

@@ -15,6 +15,7 @@ mod encodings;
 mod gallery;
 mod hostile;
 mod joint;
+mod library;
 mod memory;
 mod models;
 mod operations;

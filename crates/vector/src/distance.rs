@@ -77,6 +77,26 @@ pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     }
 }
 
+/// The inner product of a vector with itself, for [`cosine_by_squares`].
+#[must_use]
+pub fn square(a: &[f32]) -> f64 {
+    <f32 as SpatialSimilarity>::dot(a, a).unwrap_or(f64::NAN)
+}
+
+/// Exactly [`cosine`], with the [`square`] of each vector known: it takes a third of the time.
+///
+/// # Panics
+/// If the lengths differ.
+#[must_use]
+pub fn cosine_by_squares(a: &[f32], b: &[f32], aa: f64, bb: f64) -> f64 {
+    match <f32 as SpatialSimilarity>::dot(a, b) {
+        Some(ab) if ab.is_finite() && F32_RELIABLE.contains(&aa) && F32_RELIABLE.contains(&bb) => {
+            1.0 - (ab / (aa * bb).sqrt()).clamp(-1.0, 1.0)
+        }
+        _ => scalar::cosine(a, b),
+    }
+}
+
 /// Manhattan distance: the sum of absolute differences.
 ///
 /// # Panics
@@ -190,6 +210,7 @@ mod tests {
             prop_assert_eq!(l2(&a, &b), l2(&b, &a));
             prop_assert_eq!(l1(&a, &b), l1(&b, &a));
             prop_assert_eq!(cosine(&a, &b), cosine(&b, &a));
+            prop_assert_eq!(cosine(&a, &b), cosine_by_squares(&a, &b, square(&a), square(&b)));
         }
     }
 
@@ -210,6 +231,7 @@ mod tests {
         assert!(cosine(&[0.0, 0.0], &[1.0, 2.0]).is_nan());
         assert!(cosine(&[1.0, 2.0], &[0.0, 0.0]).is_nan());
         assert!(cosine(&[0.0], &[0.0]).is_nan());
+        assert!(cosine_by_squares(&[0.0], &[0.0], 0.0, 0.0).is_nan());
     }
 
     #[test]

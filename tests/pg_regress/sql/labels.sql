@@ -40,6 +40,14 @@ INSERT INTO labels VALUES
     ('imgvec_combine(double precision[],double precision[])', 'immutable', 'strict', 'safe', 1, 'part of an aggregate, called once a group or worker'),
     ('imgvec_avg(double precision[])', 'immutable', 'strict', 'safe', 1, 'part of an aggregate, called once a group or worker'),
     ('imgvec_sum(double precision[])', 'immutable', 'strict', 'safe', 1, 'part of an aggregate, called once a group or worker'),
+    ('taste_accum(double precision[],imgvec,double precision)', 'immutable', 'strict', 'safe', 10, 'computes with every element'),
+    ('taste_combine(double precision[],double precision[])', 'immutable', 'strict', 'safe', 1, 'part of an aggregate, called once a group or worker'),
+    ('taste_final(double precision[])', 'immutable', 'strict', 'safe', 1, 'part of an aggregate, called once a group or worker'),
+    ('cluster(imgvec,integer)', 'immutable', 'not strict', 'safe', 1000, 'window function: a NULL row has a NULL answer beside others; computes with all pairs of rows'),
+    ('diverse_rank(imgvec,double precision,double precision)', 'immutable', 'not strict', 'safe', 1000, 'window function, as cluster'),
+    ('duplicate_group(imgvec,double precision)', 'immutable', 'not strict', 'safe', 1000, 'window function, as cluster'),
+    ('duplicate_group(imgvec,double precision,text)', 'immutable', 'not strict', 'safe', 1000, 'window function, as cluster'),
+    ('embedding_map(imgvec)', 'immutable', 'not strict', 'safe', 1000, 'window function, as cluster'),
     ('imgvec_distance_support(internal)', 'immutable', 'strict', 'safe', 1, 'reads the expression that the planner hands over'),
     ('imgvec_support(internal)', 'immutable', 'strict', 'safe', 1, 'reads the expression that the planner hands over'),
     ('imgvec(imgvec,integer,boolean)', 'immutable', 'strict', 'safe', 1, 'copies or converts a value; may fail, so not leakproof'),
@@ -84,6 +92,7 @@ INSERT INTO labels VALUES
     ('classify_embedding(imgvec,text[])', 'stable', 'strict', 'safe', 1000, 'default model: a setting, which may change between statements'),
     ('classify_embedding(imgvec,text[],text)', 'immutable', 'strict', 'safe', 1000, 'named model, as of an image; a text is mostly answered by the cache'),
     ('image_info(bytea)', 'immutable', 'strict', 'safe', 100, 'reads the header of an image'),
+    ('image_hash(bytea)', 'immutable', 'strict', 'safe', 10000, 'decodes an image, which takes milliseconds'),
     ('imgvec_prepare(text)', 'volatile', 'strict', 'unsafe', 10000, 'writes files and starts a process, whatever the query''s plan; seconds of work'),
     ('imgvec_model_list()', 'stable', 'not strict', 'restricted', 10000, 'says what this session has loaded, which a worker does not know; reads and checks files'),
     ('imgvec_backend_counters()', 'volatile', 'not strict', 'restricted', 1, 'counters of this session: they change within a statement, and a worker has others'),
@@ -106,7 +115,7 @@ SELECT p.oid::regprocedure::text AS function,
     procost AS cost, proleakproof, prosecdef
 FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
 JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid
-WHERE e.extname = 'imgvec' AND prokind = 'f';
+WHERE e.extname = 'imgvec' AND prokind IN ('f', 'w');
 
 SELECT function, volatility, strictness, parallel, cost FROM declared
 EXCEPT SELECT function, volatility, strictness, parallel, cost FROM labels ORDER BY 1;

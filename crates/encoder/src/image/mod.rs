@@ -7,6 +7,7 @@ mod alpha;
 mod decode;
 mod error;
 mod format;
+mod hash;
 mod header;
 mod limits;
 mod memory;
@@ -19,6 +20,7 @@ mod resample;
 pub use decode::decode;
 pub use error::{Head, ImageError};
 pub use format::ImageFormat;
+pub use hash::perceptual_hash;
 pub use header::{ImageInfo, info};
 pub use limits::ImageLimits;
 pub use preprocessing::{
