@@ -119,6 +119,15 @@ pub fn key_is_gone(table: &str) -> Report {
     .hint("Create it again; or end it with imgvec_maintain(..., stop => true) and declare the column again.")
 }
 
+pub fn suppressed(table: &str) -> Report {
+    Report::new(
+        Code::ERRCODE_TRIGGERED_ACTION_EXCEPTION,
+        format!("a trigger of table {table} left out the update that writes the embedding"),
+    )
+    .detail("A BEFORE UPDATE trigger answered NULL for the row.")
+    .hint("Let the trigger pass updates of the embedding, then call imgvec_retry.")
+}
+
 pub fn already_maintained(table: &str, target: &str, source: &str, model: &str) -> Report {
     Report::new(
         Code::ERRCODE_DUPLICATE_OBJECT,

@@ -12,11 +12,13 @@ mod migrate;
 mod outdated;
 mod progress;
 mod query;
+mod read;
 mod retry;
 mod successor;
 mod tables;
 mod work;
 mod worker;
 mod workers;
+mod write;
 
 pub use workers::register;

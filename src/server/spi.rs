@@ -18,10 +18,6 @@ pub struct Rows {
 }
 
 impl Rows {
-    pub fn len(&self) -> usize {
-        self.count
-    }
-
     pub fn iter(&self) -> impl Iterator<Item = Row> + '_ {
         (0..self.count).map(|number| {
             // SAFETY: the table has `count` rows; both live until the connection ends, and rows leave it only by `iter`.
@@ -76,6 +72,15 @@ impl Row {
         // SAFETY: tuple and descriptor belong together.
         let datum = unsafe { pg_sys::SPI_getbinval(self.tuple, self.descriptor, column, &raw mut is_null) };
         (!is_null).then_some(datum)
+    }
+
+    /// The bytes of a varlena as it is: of a value out of line, those that say where it is.
+    pub fn stored(&self, column: i32) -> Option<&[u8]> {
+        // SAFETY: a value of the row, which lives as long as the connection; by the callers' queries a varlena.
+        self.datum(column).map(|datum| unsafe {
+            let start: *const u8 = datum.cast_mut_ptr();
+            std::slice::from_raw_parts(start, pgrx::varsize_any(start.cast()))
+        })
     }
 }
 

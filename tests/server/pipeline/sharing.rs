@@ -1,6 +1,7 @@
 //! Several sessions at one queue, beside sessions that change the table.
 
 use std::thread;
+use std::time::Duration;
 
 use super::{CAPTIONS, assert_complete, progress, run, start};
 use crate::{Random, value};
@@ -80,6 +81,46 @@ fn a_row_that_another_session_holds_is_left_for_later() {
     run(&mut second, "CALL imgvec_work('notes')");
     assert_complete(&mut client, "notes", TEXT);
     assert_eq!(value::<i64>(&mut client, "SELECT count(embedding) FROM notes"), 199);
+}
+
+#[test]
+fn no_row_is_locked_while_others_are_embedded() {
+    let (cluster, mut client) = start("pipeline-unlocked");
+    // The source of one row waits for a lock, as a model would for the processor.
+    run(
+        &mut client,
+        "CREATE TABLE notes (id bigint PRIMARY KEY, caption text, other text, embedding imgvec(256));
+         CREATE FUNCTION slow(id bigint, caption text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN
+             IF id = 800 THEN PERFORM pg_advisory_xact_lock_shared(1); END IF; RETURN caption; END $$;
+         SELECT imgvec_maintain('notes', 'slow(id, caption)', 'embedding', 'starter');
+         INSERT INTO notes SELECT i, 'thing number ' || i FROM generate_series(1, 1000) AS i;
+         SELECT pg_advisory_lock(1)",
+    );
+    let mut worker = cluster.client();
+    let pid: i32 = value(&mut worker, "SELECT pg_backend_pid()");
+    thread::scope(|scope| {
+        let work = scope.spawn(move || run(&mut worker, "CALL imgvec_work('notes')"));
+        let is_waiting = format!("SELECT wait_event = 'advisory' FROM pg_stat_activity WHERE pid = {pid}");
+        while value::<Option<bool>>(&mut client, &is_waiting) != Some(true) {
+            assert!(!work.is_finished(), "it waits before its end");
+            thread::sleep(Duration::from_millis(10));
+        }
+        // Others of the batch have been embedded, and are as free as those that have not.
+        run(
+            &mut client,
+            "SET lock_timeout = '5s';
+             UPDATE notes SET other = 'x' WHERE id % 3 = 0;
+             UPDATE notes SET caption = 'changed ' || id WHERE id % 5 = 0;
+             UPDATE notes SET caption = NULL WHERE id % 70 = 0;
+             UPDATE notes SET id = id + 5000 WHERE id % 71 = 0;
+             DELETE FROM notes WHERE id % 72 = 0;
+             SELECT pg_advisory_unlock(1)",
+        );
+        work.join().unwrap();
+    });
+    assert_complete(&mut client, "notes", TEXT);
+    let embedded: i64 = value(&mut client, "SELECT count(embedding) FROM notes");
+    assert_eq!(embedded, value::<i64>(&mut client, "SELECT count(caption) FROM notes"));
 }
 
 #[test]
