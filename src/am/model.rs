@@ -1,4 +1,5 @@
-//! The model that an index was told of by `WITH (model = 'name')`: a query of another model finds nothing that means anything.
+//! The model that an index's vectors are of: a query of another model finds nothing that means anything. `WITH (model =
+//! 'name')` says it, or else the declaration of the column, if it is one that keeps its embeddings.
 //!
 //! The planner asks for each index that it might use, so that the answer does not depend on whether it then reads the table
 //! instead; a scan asks again, since only it has the values of parameters.
@@ -7,12 +8,22 @@ use super::opclass::{Elements, vector};
 use super::options;
 use crate::embed;
 use crate::error::OrRaise;
+use crate::pipeline;
+use crate::server::catalog;
 use crate::storage::Relation;
 use pgrx::pg_sys;
 
+/// The model of an index's vectors, as far as anybody said.
+fn model_of(index: Relation) -> Option<String> {
+    options::model(index).or_else(|| {
+        let enqueue = catalog::function_beside(index.handler(), "imgvec_enqueue")?;
+        pipeline::model_of_column(index.table_of_index(), index.first_column()?, enqueue)
+    })
+}
+
 /// Refuses a query that is known to be of another model.
 pub fn check(index: Relation, query: &[f32]) {
-    if let Some(model) = options::model(index) {
+    if let Some(model) = model_of(index) {
         embed::check_origin(&index.name(), &model, query).or_raise();
     }
 }
@@ -27,7 +38,7 @@ pub unsafe fn check_path(
     root: *mut pg_sys::PlannerInfo,
     path: &pg_sys::IndexPath,
 ) {
-    if options::model(index).is_none() || elements != Elements::Single {
+    if elements != Elements::Single || model_of(index).is_none() {
         return;
     }
     // SAFETY: by contract. ORDER BY of an index has operators with the column on their left; a constant on their right is of

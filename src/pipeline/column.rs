@@ -3,7 +3,7 @@
 use super::definition::Definition;
 use super::query::{operator, qualified, quoted};
 use crate::error::{Report, pipeline as error};
-use crate::server::spi;
+use crate::server::{catalog, expression, spi};
 use pgrx::pg_sys;
 use std::collections::BTreeMap;
 
@@ -225,7 +225,10 @@ impl Key {
 #[derive(Clone)]
 pub struct Column {
     pub table: Table,
+    /// With the names that queue and log have now.
     pub definition: Definition,
+    /// Whether the stored declaration has other names of these two.
+    pub is_moved: bool,
 }
 
 impl Column {
@@ -240,10 +243,75 @@ impl Column {
         let found = spi::rows(sql, &[spi::oid(extension.enqueue), spi::oid(relation)], |row| {
             (row.oid(1), row.string(2))
         });
-        let read = |(table, argument): (pg_sys::Oid, String)| {
-            Some(Self { definition: Definition::from_json(&argument)?, table: Table::find(table)? })
-        };
+        let read = |(table, argument): (pg_sys::Oid, String)| Self::read(Table::find(table)?, &argument);
         found.into_iter().filter_map(read).collect()
+    }
+
+    /// The column that a trigger's argument declares.
+    pub fn read(table: Table, argument: &str) -> Option<Self> {
+        let mut definition = Definition::from_json(argument)?;
+        let mut is_moved = false;
+        if definition.relation == table.oid.to_u32() {
+            let (queue, log) = definition.tables;
+            is_moved = queue == 0 || log == 0;
+            for (name, oid) in [(&mut definition.queue, queue), (&mut definition.log, log)] {
+                if let Some(now) = catalog::qualified_name(pg_sys::Oid::from(oid)) {
+                    is_moved |= *name != now;
+                    *name = now;
+                }
+            }
+        }
+        Some(Self { table, definition, is_moved })
+    }
+
+    /// Whether the stored declaration has other names or numbers than the catalogs have now.
+    pub fn is_stale(&self) -> bool {
+        let is_renamed = |(declared, number): (&String, &i16)| {
+            self.table.columns.get(number).is_some_and(|name| name != declared)
+        };
+        self.is_copy() || self.is_moved || self.definition.columns.iter().any(is_renamed)
+    }
+
+    /// Whether the table is a copy of the one that was declared.
+    fn is_copy(&self) -> bool {
+        self.definition.relation != self.table.oid.to_u32()
+    }
+
+    /// The declaration with the names and numbers of now; none if something that it names is not there.
+    ///
+    /// # Errors
+    /// If the source is no expression over the table any more.
+    pub fn refreshed(&self) -> Result<Option<Definition>, Report> {
+        let Self { table, definition, .. } = self;
+        let now = |declared: &String| self.name(declared).map(str::to_owned);
+        let all = |names: &[String]| names.iter().map(now).collect::<Option<Vec<String>>>();
+        let oid =
+            |(schema, name): &(String, String)| catalog::relation(schema, name).map(pg_sys::Oid::to_u32);
+        let found = (|| {
+            Some((
+                (all(&definition.key)?, all(&definition.watch)?, now(&definition.target)?),
+                (oid(&definition.queue)?, oid(&definition.log)?),
+            ))
+        })();
+        let Some(((key, watch, target), tables)) = found else { return Ok(None) };
+        let source = if self.is_copy() {
+            definition.source.clone()
+        } else {
+            // What the source calls its columns; the others have names that it cannot have.
+            let name = |(number, _): (&i16, &String)| {
+                let declared = definition.columns.iter().find(|declared| declared.1 == number);
+                declared.map_or_else(|| format!("imgvec {number}"), |declared| declared.0.clone())
+            };
+            let names: Vec<String> = table.columns.iter().map(name).collect();
+            expression::analyze(table.oid, &table.from(), &names, &definition.source)?.text
+        };
+        let succeeds = definition.succeeds.as_ref().and_then(now);
+        let named = key.iter().chain(&watch).chain([&target]).chain(&succeeds);
+        let columns =
+            named.filter_map(|name| Some((name.clone(), table.number(name)?))).collect::<BTreeMap<_, _>>();
+        let relation = table.oid.to_u32();
+        let rest = definition.clone();
+        Ok(Some(Definition { key, watch, target, source, succeeds, columns, relation, tables, ..rest }))
     }
 
     /// What a column that the declaration names is called now.

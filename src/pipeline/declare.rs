@@ -153,7 +153,7 @@ fn declare(
 ) -> Result<(), Report> {
     let modifier = security::pinned(|| check_target(extension, table, target))?;
     // The source is read by the caller's search path, as everything that the caller writes.
-    let source = expression::analyze(table.oid, &table.from(), source)?;
+    let source = expression::analyze(table.oid, &table.from(), &[], source)?;
     let kind = security::pinned(|| kind_of(&source.text, source.data_type))?;
     let number = table.number(target).expect("checked");
     // The row as a whole has the target too.
@@ -189,14 +189,16 @@ fn declare(
             queue: (schema.clone(), tables::unused(schema, &stem, "_queue")),
             log: (schema.clone(), tables::unused(schema, &stem, "_log")),
             relation: table.oid.to_u32(),
+            tables: (0, 0),
             columns,
             key: key.0.iter().map(|column| column.name.clone()).collect(),
             watch,
             is_column: source.is_column,
             succeeds: None,
         };
-        tables::create(extension, table, &key, &definition);
-        successor::tell_model(&Column { table: table.clone(), definition: definition.clone() });
+        let column = tables::create(extension, table, &key, definition);
+        successor::tell_model(&column);
+        let definition = column.definition;
         // Under the lock, and by a snapshot that was taken with it, a table without rows has none to go back for.
         let is_empty = || spi::first(&format!("SELECT FROM {} LIMIT 1", table.from()), &[], |_| ()).is_none();
         if backfill != "none" && !(security::sees_commits() && is_empty()) {

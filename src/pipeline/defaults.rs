@@ -8,44 +8,43 @@ use crate::types::datum::{Bytea, NewVector, Text};
 use pgrx::prelude::*;
 use std::cell::RefCell;
 
-/// A table, a column of it, its triggers' arguments then, and the column's model.
-type Answer = (pg_sys::Oid, String, Vec<String>, String);
+/// A table, a number of a column of it, its triggers' arguments then, and the column's model.
+type Answer = (pg_sys::Oid, i16, Vec<String>, Option<String>);
 
 thread_local! {
     /// The last answer: a query may ask for each of its rows.
     static LAST: RefCell<Option<Answer>> = const { RefCell::new(None) };
 }
 
-/// The model of a maintained column. The table is locked by whoever searches it, so its triggers belong to the columns that
-/// the query reads: a snapshot may be older than both.
+/// The model of a column, if it is maintained; `enqueue` is the function of our triggers. The table is locked by whoever
+/// searches it, so its triggers belong to the columns that the query reads: a snapshot may be older than both.
+pub fn model_of_column(relation: pg_sys::Oid, column: i16, enqueue: pg_sys::Oid) -> Option<String> {
+    let arguments = catalog::trigger_arguments(relation, enqueue);
+    if arguments.is_empty() {
+        return None;
+    }
+    let known = LAST.with_borrow(|last| {
+        last.as_ref()
+            .filter(|last| last.0 == relation && last.1 == column && last.2 == arguments)
+            .map(|last| last.3.clone())
+    });
+    known.unwrap_or_else(|| {
+        let mut definitions = arguments.iter().filter_map(|argument| Definition::from_json(argument));
+        let definition = definitions.find(|it| it.number_in(relation, &it.target) == Some(column));
+        let model = definition.map(|definition| definition.model);
+        LAST.set(Some((relation, column, arguments, model.clone())));
+        model
+    })
+}
+
+/// The model of a maintained column.
 fn model_of(relation: pg_sys::Oid, target: &str, call: pg_sys::FunctionCallInfo) -> String {
     // SAFETY: the call's own data.
     let function = unsafe { (*(*call).flinfo).fn_oid };
     let enqueue = catalog::function_beside(function, "imgvec_enqueue").unwrap_or(pg_sys::InvalidOid);
-    let arguments = catalog::trigger_arguments(relation, enqueue);
-    let known = LAST.with_borrow(|last| {
-        last.as_ref()
-            .filter(|last| last.0 == relation && last.1 == target && last.2 == arguments)
-            .map(|last| last.3.clone())
-    });
-    known.unwrap_or_else(|| {
-        let number = catalog::column_number(relation, target);
-        let is_of_target = |definition: &Definition| {
-            if definition.relation == relation.to_u32() {
-                number.is_some() && definition.columns.get(&definition.target).copied() == number
-            } else {
-                definition.target == target
-            }
-        };
-        let definition =
-            arguments.iter().filter_map(|argument| Definition::from_json(argument)).find(is_of_target);
-        let Some(definition) = definition else {
-            error::not_maintained(&catalog::name_of(relation), Some(target)).raise()
-        };
-        let model = definition.model;
-        LAST.set(Some((relation, target.to_owned(), arguments, model.clone())));
-        model
-    })
+    let model = catalog::column_number(relation, target)
+        .and_then(|column| model_of_column(relation, column, enqueue));
+    model.unwrap_or_else(|| error::not_maintained(&catalog::name_of(relation), Some(target)).raise())
 }
 
 #[pg_extern]

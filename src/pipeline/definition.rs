@@ -1,6 +1,8 @@
 //! What a maintained column is, as its triggers' argument says it: JSON, so that a dump carries it.
 
 use crate::embed::Inputs;
+use crate::server::{catalog, raw};
+use pgrx::pg_sys;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -39,8 +41,11 @@ pub struct Definition {
     /// Schema and name of the table of failures, progress and the backfill's place.
     pub log: (String, String),
     /// The table's oid when the declaration was made: while it is the same, numbers of columns tell what renamed columns
-    /// are called now. A dump that is restored has another, and names count.
+    /// are called now, and oids what queue and log are called. A dump that is restored has another, and names count.
     pub relation: u32,
+    /// Oids of queue and log.
+    #[serde(default)]
+    pub tables: (u32, u32),
     /// Numbers of the columns that are named here.
     pub columns: BTreeMap<String, i16>,
     /// The columns that tell rows apart.
@@ -63,5 +68,22 @@ impl Definition {
     /// Reads the argument of a trigger; `None` for what is none, or of a newer version.
     pub fn from_json(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok().filter(|definition: &Self| definition.version == VERSION)
+    }
+
+    /// The number that a column of the declaration has in a table that has the declaration: its own, a partition of that,
+    /// or a copy of it, in which names count.
+    pub fn number_in(&self, relation: pg_sys::Oid, name: &str) -> Option<i16> {
+        let declared = pg_sys::Oid::from(self.relation);
+        let known = self.columns.get(name).copied();
+        if relation == declared {
+            return known;
+        }
+        // A partition has its root's declaration, while its columns may have other numbers and new names.
+        if let Some(now) = known.and_then(|number| catalog::column_name(declared, number))
+            && raw::is_partition_of(relation, declared)
+        {
+            return catalog::column_number(relation, &now);
+        }
+        catalog::column_number(relation, name)
     }
 }

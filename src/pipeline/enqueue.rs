@@ -172,12 +172,29 @@ fn columns(firing: &Firing, definition: &Definition) -> Option<Columns> {
     })
 }
 
+/// The queue, by its oid where that counts, or by its name.
+fn queue_of(firing: &Firing, definition: &Definition) -> Option<pg_sys::Oid> {
+    let (schema, name) = &definition.queue;
+    let declared = pg_sys::Oid::from(definition.relation);
+    let known = || {
+        let queue = pg_sys::Oid::from(definition.tables.0);
+        catalog::qualified_name(queue).is_some().then_some(queue)
+    };
+    if firing.relation() == declared {
+        return known().or_else(|| catalog::relation(schema, name));
+    }
+    catalog::relation(schema, name).or_else(|| {
+        let is_ours = firing.is_clone() && raw::is_partition_of(firing.relation(), declared);
+        if is_ours { known() } else { None }
+    })
+}
+
 fn open_queue(firing: &Firing, definition: &Definition, key: &[(pg_sys::Oid, bool)]) -> Appender {
     let damaged = |why: &str| -> ! {
         error::damaged_trigger(&catalog::name_of(firing.relation()), why).raise();
     };
     let (schema, name) = &definition.queue;
-    let Some(table) = catalog::relation(schema, name) else {
+    let Some(table) = queue_of(firing, definition) else {
         damaged(&format!("Its queue, table \"{schema}.{name}\", is missing."));
     };
     // Rows go in past all checks of rights. So the queue must be one that the table's owner may fill, or one that was tied

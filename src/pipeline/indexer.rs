@@ -134,10 +134,10 @@ fn next_statement(table: pg_sys::Oid, column: i16) -> Next {
             "SELECT FROM pg_locks l WHERE l.locktype = 'relation' AND l.relation = $1 AND l.granted
             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
             AND l.mode = 'ShareUpdateExclusiveLock' AND l.pid <> pg_backend_pid()";
-        if spi::first(is_building, &[spi::oid(table)], |_| ()).is_some() {
+        if spi::first(is_building, &[spi::oid(follower.table.oid)], |_| ()).is_some() {
             return Next::Wait;
         }
-        let name = qualified(&next.table.schema, &follower.name);
+        let name = qualified(&follower.table.schema, &follower.name);
         Next::Run(Statement::parse(&format!("DROP INDEX CONCURRENTLY {name}")))
     })
 }

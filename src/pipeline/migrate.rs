@@ -248,7 +248,7 @@ fn begin(relation: pg_sys::Oid, target: &str, model: &str, data_type: &(String, 
         succeeds: Some(old.definition.target.clone()),
         ..old.definition.clone()
     };
-    tables::create(&extension, &table, &key, &definition);
+    let definition = tables::create(&extension, &table, &key, definition).definition;
     spi::run(
         &format!(
             "INSERT INTO {} (kind, at, message, rows) VALUES ('backfill', now(), 'missing', 0)",
@@ -373,7 +373,7 @@ fn check_recall(migration: &Migration, least: f64) {
     }
     let schema = security::pinned(Extension::find).schema;
     for follower in followers(migration).iter().filter(|follower| follower.is_ann) {
-        let index = qualified(&migration.next.table.schema, &follower.name);
+        let index = qualified(&follower.table.schema, &follower.name);
         let sql = format!(
             "SELECT {}.ann_index_recall({}::pg_catalog.regclass, {NEIGHBORS}, {SAMPLES})::text",
             quoted(&schema),
@@ -406,6 +406,7 @@ fn swap(relation: pg_sys::Oid, target: &str, accepts_failures: bool) -> Option<I
     }
     refuse_obstacles(&extension, &migration.old);
     let Migration { old, next } = migration;
+    let parents = successor::create_parents(&old, &next, &followers);
     let table = old.table.qualified();
     tables::drop_triggers(&extension, &next);
     // Its triggers, its queue, its log and its indexes go with it.
@@ -418,7 +419,10 @@ fn swap(relation: pg_sys::Oid, target: &str, accepts_failures: bool) -> Option<I
         &[],
     );
     for follower in &followers {
-        rename("INDEX", &qualified(&next.table.schema, &follower.name), &follower.old_name);
+        rename("INDEX", &qualified(&follower.table.schema, &follower.name), &follower.old_name);
+    }
+    for (schema, name, old_name) in &parents {
+        rename("INDEX", &qualified(schema, name), old_name);
     }
     let mut definition = next.definition.clone();
     // Its own schema's, which may be another one than that of the old column's tables.
@@ -440,7 +444,7 @@ fn swap(relation: pg_sys::Oid, target: &str, accepts_failures: bool) -> Option<I
     definition.columns.insert(definition.target.clone(), number);
     let table = owned(relation).or_raise();
     tables::create_triggers(&extension, &table, &definition);
-    tables::tie_triggers(&extension, &Column { table, definition });
+    tables::tie_anew(&extension, &Column { table, definition, is_moved: false });
     Some(locked)
 }
 

@@ -21,4 +21,5 @@ mod worker;
 mod workers;
 mod write;
 
+pub use defaults::model_of_column;
 pub use workers::register;

@@ -4,6 +4,7 @@ use super::column::{Column, Extension, Key, KeyColumn, Table};
 use super::definition::{Definition, Kind};
 use super::query::{literal, name, qualified, quoted};
 use crate::server::{catalog, security, spi};
+use pgrx::pg_sys;
 
 /// Trigger events, with the transition tables that they have where they fire for a statement.
 const EVENTS: [(&str, &str); 2] = [
@@ -47,7 +48,7 @@ fn fires_for_rows(table: &Table, kind: Kind) -> bool {
 }
 
 /// Makes queue, log and triggers. The current user's rights are needed, and everything belongs to the table's owner.
-pub fn create(extension: &Extension, table: &Table, key: &Key, definition: &Definition) {
+pub fn create(extension: &Extension, table: &Table, key: &Key, mut definition: Definition) -> Column {
     let queue = qualified(&definition.queue.0, &definition.queue.1);
     let log = qualified(&definition.log.0, &definition.log.1);
     let persistence = if table.persistence == b'u' { "UNLOGGED " } else { "" };
@@ -96,82 +97,117 @@ pub fn create(extension: &Extension, table: &Table, key: &Key, definition: &Defi
             spi::run(&format!("ALTER TABLE {relation} OWNER TO {}", quoted(&table.owner_name)), &[]);
         }
     }
-    create_triggers(extension, table, definition);
-    let column = Column { table: table.clone(), definition: definition.clone() };
-    tie(extension, &column);
+    let oid =
+        |(schema, name): &(String, String)| catalog::relation(schema, name).expect("just made").to_u32();
+    definition.tables = (oid(&definition.queue), oid(&definition.log));
+    create_triggers(extension, table, &definition);
+    let column = Column { table: table.clone(), definition, is_moved: false };
+    tie_anew(extension, &column);
+    column
 }
 
 /// Makes the triggers of a column that has its queue.
 pub fn create_triggers(extension: &Extension, table: &Table, definition: &Definition) {
+    for event in EVENTS {
+        let name = trigger_name(table, definition.succeeds.as_ref().unwrap_or(&definition.target), event.0);
+        create_trigger(extension, table, definition, event, &name);
+    }
+}
+
+/// Makes a trigger, or replaces the one of that name, which keeps its oid and loses what it is tied to.
+fn create_trigger(
+    extension: &Extension,
+    table: &Table,
+    definition: &Definition,
+    (event, transition): (&str, &str),
+    name: &str,
+) {
     let argument = literal(&definition.to_json());
     let function = qualified(&extension.schema, "imgvec_enqueue");
-    for (event, transition) in EVENTS {
-        let rows = fires_for_rows(table, definition.kind);
-        let each = if rows { "FOR EACH ROW".to_owned() } else { format!("{transition} FOR EACH STATEMENT") };
-        spi::run(
-            &format!(
-                "CREATE TRIGGER {} AFTER {event} ON {} {each} EXECUTE FUNCTION {function}({argument})",
-                quoted(&trigger_name(
-                    table,
-                    definition.succeeds.as_ref().unwrap_or(&definition.target),
-                    event
-                )),
-                table.qualified()
-            ),
-            &[],
-        );
+    let rows = fires_for_rows(table, definition.kind);
+    let each = if rows { "FOR EACH ROW".to_owned() } else { format!("{transition} FOR EACH STATEMENT") };
+    let (name, table) = (quoted(name), table.qualified());
+    spi::run(
+        &format!(
+            "CREATE OR REPLACE TRIGGER {name} AFTER {event} ON {table} {each} EXECUTE FUNCTION {function}({argument})"
+        ),
+        &[],
+    );
+}
+
+/// Writes a declaration anew that has names of earlier days. Nobody writes to the table meanwhile.
+pub fn refresh(extension: &Extension, column: &Column, definition: Definition) {
+    let fresh = Column { table: column.table.clone(), definition, is_moved: false };
+    for trigger in triggers(extension, column) {
+        let event = EVENTS[usize::from(!trigger.is_insert)];
+        create_trigger(extension, &fresh.table, &fresh.definition, event, &trigger.name);
     }
+    tie_anew(extension, &fresh);
 }
 
 /// Ties queue, log and triggers to the target, so that they go when it goes, if they are not tied: a dump does not keep it.
 pub fn tie(extension: &Extension, column: &Column) {
     let Some(number) = column.table.number(column.target()) else { return };
-    let relation = column.table.oid;
-    let oid = |(schema, name): &(String, String)| {
-        let sql = "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-            WHERE n.nspname = $1::name AND c.relname = $2::name";
-        spi::first(sql, &[spi::text(schema), spi::text(name)], |row| row.oid(1))
-    };
-    let (queue, log) = (oid(&column.definition.queue), oid(&column.definition.log));
-    let Some(queue) = queue else { return };
-    if catalog::is_part_of_column(queue, relation, number) {
-        return;
-    }
-    catalog::make_part_of_column(catalog::Object::Relation(queue), relation, number);
-    if let Some(log) = log {
-        catalog::make_part_of_column(catalog::Object::Relation(log), relation, number);
-    }
-    tie_triggers(extension, column);
-}
-
-/// Ties triggers that were just made to the target and to the queue.
-pub fn tie_triggers(extension: &Extension, column: &Column) {
-    let Some(number) = column.table.number(column.target()) else { return };
     let (schema, name) = &column.definition.queue;
-    let Some(queue) = catalog::relation(schema, name) else { return };
-    for trigger in triggers(extension, column) {
-        catalog::make_part_of_column(catalog::Object::Trigger(trigger.0), column.table.oid, number);
-        catalog::make_need(catalog::Object::Trigger(trigger.0), queue);
+    let queue = catalog::relation(schema, name);
+    if queue.is_some_and(|queue| !catalog::is_part_of_column(queue, column.table.oid, number)) {
+        tie_anew(extension, column);
     }
 }
 
-/// Oids and names of the column's triggers.
-fn triggers(extension: &Extension, column: &Column) -> Vec<(pgrx::pg_sys::Oid, String)> {
-    let sql =
-        "SELECT oid, tgname, convert_from(substring(tgargs FOR length(tgargs) - 1), getdatabaseencoding())
+/// Ties triggers that were just made to the target, to the queue, and to the columns that they read: without these the table
+/// could not be written to. The queue and the log are tied to the target.
+pub fn tie_anew(extension: &Extension, column: &Column) {
+    let (Some(number), relation) = (column.table.number(column.target()), column.table.oid) else { return };
+    let oid = |(schema, name): &(String, String)| catalog::relation(schema, name);
+    let (Some(queue), Some(log)) = (oid(&column.definition.queue), oid(&column.definition.log)) else {
+        return;
+    };
+    let read = column.definition.key.iter().chain(&column.definition.watch);
+    let mut read: Vec<i16> = read.filter_map(|name| column.table.number(column.name(name)?)).collect();
+    read.sort_unstable();
+    read.dedup();
+    for trigger in triggers(extension, column) {
+        let trigger = catalog::Object::Trigger(trigger.oid);
+        catalog::make_part_of_column(trigger, relation, number);
+        catalog::make_need(trigger, queue, 0);
+        read.iter().for_each(|&number| catalog::make_need(trigger, relation, number));
+    }
+    // Behind the triggers: whoever changes the target's type meets these first, and has words for them.
+    for table in [queue, log] {
+        catalog::end_part_of_columns(table, relation);
+        catalog::make_part_of_column(catalog::Object::Relation(table), relation, number);
+    }
+}
+
+/// A trigger of ours.
+struct Trigger {
+    oid: pg_sys::Oid,
+    name: String,
+    is_insert: bool,
+}
+
+/// The column's triggers.
+fn triggers(extension: &Extension, column: &Column) -> Vec<Trigger> {
+    // Insert is 4 in tgtype.
+    let sql = "SELECT oid, tgname, tgtype & 4 <> 0,
+            convert_from(substring(tgargs FOR length(tgargs) - 1), getdatabaseencoding())
         FROM pg_trigger WHERE tgfoid = $1 AND tgrelid = $2 AND tgparentid = 0 AND length(tgargs) > 1";
     let all = spi::rows(sql, &[spi::oid(extension.enqueue), spi::oid(column.table.oid)], |row| {
-        (row.oid(1), row.string(2), Definition::from_json(&row.string(3)))
+        let trigger = Trigger { oid: row.oid(1), name: row.string(2), is_insert: row.is_true(3) };
+        (trigger, Column::read(column.table.clone(), &row.string(4)))
     });
     all.into_iter()
-        .filter(|trigger| trigger.2.as_ref().is_some_and(|it| it.queue == column.definition.queue))
-        .map(|trigger| (trigger.0, trigger.1))
+        .filter(|(_, found)| {
+            found.as_ref().is_some_and(|found| found.definition.queue == column.definition.queue)
+        })
+        .map(|found| found.0)
         .collect()
 }
 
 pub fn drop_triggers(extension: &Extension, column: &Column) {
-    for (_, name) in triggers(extension, column) {
-        spi::run(&format!("DROP TRIGGER {} ON {}", quoted(&name), column.table.qualified()), &[]);
+    for trigger in triggers(extension, column) {
+        spi::run(&format!("DROP TRIGGER {} ON {}", quoted(&trigger.name), column.table.qualified()), &[]);
     }
 }
 

@@ -1,7 +1,7 @@
 //! `imgvec_work`: works queues until they are empty, batch by batch, each a transaction of its own.
 
 use super::backfill;
-use super::batch::{self, Done, Pace};
+use super::batch::{self, Done, Pace, stop_if_cancelled};
 use super::column::{Column, Extension};
 use super::declare::{chosen, owned};
 use super::query::literal;
@@ -145,6 +145,9 @@ pub fn step(subject: &Subject, pace: &mut Pace, look: &mut dyn FnMut(&Column)) -
     if !security::owns(column.table.oid) {
         return Err(error::not_the_owner(&column.table.qualified(), &column.table.owner_name));
     }
+    if column.is_stale() && refresh(&extension, &column) {
+        return Ok(Step::More);
+    }
     let result = security::as_owner(column.table.owner, || {
         // The table before its queue, as everybody does who locks both.
         spi::run(&format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", column.table.from()), &[]);
@@ -166,6 +169,34 @@ pub fn step(subject: &Subject, pace: &mut Pace, look: &mut dyn FnMut(&Column)) -
             Ok(step)
         }
         Err(report) => Err(report),
+    }
+}
+
+/// Writes the declaration anew where it has old names, if nobody writes to the table at the moment: a dump has names only.
+/// Tells whether it was written.
+fn refresh(extension: &Extension, column: &Column) -> bool {
+    let written = subtransaction::caught(|| {
+        security::pinned(|| {
+            spi::run("SET LOCAL lock_timeout = '50ms'", &[]);
+            spi::run(
+                &format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE NOWAIT", column.table.qualified()),
+                &[],
+            );
+            // What was read before the lock may be old.
+            let columns = Column::all(extension, Some(column.table.oid));
+            let column = columns.iter().find(|it| it.definition.queue == column.definition.queue)?;
+            let definition = column.refreshed().ok()??;
+            tables::refresh(extension, column, definition);
+            Some(())
+        })
+    });
+    match written {
+        Ok(written) => written.is_some(),
+        // Somebody is in the way, or the source has an error, which the batch finds too. What is stored will do for now.
+        Err(report) => {
+            stop_if_cancelled(&report);
+            false
+        }
     }
 }
 

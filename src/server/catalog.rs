@@ -85,9 +85,24 @@ pub fn make_part_of_column(object: Object, relation: pg_sys::Oid, column: i16) {
     unsafe { pg_sys::recordDependencyOn(&object, &column, pg_sys::DependencyType::DEPENDENCY_AUTO) };
 }
 
-/// Keeps a relation from being dropped without CASCADE as long as the object is there.
-pub fn make_need(object: Object, relation: pg_sys::Oid) {
-    let (object, relation) = (object.address(), address(pg_sys::RelationRelationId, relation, 0));
+/// Ends that an object is dropped together with a column of a relation.
+pub fn end_part_of_columns(object: pg_sys::Oid, relation: pg_sys::Oid) {
+    // SAFETY: deletes rows of pg_depend.
+    unsafe {
+        pg_sys::deleteDependencyRecordsForSpecific(
+            pg_sys::RelationRelationId,
+            object,
+            pg_sys::DependencyType::DEPENDENCY_AUTO as std::ffi::c_char,
+            pg_sys::RelationRelationId,
+            relation,
+        );
+    }
+}
+
+/// Keeps a relation, or the column of that number, from being dropped without CASCADE as long as the object is there. A
+/// column that a trigger needs cannot get another type either.
+pub fn make_need(object: Object, relation: pg_sys::Oid, column: i16) {
+    let (object, relation) = (object.address(), address(pg_sys::RelationRelationId, relation, column));
     // SAFETY: as above.
     unsafe { pg_sys::recordDependencyOn(&object, &relation, pg_sys::DependencyType::DEPENDENCY_NORMAL) };
 }
@@ -111,6 +126,22 @@ pub fn relation(schema: &str, name: &str) -> Option<pg_sys::Oid> {
         if schema == pg_sys::InvalidOid { schema } else { pg_sys::get_relname_relid(name.as_ptr(), schema) }
     };
     (relation != pg_sys::InvalidOid).then_some(relation)
+}
+
+/// Schema and name of a relation, if it is there.
+pub fn qualified_name(relation: pg_sys::Oid) -> Option<(String, String)> {
+    // SAFETY: looks into the catalogs; answers are NULL or NUL-terminated copies.
+    unsafe {
+        let name = pg_sys::get_rel_name(relation);
+        if name.is_null() {
+            return None;
+        }
+        let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relation));
+        let text = |text: *mut std::ffi::c_char| {
+            crate::encoding::to_utf8_lossy(std::ffi::CStr::from_ptr(text).to_bytes()).into_owned()
+        };
+        (!schema.is_null()).then(|| (text(schema), text(name)))
+    }
 }
 
 /// Whether a role may insert into a table.

@@ -21,11 +21,19 @@ pub struct Expression {
     pub is_column: bool,
 }
 
-/// Looks at an expression as a SELECT of the current user would read it. `from` is how FROM names the table. Nothing is
-/// evaluated, but literals are read by their types.
-pub fn analyze(relation: pg_sys::Oid, from: &str, source: &str) -> Result<Expression, Report> {
+/// Looks at an expression as a SELECT of the current user would read it. `from` is how FROM names the table; `names` are
+/// what the expression calls its columns, in their order, where these are other names than they have. Nothing is evaluated,
+/// but literals are read by their types.
+pub fn analyze(
+    relation: pg_sys::Oid,
+    from: &str,
+    names: &[String],
+    source: &str,
+) -> Result<Expression, Report> {
     check_syntax(source)?;
-    let sql = spi::c_string(&format!("SELECT ({source}\n) FROM {from} AS {ALIAS}"));
+    let names: Vec<String> = names.iter().map(|name| spi::quoted(name)).collect();
+    let names = if names.is_empty() { String::new() } else { format!("({})", names.join(", ")) };
+    let sql = spi::c_string(&format!("SELECT ({source}\n) FROM {from} AS {ALIAS}{names}"));
     // SAFETY: the plan lives until SPI_finish, the text that is made of it is copied; an error closes the connection.
     unsafe {
         pg_sys::SPI_connect();

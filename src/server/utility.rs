@@ -22,12 +22,14 @@ pub struct IndexCopy<'a> {
     pub from: (i16, &'a str),
     pub to: (i16, &'a str),
     pub name: &'a str,
-    /// Storage options that differ.
-    pub options: &'a [(&'a str, &'a str)],
+    /// Storage options that differ; those of `None` are left out.
+    pub options: &'a [(&'a str, Option<&'a str>)],
+    /// Whether the table is partitioned: then the index is that of its indexes-to-be, empty and built at once.
+    pub is_parent: bool,
 }
 
 impl Statement {
-    /// CREATE INDEX CONCURRENTLY.
+    /// CREATE INDEX CONCURRENTLY, or CREATE INDEX ... ON ONLY a partitioned table.
     pub fn create_index(copy: &IndexCopy<'_>) -> Self {
         let palloc = |text: &str| {
             let text = spi::c_string(text);
@@ -50,7 +52,8 @@ impl Statement {
             let name = pg_sys::makeRangeVar(palloc(copy.table.0), palloc(copy.table.1), -1);
             let statement = &mut *raw::cloned_index_statement(name, index, map);
             statement.idxname = palloc(copy.name);
-            statement.concurrent = true;
+            statement.concurrent = !copy.is_parent;
+            (*statement.relation).inh = !copy.is_parent;
             statement.idxcomment = pg_sys::GetComment(copy.index, pg_sys::RelationRelationId, 0);
             let from = spi::c_string(copy.from.1);
             for list in [statement.indexParams, statement.indexIncludingParams] {
@@ -73,6 +76,7 @@ impl Statement {
                 }
             }
             for (name, value) in copy.options {
+                let Some(value) = value else { continue };
                 let value = pg_sys::makeString(palloc(value));
                 let option = pg_sys::makeDefElem(palloc(name), value.cast(), -1);
                 options = pg_sys::lappend(options, option.cast());
@@ -85,7 +89,8 @@ impl Statement {
             pg_sys::index_close(index, pg_sys::NoLock.cast_signed());
             node.cast()
         };
-        Self { node, text: spi::c_string(&format!("CREATE INDEX CONCURRENTLY {}", spi::quoted(copy.name))) }
+        let how = if copy.is_parent { "" } else { "CONCURRENTLY " };
+        Self { node, text: spi::c_string(&format!("CREATE INDEX {how}{}", spi::quoted(copy.name))) }
     }
 
     /// A statement by its text, of which there is one.
@@ -102,6 +107,38 @@ impl Statement {
         Self { node, text }
     }
 
+    /// The statement as the server runs utilities.
+    fn planned(&self) -> *mut pg_sys::PlannedStmt {
+        // SAFETY: memory of that size, zeroed, which all fields may be.
+        unsafe {
+            let planned =
+                pg_sys::MemoryContextAllocZero(pg_sys::TopMemoryContext, size_of::<pg_sys::PlannedStmt>());
+            let planned = &mut *planned.cast::<pg_sys::PlannedStmt>();
+            planned.type_ = pg_sys::NodeTag::T_PlannedStmt;
+            planned.commandType = pg_sys::CmdType::CMD_UTILITY;
+            planned.utilityStmt = self.node;
+            planned
+        }
+    }
+
+    /// Runs it in the transaction that goes on.
+    pub fn run_within(&self) {
+        // SAFETY: in a transaction with a snapshot; the statement and its text last as long as the process.
+        unsafe {
+            pg_sys::ProcessUtility(
+                self.planned(),
+                self.text.as_ptr(),
+                false,
+                pg_sys::ProcessUtilityContext::PROCESS_UTILITY_QUERY,
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+                pg_sys::None_Receiver,
+                std::ptr::null_mut(),
+            );
+            pg_sys::CommandCounterIncrement();
+        }
+    }
+
     /// Runs it in a worker that is in no transaction.
     ///
     /// # Errors
@@ -115,14 +152,7 @@ impl Statement {
                 pg_sys::StartTransactionCommand();
                 pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, self.text.as_ptr());
                 pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-                let planned = pg_sys::MemoryContextAllocZero(
-                    pg_sys::TopMemoryContext,
-                    size_of::<pg_sys::PlannedStmt>(),
-                );
-                let planned = &mut *planned.cast::<pg_sys::PlannedStmt>();
-                planned.type_ = pg_sys::NodeTag::T_PlannedStmt;
-                planned.commandType = pg_sys::CmdType::CMD_UTILITY;
-                planned.utilityStmt = self.node;
+                let planned = self.planned();
                 // What the statement allocates between its transactions, it finds again in the next one.
                 pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
                 pg_sys::ProcessUtility(

@@ -90,6 +90,18 @@ impl Relation<'_> {
         unsafe { (*self.data().rd_index).indrelid }
     }
 
+    /// The number of an index's first column in its table; none if it is an expression.
+    pub fn first_column(self) -> Option<i16> {
+        // SAFETY: an index's cache entry has its pg_index row, whose vector has an entry for each column.
+        let number = unsafe { *(*self.data().rd_index).indkey.values.as_ptr() };
+        (number > 0).then_some(number)
+    }
+
+    /// The function of an index's access method.
+    pub fn handler(self) -> pg_sys::Oid {
+        self.data().rd_amhandler
+    }
+
     /// Whether it is a temporary relation of another session, whose pages may be in that session's memory.
     pub fn is_temporary_of_others(self) -> bool {
         u8::try_from(self.class().relpersistence) == Ok(pg_sys::RELPERSISTENCE_TEMP)

@@ -150,6 +150,64 @@ fn another_model_takes_over_with_indexes_like_the_old_ones() {
 }
 
 #[test]
+fn partitions_get_indexes_like_their_old_ones() {
+    let (_cluster, mut client) = start("migrate-partitions");
+    run(
+        &mut client,
+        "CREATE SCHEMA parts;
+         CREATE TABLE notes (id int, caption text, embedding imgvec(256), PRIMARY KEY (id)) PARTITION BY RANGE (id);
+         CREATE TABLE parts.notes_a PARTITION OF notes FOR VALUES FROM (0) TO (100);
+         CREATE TABLE notes_b (embedding imgvec(256), gone int, id int NOT NULL, caption text);
+         ALTER TABLE notes_b DROP COLUMN gone;
+         ALTER TABLE notes ATTACH PARTITION notes_b FOR VALUES FROM (100) TO (200);
+         CREATE TABLE notes_c PARTITION OF notes FOR VALUES FROM (200) TO (400) PARTITION BY RANGE (id);
+         CREATE TABLE parts.notes_c1 PARTITION OF notes_c FOR VALUES FROM (200) TO (300);
+         CREATE INDEX notes_ann ON notes USING ann (embedding imgvec_l2_ops) WITH (target_recall = 0.97);
+         CREATE INDEX notes_b_only ON notes_b (id) WHERE embedding IS NOT NULL;
+         SELECT imgvec_maintain('notes', 'caption', 'embedding', 'starter');
+         INSERT INTO notes SELECT i, 'thing number ' || i FROM generate_series(1, 299) AS i;
+         CALL imgvec_work('notes')",
+    );
+    let indexes = "SELECT string_agg(format('%s %s %s', i.indexrelid::regclass, i.indisvalid, h.inhparent::regclass), ', ' ORDER BY i.indexrelid::regclass::text)
+        FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid LEFT JOIN pg_inherits h ON h.inhrelid = c.oid WHERE c.relname ~ '^notes_' AND c.relname !~ '_log'";
+    let before: String = value(&mut client, indexes);
+    assert!(before.contains("notes_ann t ") && before.contains("notes_b_only t "), "{before}");
+    // A view over a partition is in the way as well.
+    run(&mut client, "CREATE VIEW seen AS SELECT embedding FROM parts.notes_c1");
+    let error = failure(&mut client, "CALL imgvec_migrate('notes', 'embedding', 'clip')");
+    assert_eq!(error.code().code(), "2BP01", "{error:?}");
+    assert!(error.detail().is_some_and(|detail| detail.contains("view public.seen")), "{error:?}");
+    run(&mut client, "DROP VIEW seen;\nCALL imgvec_migrate('notes', 'embedding', 'clip')");
+    assert_eq!(value::<String>(&mut client, indexes), before);
+    assert_eq!(model(&mut client), "embedding clip");
+    assert_complete(&mut client, "notes", "embed_text(caption, 'clip')");
+    let definition = "SELECT string_agg(pg_get_indexdef(c.oid), '; ' ORDER BY relname) FROM pg_class AS c WHERE relname IN ('notes_ann', 'notes_b_embedding_idx')";
+    assert_eq!(
+        value::<String>(&mut client, definition),
+        "CREATE INDEX notes_ann ON ONLY public.notes USING ann (embedding imgvec_l2_ops) WITH (target_recall='0.97'); \
+         CREATE INDEX notes_b_embedding_idx ON public.notes_b USING ann (embedding imgvec_l2_ops) WITH (target_recall='0.97', model=clip)"
+    );
+    // A partition that comes later has its index, its triggers and its model.
+    run(
+        &mut client,
+        "CREATE TABLE notes_d PARTITION OF notes FOR VALUES FROM (400) TO (500);
+         INSERT INTO notes VALUES (400, 'a new thing');
+         CALL imgvec_work('notes')",
+    );
+    assert_complete(&mut client, "notes", "embed_text(caption, 'clip')");
+    let later = "SELECT count(*) FROM pg_index WHERE indrelid = 'notes_d'::regclass AND indisvalid";
+    assert_eq!(value::<i64>(&mut client, later), 2);
+    let search = "SELECT id FROM notes ORDER BY embedding <-> embed_text('a new thing', 'clip') LIMIT 1";
+    assert_eq!(value::<i32>(&mut client, search), 400);
+    let error = failure(&mut client, &search.replace("clip", "starter"));
+    assert_eq!(error.code().code(), "22000", "{error:?}");
+    // And back.
+    run(&mut client, "CALL imgvec_migrate('notes', 'embedding', 'starter')");
+    assert_complete(&mut client, "notes", OLD);
+    assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM pg_class WHERE relname ~ '_next'"), 0);
+}
+
+#[test]
 fn what_stands_in_the_way_is_named_before_anything_is_done() {
     let (_cluster, mut client) = start("migrate-obstacles");
     fill(&mut client, 20);
@@ -367,8 +425,41 @@ fn a_query_of_another_model_than_its_index_is_an_error() {
     write_other_model(&models.join("twin"), 1);
     cluster.give(&models);
     run(&mut client, &by("embed_text('thing', 'other')"));
-    run(&mut client, "ALTER INDEX notes_ann RESET (model)");
-    run(&mut client, &by("embed_text('thing', 'starter')"));
+    // An index that was not told, or that comes later, has the model of its column as long as that is maintained.
+    for change in [
+        "ALTER INDEX notes_ann RESET (model)",
+        "DROP INDEX notes_ann;\nCREATE INDEX notes_later ON notes USING ann (embedding)",
+        "ALTER TABLE notes RENAME COLUMN embedding TO vector;\nALTER TABLE notes ADD COLUMN embedding imgvec(3);\n
+         ALTER TABLE notes DROP COLUMN embedding;\nALTER TABLE notes RENAME COLUMN vector TO embedding",
+    ] {
+        run(&mut client, change);
+        for scan in ["SET enable_seqscan = on", "SET enable_seqscan = off"] {
+            run(&mut client, scan);
+            assert_eq!(failure(&mut client, &by("embed_text('thing', 'other')")).code().code(), "22000", "{change}");
+            run(&mut client, &by("embed_text('thing', 'starter')"));
+        }
+    }
+    run(&mut client, "SELECT imgvec_maintain('notes', target => 'embedding', stop => true)");
+    run(&mut client, &by("embed_text('thing', 'other')"));
+    // Partitions are of their root's model, whatever the place of the column.
+    run(
+        &mut client,
+        "CREATE TABLE parted (id int, caption text, embedding imgvec(256), PRIMARY KEY (id)) PARTITION BY RANGE (id);
+         CREATE TABLE parted_a PARTITION OF parted FOR VALUES FROM (0) TO (10);
+         CREATE TABLE parted_b (embedding imgvec(256), id int NOT NULL, caption text);
+         ALTER TABLE parted ATTACH PARTITION parted_b FOR VALUES FROM (10) TO (20);
+         SELECT imgvec_maintain('parted', 'caption', 'embedding', 'starter');
+         INSERT INTO parted SELECT i, 'thing ' || i FROM generate_series(1, 19) AS i;
+         CALL imgvec_work('parted');
+         CREATE INDEX ON parted USING ann (embedding)",
+    );
+    for table in ["parted", "parted_a", "parted_b"] {
+        let by = |model: &str| {
+            format!("SELECT id FROM {table} ORDER BY embedding <=> embed_text('thing', '{model}') LIMIT 3")
+        };
+        assert_eq!(failure(&mut client, &by("other")).code().code(), "22000", "{table}");
+        run(&mut client, &by("starter"));
+    }
     // What goes to clients and to disk has nothing of it.
     let bytes: Vec<u8> = value(&mut client, "SELECT imgvec_send(embed_text('thing', 'other'))");
     assert_eq!(bytes[..4], [1, 0, 0, 0]);

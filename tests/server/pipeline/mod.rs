@@ -3,6 +3,7 @@
 mod changes;
 mod copies;
 mod crash;
+mod ddl;
 mod declare;
 mod docs;
 mod failures;

@@ -1,6 +1,8 @@
 //! Whose rights count: those who write to the table need none on the queue, the owner's code runs as the owner, and
 //! nobody fills another's tables by way of a trigger.
 
+use postgres::Client;
+
 use super::{assert_complete, progress, run, start};
 use crate::{failure, value};
 
@@ -112,21 +114,40 @@ fn no_trigger_fills_the_table_of_somebody_else() {
         &mut thief,
         "DROP TRIGGER imgvec_embedding_insert ON mine; DROP TRIGGER imgvec_embedding_update ON mine",
     );
-    let forged = argument.replace("mine_embedding_queue", "secret");
-    run(
-        &mut thief,
-        &format!(
-            "CREATE TRIGGER forged AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION imgvec_enqueue('{forged}')"
-        ),
-    );
-    assert_eq!(failure(&mut thief, "INSERT INTO mine VALUES (1, 'x')").code().code(), "55000");
+    // By its name, by its oid, or both; in a declaration of this table, or of another one, whose oids do not count.
+    let oid = |client: &mut Client, table: &str| -> String {
+        value(client, &format!("SELECT '{table}'::regclass::oid::text"))
+    };
+    let (queue, secret, table) =
+        (oid(&mut client, "mine_embedding_queue"), oid(&mut client, "secret"), oid(&mut client, "mine"));
+    let tables = format!("\"tables\":[{queue},");
+    assert!(argument.contains(&tables), "{argument}");
+    let by_oid = argument.replace(&tables, &format!("\"tables\":[{secret},"));
+    let by_name = argument.replace("mine_embedding_queue", "secret");
+    let relation = format!("\"relation\":{table},");
+    for forged in [
+        by_oid.clone(),
+        by_oid.replace("mine_embedding_queue", "secret"),
+        by_name.replace(&relation, "\"relation\":1,"),
+        by_name.replace(&tables, "\"tables\":[0,"),
+    ] {
+        run(
+            &mut thief,
+            &format!(
+                "CREATE OR REPLACE TRIGGER forged AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION imgvec_enqueue('{forged}')"
+            ),
+        );
+        let error = failure(&mut thief, "INSERT INTO mine VALUES (1, 'x')");
+        assert_eq!(error.code().code(), "55000", "{forged}: {error:?}");
+    }
     assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM secret"), 0);
     // Not even into a table of one's own that is no queue.
     run(
         &mut thief,
         "CREATE TABLE other (k1 int PRIMARY KEY, queued_at timestamptz); DROP TRIGGER forged ON mine",
     );
-    let forged = argument.replace("mine_embedding_queue", "other");
+    let other = oid(&mut client, "other");
+    let forged = argument.replace(&tables, &format!("\"tables\":[{other},"));
     run(
         &mut thief,
         &format!(
