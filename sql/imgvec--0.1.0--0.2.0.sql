@@ -397,3 +397,21 @@ COMMENT ON FUNCTION diverse_rank(imgvec, double precision, double precision) IS
 CREATE FUNCTION embedding_map(embedding imgvec) RETURNS point
     AS 'MODULE_PATHNAME', 'embedding_map_wrapper' LANGUAGE C WINDOW IMMUTABLE PARALLEL SAFE COST 1000;
 COMMENT ON FUNCTION embedding_map(imgvec) IS 'place of each row on a map of the partition, within -1 to 1, near each other for near rows';
+
+CREATE FUNCTION ann_pairs(index regclass, max_distance double precision)
+    RETURNS TABLE (a tid, b tid, distance double precision)
+    AS 'MODULE_PATHNAME', 'ann_pairs_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED COST 1000000 ROWS 1000;
+COMMENT ON FUNCTION ann_pairs(regclass, double precision) IS
+    'pairs of rows of an index within a distance, each once, by their ctid';
+
+CREATE FUNCTION ann_groups(index regclass, max_distance double precision, linkage text DEFAULT 'complete')
+    RETURNS TABLE (tid tid, number integer)
+    AS 'MODULE_PATHNAME', 'ann_groups_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED COST 1000000 ROWS 1000;
+COMMENT ON FUNCTION ann_groups(regclass, double precision, text) IS
+    'rows of an index, by their ctid, in groups: all within a distance of each other if linkage is complete, each of another one if it is single; rows alone are left out';
+
+CREATE FUNCTION ann_clusters(index regclass, min_size integer DEFAULT 5)
+    RETURNS TABLE (tid tid, cluster integer, strength real)
+    AS 'MODULE_PATHNAME', 'ann_clusters_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED COST 1000000 ROWS 100000;
+COMMENT ON FUNCTION ann_clusters(regclass, integer) IS
+    'rows of an index, by their ctid, with their cluster (HDBSCAN) of at least min_size rows, the largest first, and how firmly they belong to it, 0 to 1; rows in no cluster have NULL';

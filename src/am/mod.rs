@@ -2,22 +2,22 @@
 //! this file tells how it is fitted to the server.
 
 mod build;
-mod cache;
+pub mod cache;
 mod cost;
 mod handler;
 mod insert;
-mod inspect;
+pub mod inspect;
 mod keys;
 mod model;
-mod opclass;
+pub mod opclass;
 pub mod options;
 pub mod order;
 mod scan;
 mod stats;
-mod table;
+pub mod table;
 mod threads;
 mod threshold;
-mod training;
+pub mod training;
 mod vacuum;
 mod validate;
-mod waiting;
+pub mod waiting;

@@ -4,6 +4,7 @@ use super::insert::{seed, tid};
 use super::keys::{KeyColumns, TableRow};
 use super::opclass::{self, Elements, ORDER_STRATEGY, OpClass};
 use crate::fault;
+use crate::server::raw::RowFetch;
 use crate::server::{subtransaction, version};
 use crate::storage::Relation;
 use crate::types::datum::NewVector;
@@ -143,6 +144,48 @@ impl<'a> Table<'a> {
             pg_sys::FreeExecutorState(state);
             // The expression state was the executor state's.
             (*self.info).ii_ExpressionsState = std::ptr::null_mut();
+        }
+    }
+
+    /// Hands `work` a function that fetches rows by their places in the index: the place of the version that the statement's
+    /// snapshot sees, if it sees one, and its vector, if it has one.
+    pub fn with_rows<T>(
+        &self,
+        work: impl FnOnce(&mut dyn FnMut(HeapTid) -> Option<(HeapTid, Vec<f32>)>) -> T,
+    ) -> T {
+        // SAFETY: open relations, an active snapshot; slot, fetch and executor state are given back below, or by the
+        // server after an error.
+        unsafe {
+            let state = pg_sys::CreateExecutorState();
+            fault::point("make a slot");
+            let slot = pg_sys::table_slot_create(self.heap.as_raw(), std::ptr::null_mut());
+            let context = pg_sys::MakePerTupleExprContext(state);
+            (*context).ecxt_scantuple = slot;
+            let snapshot = pg_sys::GetActiveSnapshot();
+            let fetch = RowFetch::begin(self.heap.as_raw());
+            let done = work(&mut |place| {
+                pgrx::check_for_interrupts!();
+                let mut item = pg_sys::ItemPointerData::default();
+                pgrx::itemptr::item_pointer_set_all(&mut item, place.block, place.offset);
+                if !fetch.fetch(&mut item, snapshot, slot) {
+                    return None;
+                }
+                let mut values = [pg_sys::Datum::null(); pg_sys::INDEX_MAX_KEYS as usize];
+                let mut nulls = [true; pg_sys::INDEX_MAX_KEYS as usize];
+                fault::point("evaluate the index's expressions");
+                pg_sys::FormIndexDatum(self.info, slot, state, values.as_mut_ptr(), nulls.as_mut_ptr());
+                let vector =
+                    opclass::vector(values[0], nulls[0], self.elements).map(|vector| vector.to_vec());
+                let seen = tid(&raw mut (*slot).tts_tid);
+                pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
+                Some((seen, vector?))
+            });
+            fetch.end();
+            pg_sys::ExecDropSingleTupleTableSlot(slot);
+            pg_sys::FreeExecutorState(state);
+            // The expression state was the executor state's.
+            (*self.info).ii_ExpressionsState = std::ptr::null_mut();
+            done
         }
     }
 

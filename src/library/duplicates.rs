@@ -11,7 +11,7 @@ use imgvec_vector::distance;
 use pgrx::prelude::*;
 
 /// Bytes that grouping takes for each pair, beside the pair.
-const GROUPING_BYTES: usize = 80;
+pub const GROUPING_BYTES: usize = 80;
 
 #[pg_extern(sql = false)]
 fn duplicate_group(call: pg_sys::FunctionCallInfo) -> Option<i32> {

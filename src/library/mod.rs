@@ -3,11 +3,16 @@
 //!
 //! A window function reads all rows of its partition when it is called for the first of them, computes once, and keeps an answer
 //! for each row with the partition. A NULL or zero vector has no direction: its answer is NULL.
+//!
+//! A function of an index reads its vectors and links into memory, lets threads search around each, and asks the table for what
+//! the statement's snapshot sees.
 
 mod clusters;
 mod diverse;
 mod duplicates;
+mod index;
 mod map;
 mod memory;
+mod pairs;
 mod partition;
 mod taste;

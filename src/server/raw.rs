@@ -190,6 +190,52 @@ pub unsafe fn cloned_index_statement(
     }
 }
 
+/// Rows of a table that are fetched by their places, as a scan of an index does.
+#[derive(Clone, Copy)]
+pub struct RowFetch(*mut pg_sys::IndexFetchTableData);
+
+impl RowFetch {
+    /// # Safety
+    /// An open table, which outlives the fetch; [`RowFetch::end`] is called, or an error ends the transaction.
+    pub unsafe fn begin(table: pg_sys::Relation) -> Self {
+        // SAFETY: by contract; the closure holds nothing that needs a drop, as in the functions below.
+        unsafe {
+            let begin = (*(*table).rd_tableam).index_fetch_begin.expect("every table can fetch rows");
+            Self(pg_guard_ffi_boundary(|| begin(table)))
+        }
+    }
+
+    /// Puts the version of a row that the snapshot sees into the slot; false if it sees none.
+    ///
+    /// # Safety
+    /// A fetch that has not ended, a registered or active snapshot, a slot of the table.
+    pub unsafe fn fetch(
+        self,
+        place: &mut pg_sys::ItemPointerData,
+        snapshot: pg_sys::Snapshot,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> bool {
+        let (mut again, mut all_dead) = (false, false);
+        // SAFETY: by contract.
+        unsafe {
+            let fetch = (*(*(*self.0).rel).rd_tableam).index_fetch_tuple.expect("every table can fetch rows");
+            pg_guard_ffi_boundary(|| {
+                fetch(self.0, &raw mut *place, snapshot, slot, &raw mut again, &raw mut all_dead)
+            })
+        }
+    }
+
+    /// # Safety
+    /// A fetch that has not ended.
+    pub unsafe fn end(self) {
+        // SAFETY: by contract.
+        unsafe {
+            let end = (*(*(*self.0).rel).rd_tableam).index_fetch_end.expect("every table can fetch rows");
+            pg_guard_ffi_boundary(|| end(self.0));
+        }
+    }
+}
+
 /// What tells a vacuum which rows are dead.
 #[derive(Clone, Copy)]
 pub struct DeadRows {

@@ -80,6 +80,19 @@ fn every_block_of_the_page_does_what_it_says() {
                     assert!(kept.iter().any(|id| (id - 1) / 10 == motif), "{kept:?}");
                 }
             }
+            "index" => {}
+            "pairs" => {
+                let exact = "SELECT count(*) FROM photos a JOIN photos b ON a.id < b.id AND a.embedding <=> b.embedding <= 0.05";
+                assert_eq!(rows.len() as i64, value::<i64>(&mut client, exact));
+                assert!(rows.iter().all(|row| row.get::<_, f64>(2) <= 0.05));
+            }
+            "groups_of_all" => {
+                let groups: Vec<Vec<i64>> = rows.iter().map(|row| row.get(1)).collect();
+                assert!(groups.len() >= 8, "{groups:?}");
+                assert!(
+                    groups.iter().all(|group| group.iter().all(|id| (id - 1) / 10 == (group[0] - 1) / 10))
+                );
+            }
             "clusters" => {
                 let pure: bool = value(
                     &mut client,
@@ -87,6 +100,17 @@ fn every_block_of_the_page_does_what_it_says() {
                      FROM albums WHERE album IS NOT NULL GROUP BY album) AS a",
                 );
                 assert!(pure);
+            }
+            "clusters_of_all" => {
+                assert_eq!(rows.len(), 80);
+                // One cluster a motif, and few rows in none.
+                let of =
+                    |row: &postgres::Row| ((row.get::<_, i64>(0) - 1) / 10, row.get::<_, Option<i32>>(1));
+                let pairs: std::collections::BTreeSet<_> =
+                    rows.iter().map(of).filter_map(|(motif, cluster)| Some((motif, cluster?))).collect();
+                let clusters: std::collections::BTreeSet<_> = pairs.iter().map(|pair| pair.1).collect();
+                assert_eq!((pairs.len(), clusters.len()), (8, 8), "{pairs:?}");
+                assert!(rows.iter().filter(|row| of(row).1.is_none()).count() < 16);
             }
             "names" => assert_eq!(rows.len(), 8),
             "radius" => assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM radii"), 8),
@@ -136,4 +160,58 @@ fn a_call_over_many_rows_ends_when_it_is_cancelled() {
     client.batch_execute("RESET statement_timeout").unwrap();
     let rows = client.query("SELECT cluster(embedding, 5) OVER () FROM many WHERE i <= 10", &[]).unwrap();
     assert_eq!(rows.len(), 10);
+}
+
+/// Pairs of an index are those of the table, while rows come, change and go, and on a standby.
+#[test]
+fn pairs_are_those_of_the_table_whatever_happens_to_its_rows() {
+    let cluster = Cluster::new("library-pairs").start();
+    let mut client = cluster.client();
+    client
+        .batch_execute(
+            "CREATE TABLE many (id integer, note text, embedding imgvec(16));
+             CREATE INDEX many_embedding ON many USING ann (embedding);
+             CREATE FUNCTION motif(i integer) RETURNS imgvec LANGUAGE sql IMMUTABLE AS $$
+                 SELECT (SELECT array_agg(sin((i / 3) * j) + 0.02 * cos(i * j)) FROM generate_series(1, 16) AS j)::imgvec $$;
+             INSERT INTO many SELECT i, 'a', motif(i) FROM generate_series(1, 3000) AS i",
+        )
+        .unwrap();
+    let differ = |client: &mut Client| -> i64 {
+        value(
+            client,
+            "WITH found AS (SELECT a.id AS a, b.id AS b FROM ann_pairs('many_embedding', 0.005) p
+                 JOIN many a ON a.ctid = p.a JOIN many b ON b.ctid = p.b),
+             exact AS (SELECT a.id AS a, b.id AS b FROM many a JOIN many b ON a.ctid < b.ctid AND a.embedding <=> b.embedding <= 0.005)
+             SELECT count(*) FROM (SELECT least(a, b), greatest(a, b) FROM found) f
+             FULL JOIN (SELECT least(a, b), greatest(a, b) FROM exact) e USING (least, greatest)
+             WHERE f IS NULL OR e IS NULL",
+        )
+    };
+    let count =
+        |client: &mut Client| value::<i64>(client, "SELECT count(*) FROM ann_pairs('many_embedding', 0.005)");
+    assert!(count(&mut client) > 1000);
+    assert_eq!(differ(&mut client), 0);
+    for change in [
+        "UPDATE many SET note = 'b' WHERE id % 2 = 0",
+        "UPDATE many SET embedding = motif(id + 1) WHERE id % 5 = 0",
+        "DELETE FROM many WHERE id % 7 = 0",
+        "VACUUM many",
+        "INSERT INTO many SELECT i, 'c', motif(i) FROM generate_series(1, 200) AS i",
+        "REINDEX TABLE many",
+    ] {
+        client.batch_execute(change).unwrap();
+        assert_eq!(differ(&mut client), 0, "{change}");
+    }
+    // An older snapshot sees the rows that it saw.
+    let mut other = cluster.client();
+    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").unwrap();
+    let before = count(&mut client);
+    other.batch_execute("DELETE FROM many WHERE id < 1000; INSERT INTO many SELECT 1, 'd', motif(1) FROM generate_series(1, 20)").unwrap();
+    assert_eq!(count(&mut client), before);
+    client.batch_execute("COMMIT").unwrap();
+    assert_ne!(count(&mut client), before);
+    assert_eq!(differ(&mut client), 0);
+    let standby = cluster.standby("library-pairs-standby");
+    cluster.wait_for(&standby);
+    assert_eq!(count(&mut standby.client()), count(&mut client));
 }

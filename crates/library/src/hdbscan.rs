@@ -59,30 +59,55 @@ pub fn exact(
     of_tree(count, min_size, edges, check)
 }
 
-/// As [`exact`], by the edges alone. `core` has the core distance of each row; where a row has too few neighbors to know
-/// it, infinity: the row is noise.
+/// As [`exact`], by edges alone, such as those of a neighbor graph. `core` has the core distance of each row; where a row has too
+/// few neighbors to know it, infinity: the row is noise. `links` are further pairs of rows, of which only those are looked at, by
+/// `distance`, that join what the edges leave apart.
 ///
 /// # Panics
-/// If an edge names a row without a core distance.
-pub fn of_graph(core: &[f64], min_size: usize, mut edges: Vec<Pair>, check: Check) -> Clusters {
+/// If an edge or a link names a row without a core distance.
+pub fn of_graph(
+    core: &[f64],
+    min_size: usize,
+    mut edges: Vec<Pair>,
+    links: impl Iterator<Item = (u32, u32)>,
+    distance: impl Fn(u32, u32) -> f64,
+    check: Check,
+) -> Clusters {
     let (count, min_size) = (core.len(), min_size.max(2));
     if count < min_size {
         return Clusters::none(count);
     }
+    let reach = |a: u32, b: u32, distance: f64| distance.max(core[a as usize]).max(core[b as usize]);
     for edge in &mut edges {
-        edge.distance = edge.distance.max(core[edge.a as usize]).max(core[edge.b as usize]);
+        edge.distance = reach(edge.a, edge.b, edge.distance);
     }
-    check();
-    edges.sort_unstable_by(|x, y| x.distance.total_cmp(&y.distance).then((x.a, x.b).cmp(&(y.a, y.b))));
-    check();
-    let mut sets = Sets::new(count);
-    edges.retain(|edge| edge.distance.is_finite() && sets.join(edge.a, edge.b));
+    let mut sets = span(count, &mut edges, check);
+    let before = edges.len();
+    for (a, b) in links {
+        check();
+        if sets.find(a) != sets.find(b) {
+            edges.push(Pair { a, b, distance: reach(a, b, distance(a, b)) });
+        }
+    }
+    if edges.len() > before {
+        sets = span(count, &mut edges, check);
+    }
     for row in 1..number(count) {
         if sets.join(0, row) {
             edges.push(Pair { a: 0, b: row, distance: f64::INFINITY });
         }
     }
     of_tree(count, min_size, edges, check)
+}
+
+/// Leaves the edges of the least spanning forest, ascending; answers what they join.
+fn span(count: usize, edges: &mut Vec<Pair>, check: Check) -> Sets {
+    check();
+    edges.sort_unstable_by(|x, y| x.distance.total_cmp(&y.distance).then((x.a, x.b).cmp(&(y.a, y.b))));
+    check();
+    let mut sets = Sets::new(count);
+    edges.retain(|edge| edge.distance.is_finite() && sets.join(edge.a, edge.b));
+    sets
 }
 
 fn core_distances(

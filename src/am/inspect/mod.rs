@@ -6,6 +6,8 @@ mod index_rows;
 mod info;
 mod recall;
 
+pub use recall::exact;
+
 use super::table::Table;
 use crate::error::{Code, Report};
 use crate::server::{catalog, security};
@@ -13,15 +15,15 @@ use crate::storage::{Mode, OpenRelation, Pages};
 use pgrx::pg_sys;
 
 /// An index of ours and its table, open and locked.
-struct Opened {
-    heap: OpenRelation,
-    index: OpenRelation,
+pub struct Opened {
+    pub heap: OpenRelation,
+    pub index: OpenRelation,
 }
 
 impl Opened {
     /// Opens an index and its table. `permit` raises an error if the user may not do with the table, or the index, what
     /// is to be done; before any lock, so that nobody waits for or holds up what is not theirs.
-    fn new(oid: pg_sys::Oid, lock: u32, permit: impl FnOnce(Subject)) -> Self {
+    pub fn new(oid: pg_sys::Oid, lock: u32, permit: impl FnOnce(Subject)) -> Self {
         let lock = pg_sys::LOCKMODE::try_from(lock).expect("a lock mode");
         let Some(table) = catalog::table_of(oid) else {
             let name = catalog::name_of(oid);
@@ -51,12 +53,12 @@ impl Opened {
         Self { heap, index }
     }
 
-    fn pages(&self) -> Pages<'_> {
+    pub fn pages(&self) -> Pages<'_> {
         Pages::new(*self.index, Mode::Normal)
     }
 
     /// Runs `work` on the table as its owner, as index expressions are the owner's code.
-    fn as_owner<T>(&self, work: impl FnOnce(&Table) -> T) -> T {
+    pub fn as_owner<T>(&self, work: impl FnOnce(&Table) -> T) -> T {
         security::restricted(self.heap.owner(), || {
             // SAFETY: open relations, which outlive the description.
             unsafe {
@@ -71,9 +73,9 @@ impl Opened {
 }
 
 /// What a permission is asked for.
-struct Subject {
-    table: pg_sys::Oid,
-    index: pg_sys::Oid,
+pub struct Subject {
+    pub table: pg_sys::Oid,
+    pub index: pg_sys::Oid,
 }
 
 fn is_not_ours(name: &str) -> ! {

@@ -255,7 +255,7 @@ impl Nearest {
 }
 
 /// The distance as the operator computes it.
-fn exact(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
+pub fn exact(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
     match metric {
         Metric::Cosine => distance::cosine(a, b),
         Metric::L2 => distance::l2(a, b),

@@ -27,7 +27,7 @@ SELECT taste_combine('{2,2,0}', '{1,0}');
 -- pictures on a circle, by their angle in degrees
 CREATE TABLE picture (id integer, owner integer, embedding imgvec);
 INSERT INTO picture SELECT id, owner, CASE WHEN degrees IS NOT NULL THEN ARRAY[cosd(degrees), sind(degrees)]::float8[]::imgvec END
-FROM (VALUES (1, 1, 0.0), (2, 1, 90), (3, 1, 2), (4, 1, 4), (5, 1, 90), (6, 1, NULL), (7, 1, 200), (8, 1, 6),
+FROM (VALUES (1, 1, 0.0), (2, 1, 90), (3, 1, 2), (4, 1, 4.1), (5, 1, 90), (6, 1, NULL), (7, 1, 200), (8, 1, 5.9),
     (9, 2, 0), (10, 2, 180)) t(id, owner, degrees);
 INSERT INTO picture VALUES (11, 2, '[0,0]');
 
@@ -101,4 +101,89 @@ SELECT count(*) FROM map JOIN again USING (id) WHERE one ~= other;
 -- a window function declared as a plain one
 CREATE FUNCTION pg_temp.plain(imgvec, integer) RETURNS integer AS '$libdir/imgvec', 'cluster_wrapper' LANGUAGE C;
 SELECT pg_temp.plain('[1]', 2);
+
+-- from an index: pairs and groups, joined by ctid
+CREATE INDEX picture_embedding ON picture USING ann (embedding);
+SELECT a.id, b.id, round(distance::numeric, 4) FROM ann_pairs('picture_embedding', 0.003) p
+JOIN picture a ON a.ctid = p.a JOIN picture b ON b.ctid = p.b ORDER BY 1, 2;
+SELECT id, c.number AS within_4, s.number AS chained FROM ann_groups('picture_embedding', 0.003) c
+FULL JOIN ann_groups('picture_embedding', 0.001, 'single') s USING (tid) JOIN picture ON ctid = tid ORDER BY 1;
+SELECT count(*) FROM ann_pairs('picture_embedding', 0);
+-- what the statement sees: rows that were updated, deleted and inserted, also by a transaction that goes back
+BEGIN;
+UPDATE picture SET embedding = '[0,-1]' WHERE id = 3;
+DELETE FROM picture WHERE id = 8;
+INSERT INTO picture VALUES (12, 2, '[0,-3]');
+UPDATE picture SET owner = 3 WHERE id = 9;
+SELECT a.id, b.id FROM ann_pairs('picture_embedding', 0.003) p
+JOIN picture a ON a.ctid = p.a JOIN picture b ON b.ctid = p.b ORDER BY 1, 2;
+ROLLBACK;
+SELECT count(*) FROM ann_pairs('picture_embedding', 0.003);
+SELECT count(*) FROM ann_pairs('picture_embedding', NULL), ann_groups(NULL, 1);
+SELECT * FROM ann_pairs('picture_embedding', -1);
+SELECT * FROM ann_pairs('picture_embedding', 'NaN');
+SELECT * FROM ann_groups('picture_embedding', 0.1, 'ward');
+SELECT count(*) > 0 AS some FROM ann_pairs('picture_embedding', 'Infinity');
+-- clusters from an index are those of the window function
+CREATE INDEX shots_embedding ON shots USING ann (embedding);
+SELECT id, c.cluster, strength > 0 AS is_member FROM ann_clusters('shots_embedding') c JOIN shots ON ctid = c.tid ORDER BY 1;
+SELECT min(strength) >= 0 AND max(strength) = 1 AS within FROM ann_clusters('shots_embedding');
+SELECT count(*) AS different FROM ann_clusters('shots_embedding', 5) c JOIN (SELECT ctid, cluster(embedding, 5) OVER () AS w FROM shots) s ON s.ctid = c.tid
+WHERE c.cluster IS DISTINCT FROM w;
+BEGIN;
+DELETE FROM shots WHERE id > 12;
+SELECT count(*), count(cluster) FROM ann_clusters('shots_embedding', 5);
+ROLLBACK;
+SELECT id, c.cluster FROM ann_clusters('picture_embedding', 2) c JOIN picture ON ctid = c.tid ORDER BY 1;
+SELECT count(*) FROM ann_clusters('picture_embedding', 1000) WHERE cluster IS NULL;
+SELECT * FROM ann_clusters('picture_embedding', 1);
+-- few rows, equal rows, other metrics
+CREATE TABLE few (embedding imgvec(2));
+CREATE INDEX few_cosine ON few USING ann (embedding);
+CREATE INDEX few_l2 ON few USING ann (embedding imgvec_l2_ops);
+CREATE INDEX few_ip ON few USING ann (embedding imgvec_ip_ops);
+CREATE INDEX few_tree ON few USING btree (embedding);
+SELECT * FROM ann_pairs('few_cosine', 1);
+INSERT INTO few VALUES ('[3,4]');
+SELECT * FROM ann_pairs('few_cosine', 1);
+INSERT INTO few VALUES ('[3,4]'), ('[6,8]'), ('[3,5]'), (NULL), ('[0,0]');
+SELECT * FROM ann_pairs('few_cosine', 0) ORDER BY 1, 2;
+SELECT * FROM ann_pairs('few_l2', 1) ORDER BY 1, 2;
+SELECT * FROM ann_groups('few_l2', 1) ORDER BY 1;
+SELECT * FROM ann_pairs('few_ip', 1);
+SELECT * FROM ann_clusters('few_ip');
+SELECT * FROM ann_clusters('few_l2', 2) ORDER BY 1;
+SELECT * FROM ann_pairs('few_tree', 1);
+SELECT * FROM ann_pairs('few', 1);
+SELECT * FROM ann_pairs(0, 1);
+-- a distance that holds half of all pairs, and more copies than pairs can be told of
+BEGIN;
+SET LOCAL maintenance_work_mem = '1MB';
+SET LOCAL work_mem = '64kB';
+SET LOCAL hash_mem_multiplier = 1;
+INSERT INTO few SELECT ARRAY[1, 0]::imgvec FROM generate_series(1, 300);
+SAVEPOINT before;
+SELECT count(*) FROM ann_pairs('few_l2', 0);
+ROLLBACK TO before;
+SELECT count(*) FROM ann_groups('few_l2', 0);
+ROLLBACK;
+-- partitions have an index each
+CREATE TABLE parts (id integer, embedding imgvec(2)) PARTITION BY RANGE (id);
+CREATE TABLE part_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);
+CREATE INDEX parts_embedding ON parts USING ann (embedding);
+INSERT INTO parts VALUES (1, '[1,1]'), (2, '[2,2]');
+SELECT * FROM ann_pairs('parts_embedding', 1);
+SELECT * FROM ann_pairs('part_1_embedding_idx', 0);
+-- rights: all rows, or none
+CREATE ROLE library_reader;
+SET ROLE library_reader;
+SELECT * FROM ann_pairs('few_l2', 1);
+RESET ROLE;
+GRANT SELECT ON few TO library_reader;
+ALTER TABLE few ENABLE ROW LEVEL SECURITY;
+SET ROLE library_reader;
+SELECT * FROM ann_groups('few_l2', 1);
+RESET ROLE;
+DROP TABLE few, parts;
+DROP ROLE library_reader;
 DROP TABLE picture, shots, found;

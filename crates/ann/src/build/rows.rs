@@ -67,6 +67,15 @@ impl RowSet {
         self.describe(row);
     }
 
+    /// As `push`; `None` if the system refuses the memory.
+    pub fn try_push(&mut self, row: Stored) -> Option<()> {
+        if self.codes.capacity() - self.codes.len() < self.dim {
+            self.codes.try_reserve_exact((self.codes.len() / 8).max(64 * self.dim)).ok()?;
+        }
+        self.push(row);
+        Some(())
+    }
+
     /// Adds what a row has besides its codes.
     fn describe(&mut self, row: Stored) {
         self.leads.push(row.lead);

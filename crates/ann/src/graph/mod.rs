@@ -7,6 +7,7 @@ pub mod filtered;
 pub mod frontier;
 pub mod insert;
 pub mod key;
+pub mod near;
 pub mod nearest;
 pub mod order;
 pub mod prune;

@@ -110,7 +110,7 @@ proptest! {
         prop_assume!(points.len() > min_size);
         let whole = exact(points.len(), min_size, |a, b| apart(&points[a], &points[b]), &mut || ());
         let (core, edges) = graph(&points, points.len() - 1, min_size);
-        let by_graph = of_graph(&core, min_size, edges, &mut || ());
+        let by_graph = of_graph(&core, min_size, edges, std::iter::empty(), |_, _| 0.0, &mut || ());
         prop_assert_eq!(whole.labels, by_graph.labels);
     }
 
@@ -142,12 +142,23 @@ proptest! {
 fn a_graph_of_few_neighbors_finds_the_heaps_and_leaves_apart_what_no_edge_joins() {
     let points = blobs(7, 5, 40);
     let (core, edges) = graph(&points, 10, 5);
-    let found = of_graph(&core, 5, edges, &mut || ());
+    let found = of_graph(&core, 5, edges, std::iter::empty(), |_, _| 0.0, &mut || ());
     for heap in found.labels.chunks(40) {
         let most = heap.iter().flatten().next().unwrap();
         assert!(heap.iter().flatten().all(|label| label == most), "{heap:?}");
         assert!(heap.iter().flatten().count() > 35, "{heap:?}");
     }
-    let lonely = of_graph(&[f64::INFINITY; 9], 2, Vec::new(), &mut || ());
+    let lonely = of_graph(&[f64::INFINITY; 9], 2, Vec::new(), std::iter::empty(), |_, _| 0.0, &mut || ());
     assert_eq!(lonely.labels, [None; 9]);
+}
+
+#[test]
+fn links_join_what_edges_leave_apart() {
+    let points = blobs(11, 6, 30);
+    let whole = exact(points.len(), 5, |a, b| apart(&points[a], &points[b]), &mut || ());
+    let (core, edges) = graph(&points, 8, 5);
+    let all = (0..points.len() as u32).flat_map(|a| (0..a).map(move |b| (a, b)));
+    let distance = |a: u32, b: u32| apart(&points[a as usize], &points[b as usize]);
+    let linked = of_graph(&core, 5, edges, all, distance, &mut || ());
+    assert_eq!(linked.labels, whole.labels);
 }
