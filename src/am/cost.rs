@@ -15,6 +15,7 @@
 
 use super::opclass::OpClass;
 use super::{model, options};
+use crate::server::version;
 use crate::storage::{Mode, Pages, Relation};
 use crate::types::price::{Shape, column_width};
 use imgvec_ann::Index;
@@ -143,7 +144,6 @@ pub unsafe extern "C-unwind" fn amcostestimate(
 ///
 /// # Safety
 /// A path of the planner, and places for the costs.
-#[cfg_attr(not(feature = "pg18"), allow(unused_variables, reason = "only 18 counts what is disabled"))]
 unsafe fn forbid(
     path: *mut pg_sys::IndexPath,
     startup_cost: *mut pg_sys::Cost,
@@ -152,12 +152,7 @@ unsafe fn forbid(
     // SAFETY: by contract.
     unsafe {
         (*startup_cost, *total_cost) = (FORBIDDEN, FORBIDDEN);
-        // Since 18 a path with fewer disabled nodes wins whatever it costs, and settings such as enable_seqscan and
-        // enable_sort disable those of the plan that must be taken instead.
-        #[cfg(feature = "pg18")]
-        {
-            (*path).path.disabled_nodes = 1000;
-        }
+        version::disable(&mut (*path).path);
     }
 }
 

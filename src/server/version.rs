@@ -152,3 +152,13 @@ pub fn reserve_prefix(prefix: &std::ffi::CStr) {
         pg_sys::MarkGUCPrefixReserved(prefix.as_ptr());
     }
 }
+
+/// Has a path lose to all others. Since 18 a path with fewer disabled nodes wins whatever it costs, and settings such as
+/// enable_seqscan and enable_sort disable those of the plan that must be taken instead.
+#[cfg_attr(not(feature = "pg18"), allow(unused_variables, reason = "only 18 counts what is disabled"))]
+pub fn disable(path: &mut pg_sys::Path) {
+    #[cfg(feature = "pg18")]
+    {
+        path.disabled_nodes = 1000;
+    }
+}
