@@ -52,7 +52,9 @@ fn main() {
         for norms in ["linear", "lognormal", "factors"] {
             let data = generate::with_norms(dim, n, 200, norms, 3);
             run(&data, Metric::InnerProduct);
-            grow(&data, Metric::InnerProduct);
+            if !only("built") {
+                grow(&data, Metric::InnerProduct);
+            }
         }
         return;
     }

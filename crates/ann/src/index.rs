@@ -59,6 +59,8 @@ struct EntryTable {
     ids: Vec<NodeId>,
     /// By number of the leader.
     groups: Vec<Group>,
+    /// The norm that a quarter of the entries reach, where directions are stored.
+    heavy_from: Option<f32>,
 }
 
 /// The entries of one leader, by blocks of 32.
@@ -67,6 +69,8 @@ struct Group {
     blocks: Vec<EntryBlock>,
     codes: Vec<u8>,
     len: usize,
+    /// The largest norm; 1 where directions are not what is stored.
+    most_weight: f32,
 }
 
 #[derive(Clone, Debug)]
@@ -74,6 +78,8 @@ struct EntryBlock {
     ids: [NodeId; MAX_DEGREE],
     adds: [f32; MAX_DEGREE],
     scales: [f32; MAX_DEGREE],
+    /// Norms, where directions are stored.
+    weights: Option<Box<[f32; MAX_DEGREE]>>,
     /// By entry; a block of an index without key columns has none.
     sketches: Vec<Sketches>,
 }
@@ -86,12 +92,17 @@ impl Group {
                 ids: [NodeId::NONE; MAX_DEGREE],
                 adds: [0.0; MAX_DEGREE],
                 scales: [0.0; MAX_DEGREE],
+                weights: g.is_weighted().then(|| Box::new([0.0; MAX_DEGREE])),
                 sketches: if g.key_bytes() > 0 { vec![[0; MAX_COLUMNS]; MAX_DEGREE] } else { Vec::new() },
             });
             self.codes.resize(self.codes.len() + g.code_block_bytes(), 0);
         }
         let block = self.blocks.last_mut().expect("there is one");
         (block.ids[row], block.adds[row], block.scales[row]) = (e.id, e.add, e.scale);
+        if let Some(weights) = &mut block.weights {
+            weights[row] = e.weight;
+        }
+        self.most_weight = self.most_weight.max(e.weight);
         if let Some(sketches) = block.sketches.get_mut(row) {
             *sketches = e.sketches;
         }
@@ -201,10 +212,11 @@ impl Index {
     /// About the memory that it takes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        let EntryTable { pages, ids, groups } = &self.entries;
+        let EntryTable { pages, ids, groups, heavy_from: _ } = &self.entries;
         let group = |group: &Group| {
             let sketches = if self.space.columns.is_empty() { 0 } else { MAX_DEGREE * size_of::<Sketches>() };
-            let block = size_of::<EntryBlock>() + sketches;
+            let weights = if self.space.is_weighted() { size_of::<[f32; MAX_DEGREE]>() } else { 0 };
+            let block = size_of::<EntryBlock>() + weights + sketches;
             size_of::<Group>() + group.codes.capacity() + group.blocks.capacity() * block
         };
         let tables = pages.capacity() * size_of::<BlockNumber>()
@@ -272,6 +284,11 @@ impl Index {
         self.entries.ids.iter().position(|&id| id == NodeId::NONE)
     }
 
+    /// Whether a row is longer than most entries, where norms are known: then the highest products are often with it.
+    pub(crate) fn is_heavy(&self, norm: f32) -> bool {
+        self.entries.heavy_from.is_some_and(|heavy| norm > heavy)
+    }
+
     /// Page of an entry and its place there. All pages but the last are full.
     pub(crate) fn entry_place(&self, number: usize) -> Option<(BlockNumber, usize)> {
         let per_page = self.space.geometry.entries_per_page();
@@ -294,7 +311,10 @@ impl Index {
             .leader_scores(space)
             .zip(0u32..)
             .filter(|&(_, leader)| groups.get(leader as usize).is_some_and(|group| group.len > 0))
-            .map(|(score, leader)| Key::new(score, NodeId(leader)))
+            .map(|(score, leader)| {
+                let weight = if query.is_weighted() { groups[leader as usize].most_weight } else { 1.0 };
+                Key::new(weight * score, NodeId(leader))
+            })
             .collect();
         order.sort_unstable();
         let (mut seen, mut passed) = (0, 0);
@@ -305,7 +325,6 @@ impl Index {
             }
             let leader = u16::try_from(key.id().0).expect("numbers of leaders");
             let group = &groups[usize::from(leader)];
-            let base = query.leader_score(space, leader);
             let codes = group.codes.chunks_exact(space.geometry.code_block_bytes());
             for (block, codes) in group.blocks.iter().zip(codes) {
                 let mut may_pass = [false; MAX_DEGREE];
@@ -318,8 +337,9 @@ impl Index {
                         continue;
                     }
                 }
+                let weights = block.weights.as_deref();
                 each(
-                    &query.estimates(space, leader, base, &block.adds, &block.scales, codes),
+                    &query.entry_estimates(space, leader, &block.adds, &block.scales, weights, codes),
                     &block.ids,
                     &may_pass,
                 );
@@ -431,6 +451,17 @@ impl EntryTable {
                 }
             }
             next = following;
+        }
+        if g.is_weighted() {
+            let blocks = self.groups.iter().flat_map(|group| &group.blocks);
+            let mut norms: Vec<f32> = blocks
+                .flat_map(|block| block.ids.iter().zip(block.weights.iter().flat_map(|all| all.iter())))
+                .filter_map(|(&id, &norm)| (id != NodeId::NONE).then_some(norm))
+                .collect();
+            let at = norms.len() / 4;
+            let norm =
+                (!norms.is_empty()).then(|| *norms.select_nth_unstable_by(at, |a, b| b.total_cmp(a)).1);
+            self.heavy_from = norm;
         }
         // What is kept from scan to scan takes no more than it needs; where inserts add to it, room for more saves copies.
         if first == 0 {

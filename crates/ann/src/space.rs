@@ -66,14 +66,14 @@ pub struct Quantized {
 
 impl Quantized {
     pub(crate) fn stored(&self) -> Stored<'_> {
-        let Self { codes, lead, trail, reference, keys, .. } = self;
-        Stored { codes, lead: *lead, trail: *trail, reference: *reference, keys }
+        let Self { codes, lead, trail, reference, bias, keys, .. } = self;
+        Stored { codes, lead: *lead, trail: *trail, reference: *reference, bias: *bias, keys }
     }
 
     /// Whether a node holds the same vector with the same keys.
     pub(crate) fn is_same(&self, node: Stored) -> bool {
-        let Stored { codes, lead, trail, reference, keys } = node;
-        (lead, trail, reference) == (self.lead, self.trail, self.reference)
+        let Stored { codes, lead, trail, reference, bias, keys } = node;
+        (lead, trail, reference, bias) == (self.lead, self.trail, self.reference, self.bias)
             && codes == self.codes
             && keys == self.keys
     }
@@ -120,7 +120,23 @@ impl Space {
         &self.basis
     }
 
-    /// Scales to unit length under cosine and turns into the basis. Answers the turned vector, not centered, and the
+    /// Whether vectors are stored as directions, with their norms beside: inner product, from format 2 on.
+    #[must_use]
+    pub fn is_weighted(&self) -> bool {
+        self.geometry.is_weighted()
+    }
+
+    /// Whether vectors are scaled to unit length.
+    fn has_directions(&self) -> bool {
+        self.metric == Metric::Cosine || self.is_weighted()
+    }
+
+    /// A row's norm where vectors are stored as directions; else 1.
+    pub(crate) fn weight(&self, stored: Stored) -> f32 {
+        if self.is_weighted() { stored.bias } else { 1.0 }
+    }
+
+    /// Scales to unit length where directions are stored, and turns into the basis. Answers the turned vector, not centered, and the
     /// norm before scaling; a vector of zeros stays as it is.
     fn turn(&self, vector: &[f32]) -> Result<(Vec<f32>, f64), VectorError> {
         if vector.len() != self.geometry.dim() {
@@ -131,7 +147,7 @@ impl Space {
             return Err(VectorError::NotFinite);
         }
         let mut turned = vec![0.0; self.geometry.padded_dim()];
-        if self.metric == Metric::Cosine && length > 0.0 {
+        if self.has_directions() && length > 0.0 {
             #[allow(clippy::cast_possible_truncation, reason = "elements of a unit vector")]
             let unit: Vec<f32> = vector.iter().map(|&x| (f64::from(x) / length) as f32).collect();
             self.basis.apply(&unit, &mut turned);
@@ -156,6 +172,9 @@ impl Space {
         let (turned, length) = self.turn(vector)?;
         if self.metric == Metric::Cosine && length == 0.0 {
             return Ok(None);
+        }
+        if self.is_weighted() && length > MAX_NORM {
+            return Err(VectorError::TooLong);
         }
         Ok(Some(self.quantize_turned(turned, length)))
     }
@@ -209,7 +228,11 @@ impl Space {
             error,
             bias: lead.norm_squared + trail.norm_squared,
         };
-        if self.metric == Metric::InnerProduct {
+        if self.is_weighted() {
+            #[allow(clippy::cast_possible_truncation, reason = "at most 1e18")]
+            let norm = length as f32;
+            q.bias = norm;
+        } else if self.metric == Metric::InnerProduct {
             q.bias = self.center_product(q.stored());
         }
         q
@@ -238,14 +261,6 @@ impl Space {
         #[allow(clippy::cast_precision_loss, reason = "the scale is no exacter")]
         let square = |codes: &[i8], scale: f32| scale * scale * self.kernels.dot_i8(codes, codes) as f32;
         square(&stored.codes[..at], stored.lead) + square(&stored.codes[at..], stored.trail)
-    }
-
-    /// The field `bias` of a node under L2.
-    pub(crate) fn l2_bias(&self, node: &Node) -> f32 {
-        match self.metric {
-            Metric::Cosine | Metric::L2 => node.header().bias,
-            Metric::InnerProduct => self.offset_norm_squared(node.stored()),
-        }
     }
 
     /// No vector is longer than this, less the center.
@@ -286,10 +301,25 @@ impl Space {
     }
 }
 
+/// What a query scores by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Measure {
+    /// Squared L2 distance: indexes by L2 and cosine.
+    Distance,
+    /// Negative inner product less the center's part: inner product of format 1.
+    Product,
+    /// Squared L2 distance in such an index, whose codes are made for products.
+    DistanceAmongProducts,
+    /// Negative inner product of the query's direction with a row: the product of directions times the row's norm.
+    Weighted,
+    /// Squared L2 distance of directions in such an index.
+    DistanceAmongWeighted,
+}
+
 /// A vector to search for.
 #[derive(Clone, Debug)]
 pub struct Query {
-    metric: Metric,
+    measure: Measure,
     kernels: Kernels,
     /// In the basis of the index, less the center.
     turned: Vec<f32>,
@@ -322,51 +352,61 @@ impl Query {
     /// [`VectorError`] if the vector does not fit the index.
     pub fn new(space: &Space, vector: &[f32]) -> Result<Self, VectorError> {
         let length = norm(vector);
-        if space.metric != Metric::Cosine && length.is_finite() && length > MAX_NORM {
+        if !space.has_directions() && length.is_finite() && length > MAX_NORM {
             let shrunk = (length / MAX_NORM).log2().ceil().exp2();
             #[allow(clippy::cast_possible_truncation, reason = "no larger than it was")]
             let vector: Vec<f32> = vector.iter().map(|&x| (f64::from(x) / shrunk) as f32).collect();
             return Ok(Self { shrunk, ..Self::new(space, &vector)? });
         }
         let (turned, length) = space.turn(vector)?;
-        let mut query = Self::centered(space, space.metric, turned);
+        let mut query = Self::centered(space, turned);
         query.no_direction = space.metric == Metric::Cosine && length == 0.0;
         query.length = length;
         Ok(query)
     }
 
-    fn centered(space: &Space, metric: Metric, mut turned: Vec<f32>) -> Self {
+    fn centered(space: &Space, mut turned: Vec<f32>) -> Self {
         let (norm_before, center_dot) = (norm(&turned), dot(&turned, &space.center));
         for (x, c) in turned.iter_mut().zip(&space.center) {
             *x -= c;
         }
-        Self { norm: norm_before, center_dot, ..Self::relative_to_center(space, metric, turned) }
+        let measure = match space.metric {
+            Metric::Cosine | Metric::L2 => Measure::Distance,
+            Metric::InnerProduct if space.is_weighted() => Measure::Weighted,
+            Metric::InnerProduct => Measure::Product,
+        };
+        Self { norm: norm_before, center_dot, ..Self::relative_to_center(space, measure, turned) }
     }
 
     /// Prepares a search for the nearest by L2 of a vector that the index holds, less the center.
     pub(crate) fn stored(space: &Space, vector: Vec<f32>) -> Self {
-        Self::relative_to_center(space, Metric::L2, vector)
+        let measure = match space.metric {
+            Metric::Cosine | Metric::L2 => Measure::Distance,
+            Metric::InnerProduct if space.is_weighted() => Measure::DistanceAmongWeighted,
+            Metric::InnerProduct => Measure::DistanceAmongProducts,
+        };
+        Self::relative_to_center(space, measure, vector)
     }
 
-    /// Prepares a search by the metric of the index for a vector that is turned and centered as stored ones are; under
-    /// cosine it is made a unit vector. `None` if it has no direction, or is too long.
+    /// Prepares a search by the metric of the index for a vector that is turned and centered as stored ones are; where directions
+    /// are stored it is made a unit vector. `None` if it has no direction, or is too long.
     pub(crate) fn of_stored(space: &Space, vector: &[f32]) -> Option<Self> {
         let mut turned: Vec<f32> = vector.iter().zip(&space.center).map(|(x, c)| x + c).collect();
         let length = norm(&turned);
         if length == 0.0 || length.is_nan() || length > MAX_NORM {
             return None;
         }
-        if space.metric == Metric::Cosine {
+        if space.has_directions() {
             #[allow(clippy::cast_possible_truncation, reason = "elements of a unit vector")]
             turned.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
         }
-        Some(Self::centered(space, space.metric, turned))
+        Some(Self::centered(space, turned))
     }
 
     /// A query that is turned and centered already; what depends on its norm before is left out.
-    fn relative_to_center(space: &Space, metric: Metric, turned: Vec<f32>) -> Self {
+    fn relative_to_center(space: &Space, measure: Measure, turned: Vec<f32>) -> Self {
         Self {
-            metric,
+            measure,
             kernels: space.kernels,
             relatives: vec![OnceCell::new(); space.leaders.count()],
             norm: 0.0,
@@ -379,6 +419,11 @@ impl Query {
         }
     }
 
+    /// Whether scores are distances by L2 in an index whose codes are made for whole inner products.
+    pub(crate) fn is_among_products(&self) -> bool {
+        self.measure == Measure::DistanceAmongProducts
+    }
+
     /// The query relative to a leader.
     #[inline]
     fn relative(&self, space: &Space, leader: u16) -> &Relative {
@@ -388,9 +433,11 @@ impl Query {
             if leader != 0 {
                 self.kernels.add_scaled(&mut offset, -1.0, vector);
             }
-            let base = match self.metric {
-                Metric::Cosine | Metric::L2 => self.kernels.dot_f32(&offset, &offset),
-                Metric::InnerProduct => -self.kernels.dot_f32(&self.turned, vector),
+            let base = match self.measure {
+                Measure::Product | Measure::Weighted => -self.kernels.dot_f32(&self.turned, vector),
+                Measure::Distance | Measure::DistanceAmongProducts | Measure::DistanceAmongWeighted => {
+                    self.kernels.dot_f32(&offset, &offset)
+                }
             };
             let mut table = Table::new(space.geometry.code_dim());
             table.fill(&offset);
@@ -398,22 +445,49 @@ impl Query {
         })
     }
 
-    /// The score of a node: squared L2 distance, or the negative inner product less the center's part. `bias` is the
-    /// node's, or that under L2.
+    /// The score of a node: squared L2 distance, or the negative inner product less the center's part, with the query's direction where
+    /// vectors are stored as directions.
     #[inline]
     #[must_use]
-    pub fn score(&self, space: &Space, stored: Stored, bias: f32) -> f32 {
+    pub fn score(&self, space: &Space, stored: Stored) -> f32 {
+        let base = self.base(space, stored);
+        if self.measure == Measure::Weighted { stored.bias * base } else { base }
+    }
+
+    /// What estimates of neighbors start from: the score, but for the norm.
+    #[inline]
+    pub(crate) fn base(&self, space: &Space, stored: Stored) -> f32 {
         let relative = self.relative(space, stored.reference);
-        match self.metric {
-            Metric::Cosine | Metric::L2 => relative.base + bias - 2.0 * space.dot(&relative.offset, stored),
-            Metric::InnerProduct => relative.base - space.dot(&self.turned, stored) - bias,
+        let distance = |bias: f32| relative.base + bias - 2.0 * space.dot(&relative.offset, stored);
+        match self.measure {
+            Measure::Distance => distance(stored.bias),
+            Measure::DistanceAmongProducts | Measure::DistanceAmongWeighted => {
+                distance(space.offset_norm_squared(stored))
+            }
+            Measure::Product => relative.base - space.dot(&self.turned, stored) - stored.bias,
+            Measure::Weighted => relative.base - space.dot(&self.turned, stored),
         }
     }
 
-    /// Estimated scores of 32 neighbors of a node, relative to `leader`, that scored `base`.
+    /// A node's score and estimated scores of its 32 neighbors; behind the degree they mean nothing.
     #[inline]
     #[must_use]
-    pub fn estimates(
+    pub fn estimates(&self, space: &Space, node: &Node) -> (f32, [f32; MAX_DEGREE]) {
+        let stored = node.stored();
+        let base = self.base(space, stored);
+        let (adds, scales) = node.factors();
+        let estimates = self.estimates_from(space, stored.reference, base, &adds, &scales, node.codes());
+        match node.weights() {
+            Some(weights) if self.measure == Measure::Weighted => {
+                (stored.bias * base, std::array::from_fn(|i| weights[i] * estimates[i]))
+            }
+            _ => (base, estimates),
+        }
+    }
+
+    /// Estimates for 32 codes relative to `leader`, from a base; not times any norm.
+    #[inline]
+    fn estimates_from(
         &self,
         space: &Space,
         leader: u16,
@@ -423,26 +497,53 @@ impl Query {
         codes: &[u8],
     ) -> [f32; MAX_DEGREE] {
         let sums = self.relative(space, leader).table.sums(self.kernels, codes);
-        std::array::from_fn(|i| base + adds[i] + scales[i] * sums[i])
+        // Twice the product that the factors are made for: all vectors are about as long.
+        let factor = if self.measure == Measure::DistanceAmongWeighted { 2.0 } else { 1.0 };
+        std::array::from_fn(|i| base + factor * (adds[i] + scales[i] * sums[i]))
     }
 
-    /// About the scores of all leaders, in their order.
+    /// Estimated scores of 32 entries of a leader; without their weights, where there are none.
+    #[inline]
+    pub(crate) fn entry_estimates(
+        &self,
+        space: &Space,
+        leader: u16,
+        adds: &[f32; MAX_DEGREE],
+        scales: &[f32; MAX_DEGREE],
+        weights: Option<&[f32; MAX_DEGREE]>,
+        codes: &[u8],
+    ) -> [f32; MAX_DEGREE] {
+        let base = self.leader_score(space, leader);
+        let estimates = self.estimates_from(space, leader, base, adds, scales, codes);
+        match weights {
+            Some(weights) if self.measure == Measure::Weighted => {
+                std::array::from_fn(|i| weights[i] * estimates[i])
+            }
+            _ => estimates,
+        }
+    }
+
+    /// About the scores of all leaders, in their order; of directions, where these are stored.
     pub(crate) fn leader_scores<'a>(&'a self, space: &'a Space) -> impl Iterator<Item = f32> + 'a {
-        let l2 = self.metric != Metric::InnerProduct;
-        space
-            .leaders
-            .dots(&self.turned)
-            .zip(0u16..)
-            .map(move |(dot, leader)| if l2 { space.leaders.norm_squared(leader) - 2.0 * dot } else { -dot })
+        let by_product = matches!(self.measure, Measure::Product | Measure::Weighted);
+        space.leaders.dots(&self.turned).zip(0u16..).map(move |(dot, leader)| {
+            if by_product { -dot } else { space.leaders.norm_squared(leader) - 2.0 * dot }
+        })
     }
 
-    /// The score of a leader, which entries are relative to.
-    #[must_use]
-    pub fn leader_score(&self, space: &Space, leader: u16) -> f32 {
+    /// Whether rows are the better the longer they are.
+    pub(crate) fn is_weighted(&self) -> bool {
+        self.measure == Measure::Weighted
+    }
+
+    /// The score of a leader, which entries are relative to; of directions, where these are stored.
+    fn leader_score(&self, space: &Space, leader: u16) -> f32 {
         let base = self.relative(space, leader).base;
-        match self.metric {
-            Metric::Cosine | Metric::L2 => base,
-            Metric::InnerProduct => base - self.kernels.dot_f32(&space.center, space.leaders.vector(leader)),
+        match self.measure {
+            Measure::Distance | Measure::DistanceAmongProducts | Measure::Weighted => base,
+            // The leader is shorter than the vectors that it stands for.
+            Measure::DistanceAmongWeighted => base + 1.0 - space.leaders.norm_squared(leader),
+            Measure::Product => base - self.kernels.dot_f32(&space.center, space.leaders.vector(leader)),
         }
     }
 
@@ -471,7 +572,7 @@ impl Query {
         if self.no_direction {
             return [f64::NAN; 2];
         }
-        if self.shrunk > 1.0 && self.metric == Metric::L2 {
+        if self.shrunk > 1.0 && space.metric == Metric::L2 {
             return [0.0, f64::INFINITY];
         }
         let (score, error) = (f64::from(score), f64::from(error));
@@ -490,11 +591,19 @@ impl Query {
             let distance = (score + sign * lost).max(0.0).sqrt() + sign * (error + rounding);
             (distance * (1.0 + sign * callers)).max(0.0)
         };
-        let [lower, upper] = [-1.0, 1.0].map(|sign| match self.metric {
+        let [lower, upper] = [-1.0, 1.0].map(|sign| match space.metric {
             // The caller's squares may have vanished, each of them.
             Metric::L2 => (l2(sign).powi(2) + sign * tiny_sum).max(0.0).sqrt(),
             // Unit vectors: 1 - cos is half the squared L2 distance.
             Metric::Cosine => (l2(sign).powi(2) / 2.0 + sign * callers).max(0.0),
+            Metric::InnerProduct if space.is_weighted() => {
+                // Directions first: what is lost of one, and the caller's own sums.
+                let row = f64::from(stored.bias);
+                let lost = (error + rounding + callers * (1.0 + error)) * row * self.length + tiny_sum
+                    // A norm at the lower end of f32 has fewer digits.
+                    + f64::from(f32::from_bits(1)) * self.length;
+                score * self.length + sign * lost
+            }
             Metric::InnerProduct => {
                 let reach = self.norm + self.center_norm;
                 let lost = (self.norm + tiny_norm) * error
@@ -505,9 +614,13 @@ impl Query {
                 (score - self.center_dot + sign * lost) * self.shrunk
             }
         });
-        let is_known = match self.metric {
+        let is_known = match space.metric {
             Metric::L2 => true,
             Metric::Cosine => error < UNCLAIMED_ERROR && COSINE_NORMS.contains(&self.length),
+            Metric::InnerProduct if space.is_weighted() => {
+                let most = self.length * f64::from(stored.bias) * (1.0 + error);
+                most <= f64::from(f32::MAX) / 2.0
+            }
             Metric::InnerProduct => {
                 let most =
                     (self.norm + self.center_norm) * (row_norm + error + self.center_norm) * self.shrunk;

@@ -1,5 +1,7 @@
-//! Bounded candidate lists: for each row the nearest few rows that any leaf proposed.
+//! Bounded candidate lists: for each row the nearest few rows that any leaf proposed, and those with the highest products, where such
+//! are proposed.
 
+use super::products;
 use crate::graph::key::Key;
 use crate::layout::NodeId;
 use std::sync::Mutex;
@@ -45,16 +47,34 @@ impl Lists {
         let (rows, distances) = (&mut rows[list.clone()], &mut distances[list]);
         let mut len = usize::from(lens[place]);
         for key in candidates {
+            let lowest = if products::is_product(key) { full(&rows[..len], &distances[..len]) } else { None };
             // Looking at all of them without leaving early is done several at a time.
             let id = key.id().0;
             if rows[..len].iter().fold(false, |known, &row| known | (row == id)) {
-                // Leaves see the same distance a little differently: the least counts, whichever comes first.
                 let at = rows[..len].iter().position(|&row| row == id).expect("it is there");
-                distances[at] = distances[at].min(key.score());
+                let is_new_product = products::is_product(key) && distances[at] >= 0.0;
+                if !is_new_product || lowest.is_some_and(|(lowest, _)| lowest <= key) {
+                    // Leaves see the same distance a little differently: the least counts, whichever comes first.
+                    if !is_new_product {
+                        distances[at] = distances[at].min(key.score());
+                    }
+                    continue;
+                }
+                // It was near, and stays for its product, in place of the lowest one if there are as many as may be.
+                distances[at] = key.score();
+                if let Some((_, i)) = lowest {
+                    len -= 1;
+                    (rows[i], distances[i]) = (rows[len], distances[len]);
+                }
                 continue;
             }
             let mut at = len;
-            if len < LIST_LEN {
+            if let Some((lowest, i)) = lowest {
+                if lowest <= key {
+                    continue;
+                }
+                at = i;
+            } else if len < LIST_LEN {
                 len += 1;
             } else {
                 let keys = rows.iter().zip(distances.iter()).map(|(&row, &x)| Key::new(x, NodeId(row)));
@@ -91,6 +111,19 @@ impl Lists {
     }
 }
 
+/// Of as many products as a list may have the lowest, and its place; `None` if there are fewer.
+fn full(rows: &[u32], distances: &[f32]) -> Option<(Key, usize)> {
+    let mut lowest: Option<(Key, usize)> = None;
+    let mut count = 0;
+    for ((&row, &x), i) in rows.iter().zip(distances).zip(0..) {
+        if x < 0.0 {
+            count += 1;
+            lowest = lowest.max(Some((Key::new(x, NodeId(row)), i)));
+        }
+    }
+    lowest.filter(|_| count == products::MOST)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,5 +143,21 @@ mod tests {
         some.sort_unstable();
         assert_eq!(some, (0..10).collect::<Vec<_>>());
         assert!(lists.sorted(6).is_empty());
+    }
+
+    #[test]
+    fn products_have_places_of_their_own() {
+        let lists = Lists::new(1);
+        let near = |i: u32| Key::new(i as f32, NodeId(i));
+        let product = |i: u32| products::key(i as f32, 0.0, i).unwrap();
+        lists.offer(0, (0..100).map(near));
+        // Some are near as well.
+        lists.offer(0, (1..60).rev().map(product));
+        let sorted = lists.sorted(0);
+        assert_eq!(sorted.len(), LIST_LEN);
+        assert_eq!(sorted[..16], (44..60).rev().map(product).collect::<Vec<_>>(), "the highest");
+        assert_eq!(sorted[16..], (0..24).map(near).collect::<Vec<_>>(), "and the nearest");
+        lists.offer(0, (0..100).map(near));
+        assert_eq!(lists.sorted(0), sorted);
     }
 }

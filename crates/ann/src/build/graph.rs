@@ -5,7 +5,7 @@ use super::executor::{Cancelled, Executor, map};
 use super::leaf::{self, Scratch};
 use super::partition::partition;
 use super::rows::{RowSet, inverse};
-use super::{Parameters, Phase};
+use super::{Parameters, Phase, products};
 use crate::graph::key::Key;
 use crate::graph::prune::Pruner;
 use crate::layout::{MAX_DEGREE, NodeId};
@@ -39,6 +39,55 @@ fn chunk_rows(dim: usize) -> usize {
 #[must_use]
 pub fn entry_target(rows: usize) -> usize {
     (rows / ROWS_PER_ENTRY).clamp(MIN_ENTRIES, MAX_ENTRIES).min(rows)
+}
+
+/// Which rows are entries: a sample of all; where norms tell, half of them drawn in proportion to squared norms, as the highest
+/// products are most often with long rows.
+///
+/// Source: Efraimidis and Spirakis 2006, weighted sampling without replacement in one pass.
+pub(super) struct EntrySample {
+    any: Vec<u32>,
+    /// The highest `ln(u) / norm^2`, negated; with the rows.
+    heavy: std::collections::BinaryHeap<Key>,
+    wanted: usize,
+}
+
+impl EntrySample {
+    pub fn new(rows: usize, space: &Space, random: &mut SplitMix64) -> Self {
+        let target = entry_target(rows);
+        let wanted = if space.is_weighted() { target / 2 } else { 0 };
+        let any = random.sample(rows, target - wanted).into_iter().map(number).collect();
+        Self { any, heavy: std::collections::BinaryHeap::new(), wanted }
+    }
+
+    /// Whether all rows are to be offered.
+    pub fn wants_weights(&self) -> bool {
+        self.wanted > 0
+    }
+
+    /// Offers a row.
+    pub fn offer(&mut self, row: u32, norm: f32, random: &mut SplitMix64) {
+        #[allow(clippy::cast_precision_loss, reason = "53 bits")]
+        let uniform = ((random.next_u64() >> 11) + 1) as f64 / (1u64 << 53) as f64;
+        let norm = f64::from(norm);
+        #[allow(clippy::cast_possible_truncation, reason = "only the order counts")]
+        let key = (-uniform.ln() / (norm * norm).max(f64::MIN_POSITIVE)) as f32;
+        self.heavy.push(Key::new(key, NodeId(row)));
+        if self.heavy.len() > self.wanted {
+            self.heavy.pop();
+        }
+    }
+
+    /// The rows, each once.
+    pub fn rows(self) -> Vec<u32> {
+        let mut rows = self.any;
+        let known: std::collections::HashSet<u32> = rows.iter().copied().collect();
+        let mut heavy: Vec<u32> = self.heavy.into_iter().map(|key| key.id().0).collect();
+        heavy.retain(|row| !known.contains(row));
+        heavy.sort_unstable();
+        rows.extend(heavy);
+        rows
+    }
 }
 
 /// Neighbors of one row: protected ones first.
@@ -93,7 +142,11 @@ pub(super) fn build(
         .collect();
 
     progress(Phase::Connect);
-    let entries: Vec<u32> = random.sample(n, entry_target(n)).into_iter().map(number).collect();
+    let mut chosen = EntrySample::new(n, space, &mut random);
+    if chosen.wants_weights() {
+        (0..n).map(number).for_each(|row| chosen.offer(row, set.stored(row).bias, &mut random));
+    }
+    let entries = chosen.rows();
     let relinked = connect(set, space, &mut links, &entries, &mut random, executor)?;
     Ok((Graph { links, order, entries, relinked }, leaves))
 }
@@ -135,7 +188,8 @@ pub(super) fn explore(
 
     progress(Phase::Leaves);
     let candidates = Lists::new(n);
-    fill(set, space, &leaves, parameters, parameters.leaf_kept, &candidates, executor)?;
+    let with_products = space.is_weighted();
+    fill(set, space, &leaves, parameters, parameters.leaf_kept, with_products, &candidates, executor)?;
     drop(leaves);
 
     let mut backbone = vec![Links::default(); n];
@@ -162,7 +216,7 @@ pub(super) fn explore(
             let start = chunk * CHUNK;
             for (row, chosen) in (start..).zip(&forward[start..n.min(start + CHUNK)]) {
                 both.offer(number(row), chosen.iter().copied());
-                for &key in chosen {
+                for &key in chosen.iter().filter(|key| !products::is_product(**key)) {
                     both.offer(key.id().0, [Key::new(key.score(), NodeId(number(row)))]);
                 }
             }
@@ -172,17 +226,19 @@ pub(super) fn explore(
 }
 
 /// Runs all leaves into candidate lists.
+#[allow(clippy::too_many_arguments, reason = "one phase of the build over shared inputs")]
 fn fill(
     set: &RowSet,
     space: &Space,
     leaves: &[Vec<u32>],
     parameters: &Parameters,
     keep: usize,
+    with_products: bool,
     lists: &Lists,
     executor: &dyn Executor,
 ) -> Result<(), Cancelled> {
     map(executor, leaves.len(), Scratch::default, |scratch, i| {
-        leaf::neighbors(set, &leaves[i], parameters, keep, space, scratch, |row, keys| {
+        leaf::neighbors(set, &leaves[i], parameters, keep, with_products, space, scratch, |row, keys| {
             lists.offer(row, keys.iter().copied());
         });
     })?;
@@ -260,7 +316,7 @@ pub(super) fn add_long_edges(
 ) -> Result<u64, Cancelled> {
     let leaves = partition(set, sample.to_vec(), parameters, space, random, executor)?;
     let lists = Lists::new(set.len());
-    fill(set, space, &leaves, parameters, places, &lists, executor)?;
+    fill(set, space, &leaves, parameters, places, false, &lists, executor)?;
     let chunk_rows = chunk_rows(set.dim);
     let pruner = || ChunkPruner::new(set.len());
     let chosen = map(executor, sample.len().div_ceil(chunk_rows), pruner, |pruner, chunk| {
@@ -328,7 +384,10 @@ pub(super) fn prune_all(
         pruner.enter(set, space, &all);
         let prune = |(row, keys): (usize, &Vec<Key>)| {
             let keep = MAX_DEGREE - backbone[row].rows.len();
-            pruner.select(space, keys, parameters.alpha, keep, fill)
+            let (products, near) = keys.split_at(keys.partition_point(|key| products::is_product(*key)));
+            let products = &products[..products.len().min(keep / 2)];
+            let near = pruner.select(space, near, parameters.alpha, keep - products.len(), fill);
+            products.iter().copied().chain(near).collect()
         };
         let kept = rows.zip(&all).map(prune).collect::<Vec<_>>();
         pruner.leave();

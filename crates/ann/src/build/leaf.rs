@@ -1,7 +1,7 @@
 //! Inside a leaf: all distances by one matrix product, the nearest rows, and a first prune by lookup.
 
-use super::Parameters;
 use super::rows::RowSet;
+use super::{Parameters, products};
 use crate::graph::key::Key;
 use crate::graph::prune::Pruner;
 use crate::layout::NodeId;
@@ -25,15 +25,18 @@ pub(super) struct Scratch {
     keys: Vec<Key>,
     sorted: Vec<f32>,
     kept: Vec<Key>,
+    products: Vec<Key>,
     pruner: Pruner,
 }
 
-/// Calls `offer(row, candidates)` for each row of the leaf, with at most `keep` candidates.
+/// Calls `offer(row, candidates)` for each row of the leaf, with at most `keep` near candidates, and if wanted those with the highest inner
+/// products.
 pub(super) fn neighbors(
     set: &RowSet,
     leaf: &[u32],
     parameters: &Parameters,
     keep: usize,
+    with_products: bool,
     space: &Space,
     scratch: &mut Scratch,
     mut offer: impl FnMut(u32, &[Key]),
@@ -62,7 +65,24 @@ pub(super) fn neighbors(
             let key = keys[k as usize];
             Key::new(key.score(), NodeId(leaf[key.id().0 as usize]))
         }));
+        if with_products {
+            let all = &distances[i * n..(i + 1) * n];
+            highest_products(set, leaf, all, &mut scratch.products);
+            kept.append(&mut scratch.products);
+        }
         offer(row, kept);
+    }
+}
+
+/// The keys of those rows of a leaf that have the highest inner products with one of them, at these distances from it.
+fn highest_products(set: &RowSet, leaf: &[u32], distances: &[f32], keys: &mut Vec<Key>) {
+    keys.clear();
+    keys.extend(
+        leaf.iter().zip(distances).filter_map(|(&row, &far)| products::key(set.stored(row).bias, far, row)),
+    );
+    if keys.len() > products::MOST {
+        keys.select_nth_unstable(products::MOST);
+        keys.truncate(products::MOST);
     }
 }
 

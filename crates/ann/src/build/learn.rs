@@ -15,6 +15,7 @@ const FEWEST: usize = 32 * ROWS_PER_DIRECTION;
 /// The space of an index whose rows are like those of a sample, `[n, padded_dim]`, scaled and rotated.
 pub(super) fn space(metric: Metric, geometry: Geometry, seed: u64, rows: Vec<f32>) -> (Meta, Space) {
     let padded = geometry.padded_dim();
+    let geometry = geometry.for_metric(metric);
     let mut rows = without_outliers(rows, padded);
     let mut random = SplitMix64::new(seed ^ 0x5A17);
     let (mut geometry, mut reflectors) = (geometry, Vec::new());
@@ -36,7 +37,9 @@ pub(super) fn space(metric: Metric, geometry: Geometry, seed: u64, rows: Vec<f32
         let basis = crate::quantize::Basis::new(padded, seed, reflectors.clone());
         rows.chunks_exact_mut(padded).for_each(|row| basis.reflect(row));
     }
-    let mut meta = Meta::new(metric, geometry, seed, &mean(&rows, padded));
+    // Products of directions are taken as they are.
+    let center = if geometry.is_weighted() { vec![0.0; padded] } else { mean(&rows, padded) };
+    let mut meta = Meta::new(metric, geometry, seed, &center);
     subtract(&mut rows, &meta.center);
     let round = |x| bf16::to_f32(bf16::nearest(x));
     let sample = if is_earlier { &[] } else { rows.as_slice() };

@@ -6,7 +6,7 @@
 
 use super::candidates::Lists;
 use super::executor::{Executor, map};
-use super::graph::{BACKBONE, CONNECT_ROUNDS, Links, add_long_edges, entry_target, prune_all};
+use super::graph::{BACKBONE, CONNECT_ROUNDS, EntrySample, Links, add_long_edges, prune_all};
 use super::rows::{Records, RowSet};
 use super::shards::{EdgeReader, Entry, Failure, Shards, each_further};
 use super::spill::Log;
@@ -63,7 +63,17 @@ pub(super) fn finish<P: PageSink>(
 
     progress(Phase::Connect);
     let random = &mut shards.random;
-    let mut entries: Vec<u32> = random.sample(nodes, entry_target(nodes)).into_iter().map(number).collect();
+    let mut chosen = EntrySample::new(nodes, space, random);
+    if chosen.wants_weights() {
+        for start in (0..nodes).step_by(SWEEP) {
+            executor.check()?;
+            let batch = shards.nodes.read(start as u64..nodes.min(start + SWEEP) as u64)?;
+            for (row, i) in (0..number(batch.set.len())).map(|i| (number(start) + i, i)) {
+                chosen.offer(row, batch.set.stored(i).bias, random);
+            }
+        }
+    }
+    let mut entries = chosen.rows();
     entries.sort_unstable();
     let mut connect = Connect {
         links: &mut links,

@@ -15,6 +15,7 @@ mod learn;
 mod merge;
 mod parameters;
 pub mod partition;
+pub(crate) mod products;
 pub(crate) mod rows;
 mod shards;
 pub mod spill;
@@ -245,7 +246,7 @@ impl Builder {
         if needed >= capacity(self.memory_bytes, &self.space.geometry) as u64 {
             self.flush()?;
         }
-        let row = Row { stored: q.stored(), bias: q.bias, error: q.error, tid };
+        let row = Row { stored: q.stored(), error: q.error, tid };
         let hash = row.hash();
         if let Some(twin) = self.rows.twin(&row, hash) {
             self.rows.cover(twin, q.error);

@@ -29,6 +29,7 @@ pub(crate) struct RowSet {
     leads: Vec<f32>,
     trails: Vec<f32>,
     references: Vec<u16>,
+    biases: Vec<f32>,
 }
 
 /// Rows that tell well enough where the middle of many is.
@@ -54,6 +55,7 @@ impl RowSet {
             lead: self.leads[i],
             trail: self.trails[i],
             reference: self.references[i],
+            bias: self.biases[i],
             keys: &self.keys[i * self.key_bytes..(i + 1) * self.key_bytes],
         }
     }
@@ -81,6 +83,7 @@ impl RowSet {
         self.leads.push(row.lead);
         self.trails.push(row.trail);
         self.references.push(row.reference);
+        self.biases.push(row.bias);
         self.keys.extend_from_slice(row.keys);
     }
 
@@ -137,6 +140,7 @@ impl RowSet {
         self.leads = reordered(&self.leads, order);
         self.trails = reordered(&self.trails, order);
         self.references = reordered(&self.references, order);
+        self.biases = reordered(&self.biases, order);
         if self.key_bytes > 0 {
             let keys: Vec<&[u8]> = self.keys.chunks_exact(self.key_bytes).collect();
             self.keys = order.iter().flat_map(|&old| keys[old as usize]).copied().collect();
@@ -162,17 +166,17 @@ pub(super) fn inverse(order: &[u32]) -> Vec<u32> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row<'a> {
     pub stored: Stored<'a>,
-    pub bias: f32,
     pub error: f32,
     pub tid: HeapTid,
 }
 
 impl Row<'_> {
-    /// The same for equal codes, scales and keys.
+    /// The same for equal codes, scales, biases and keys.
     pub fn hash(&self) -> u64 {
-        let Stored { codes, lead, trail, reference, keys } = self.stored;
+        let Stored { codes, lead, trail, reference, bias, keys } = self.stored;
         let mut hash =
             u64::from(lead.to_bits()) ^ u64::from(trail.to_bits()) << 32 ^ u64::from(reference) << 7;
+        hash ^= u64::from(bias.to_bits()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         for key in keys.chunks_exact(8) {
             let word = key.iter().fold(0u64, |w, &byte| w << 8 | u64::from(byte));
             hash = (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
@@ -189,7 +193,6 @@ impl Row<'_> {
 #[derive(Default)]
 pub(super) struct Folded {
     pub set: RowSet,
-    pub biases: Vec<f32>,
     pub errors: Vec<f32>,
     pub tids: Vec<HeapTid>,
     /// Rows by a hash of their codes; collisions are told apart by comparing.
@@ -208,10 +211,10 @@ impl Folded {
     /// The place of a row that is equal.
     pub fn twin(&self, row: &Row, hash: u64) -> Option<u32> {
         self.by_hash.get(&hash).copied().filter(|&twin| {
-            let Stored { codes, lead, trail, reference, keys } = self.set.stored(twin);
+            let Stored { codes, lead, trail, reference, bias, keys } = self.set.stored(twin);
             let own = row.stored;
-            (lead.to_bits(), trail.to_bits(), reference)
-                == (own.lead.to_bits(), own.trail.to_bits(), own.reference)
+            (lead.to_bits(), trail.to_bits(), reference, bias.to_bits())
+                == (own.lead.to_bits(), own.trail.to_bits(), own.reference, own.bias.to_bits())
                 && codes == own.codes
                 && keys == own.keys
         })
@@ -222,7 +225,6 @@ impl Folded {
         let place = u32::try_from(self.len()).expect("memory ends before");
         self.by_hash.entry(hash).or_insert(place);
         self.set.push(row.stored);
-        self.biases.push(row.bias);
         self.errors.push(row.error);
         self.tids.push(row.tid);
         place
@@ -241,14 +243,13 @@ impl Folded {
 
     /// Puts all but the set of vectors, which is reordered already, into another order.
     pub fn follow(&mut self, order: &[u32]) {
-        self.biases = reordered(&self.biases, order);
         self.errors = reordered(&self.errors, order);
         self.tids = reordered(&self.tids, order);
     }
 
     pub fn row(&self, place: u32) -> Row<'_> {
         let i = place as usize;
-        Row { stored: self.set.stored(place), bias: self.biases[i], error: self.errors[i], tid: self.tids[i] }
+        Row { stored: self.set.stored(place), error: self.errors[i], tid: self.tids[i] }
     }
 }
 
@@ -278,9 +279,9 @@ impl Records {
     /// Appends a row, with the bytes of its further tids.
     pub fn append(&mut self, row: &Row, number: u32, tids: &[u8], spill: &mut dyn Spill) -> io::Result<()> {
         let bytes = self.record.as_mut_slice();
-        let Stored { codes, lead, trail, reference, keys } = row.stored;
+        let Stored { codes, lead, trail, reference, bias, keys } = row.stored;
         bytes[HEAD_BYTES..HEAD_BYTES + keys.len()].copy_from_slice(keys);
-        for (i, x) in [lead, trail, row.bias, row.error].into_iter().enumerate() {
+        for (i, x) in [lead, trail, bias, row.error].into_iter().enumerate() {
             put_f32(bytes, 4 * i, x);
         }
         put_u32(bytes, 16, row.tid.block);
@@ -316,10 +317,10 @@ impl Records {
             batch.set.codes.extend(record[vector..].iter().map(|byte| byte.cast_signed()));
             let (lead, trail, reference) = (get_f32(record, 0), get_f32(record, 4), get_u16(record, 22));
             let keys = &record[HEAD_BYTES..vector];
-            batch.set.describe(Stored { codes: &[], lead, trail, reference, keys });
             let (bias, error) = (get_f32(record, 8), get_f32(record, 12));
+            batch.set.describe(Stored { codes: &[], lead, trail, reference, bias, keys });
             let (number, further) = (get_u32(record, 24), get_u32(record, 28));
-            batch.heads.push(Head { bias, error, tid, number, further });
+            batch.heads.push(Head { error, tid, number, further });
         }
         Ok(batch)
     }
@@ -365,7 +366,6 @@ pub(super) struct Batch {
 /// What a record says besides its vector.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
-    pub bias: f32,
     pub error: f32,
     pub tid: HeapTid,
     pub number: u32,
@@ -375,7 +375,7 @@ pub(super) struct Head {
 impl Batch {
     pub fn row(&self, i: usize) -> Row<'_> {
         let (place, head) = (u32::try_from(i).expect("a batch"), self.heads[i]);
-        Row { stored: self.set.stored(place), bias: head.bias, error: head.error, tid: head.tid }
+        Row { stored: self.set.stored(place), error: head.error, tid: head.tid }
     }
 }
 
@@ -409,8 +409,8 @@ mod tests {
         let x = f32::from(i);
         let tid = HeapTid { block: u32::from(i), offset: i + 1 };
         let keys = &KEYS[usize::from(i % 2) * 16..][..16];
-        let stored = Stored { codes, lead: 1.0 + x, trail: 2.0 + x, reference: i, keys };
-        Row { stored, bias: 3.0 + x, error: x, tid }
+        let stored = Stored { codes, lead: 1.0 + x, trail: 2.0 + x, reference: i, bias: 3.0 + x, keys };
+        Row { stored, error: x, tid }
     }
 
     #[test]

@@ -364,14 +364,14 @@ fn encode_node(
 ) {
     let Described { row, protected, neighbors } = described;
     debug_assert!(neighbors.len() <= MAX_DEGREE);
-    let Stored { codes: own_codes, lead, trail, reference, keys } = row.stored;
+    let Stored { codes: own_codes, lead, trail, reference, bias, keys } = row.stored;
     node.set_header(&Header {
         tid: row.tid,
         degree: neighbors.len(),
         state: State::Live,
         lead,
         trail,
-        bias: row.bias,
+        bias,
         error: row.error,
         version: 0,
         protected: u32::try_from((1u64 << protected) - 1).expect("at most 32 edges"),

@@ -255,7 +255,7 @@ fn find_nearest<S: PageStore>(
             let Some(id) = g.node_id(block, slot).filter(|_| header.state == State::Live) else { continue };
             nodes += 1;
             for probe in &mut *probes {
-                let score = probe.query.score(&index.space, node.stored(), header.bias);
+                let score = probe.query.score(&index.space, node.stored());
                 let nearest = &mut probe.nearest;
                 if nearest.len() == NEAREST && nearest[NEAREST - 1].0 <= score {
                     continue;

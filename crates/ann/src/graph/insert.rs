@@ -2,12 +2,15 @@
 //!
 //! 1. Search for the vector itself, keeping the vectors met on the way.
 //! 2. If one of them is the same, give its node one more row (`share`). Done.
-//! 3. Prune what was met to the new node's neighbors.
+//! 3. Prune what was met to the new node's neighbors. Where norms are known, those with the highest products with the row come first: a
+//!    second search finds them.
 //! 4. In one change: write the node, and a protected edge to it from the nearest neighbor that has room. A
 //!    crash right after leaves the row findable.
-//! 5. One change per remaining neighbor: an edge back, if the neighbor's page says that it is useful.
+//! 5. One change per remaining neighbor: an edge back, if the neighbor's page says that it is useful. A long row is of use to others
+//!    that were met, too.
 //! 6. Now and then: make the node an entry, so that the table stays a fair sample while the index grows; and always
-//!    if it opens a region where no other row is, for those that follow must find it.
+//!    if it opens a region where no other row is, for those that follow must find it; or if it is longer than most entries, where
+//!    norms count.
 
 use super::edges::{self, MAX_PROTECTED, Wish};
 use super::filtered::Wanted;
@@ -15,6 +18,7 @@ use super::prune::{ALPHA, Pruner};
 use super::share;
 use super::walk::Walk;
 use crate::build::graph::entry_target;
+use crate::build::products;
 use crate::filter::key_bytes;
 use crate::index::{AccessError, Decoded, Index};
 use crate::layout;
@@ -29,6 +33,8 @@ use crate::store::{Change, PageStore};
 
 /// Nodes nearer than any candidate that the search for neighbors wants to know.
 pub const EF_INSERT: usize = 64;
+/// The same for rows with high inner products.
+const EF_PRODUCTS: usize = 32;
 /// Nearest neighbors that take the new node even if it seems occluded.
 const SURE_EDGES: usize = 4;
 /// A row opens a region if the nearest row is so many times as far from it as from the `COMPANY` nearest of its own
@@ -62,15 +68,24 @@ pub enum InsertError<E: std::error::Error + 'static> {
 }
 
 /// A node met while searching.
+#[derive(Clone)]
 pub(super) struct Met {
     pub id: NodeId,
     pub distance: f32,
     pub header: Header,
     pub codes: Vec<i8>,
     pub keys: Vec<u8>,
+    /// A row whose product with it is higher is of use to it, where norms are known.
+    floor: Option<f32>,
 }
 
 impl Met {
+    fn new(id: NodeId, node: &Node, distance: f32) -> Self {
+        let floor = edges::products_of(node).map(|(_, floor)| floor);
+        let (codes, keys) = (node.vector().to_vec(), node.keys().to_vec());
+        Self { id, distance, header: *node.header(), codes, keys, floor }
+    }
+
     pub fn stored(&self) -> Stored<'_> {
         self.header.stored(&self.codes, &self.keys)
     }
@@ -118,17 +133,20 @@ pub fn insert_with_keys<S: PageStore>(
                 return Ok(Inserted::Shared(twin.id));
             }
         }
-        let distances: Vec<f32> = met.iter().map(|m| m.distance).collect();
-        let near = local(index, &query, &met);
+        let high = highest_products(store, index, &x, &met)?;
+        let around: Vec<&Met> = met.iter().filter(|m| high.iter().all(|other| other.id != m.id)).collect();
+        let distances: Vec<f32> = around.iter().map(|m| m.distance).collect();
+        let near = local(index, &query, &around);
         let mut pruner = Pruner::default();
-        let chosen = pruner.select(&distances, ALPHA, MAX_DEGREE, true, |a, others, out| {
+        let chosen = pruner.select(&distances, ALPHA, MAX_DEGREE - high.len(), true, |a, others, out| {
             near.distances(index.space.kernels, a, others, out);
         });
         // Nearest first among all that were met, as the parent need not be a neighbor.
         let has_room = |m: &&Met| m.header.protected.count_ones() < MAX_PROTECTED;
         let parent = met.iter().find(has_room).or(met.first());
-        let chosen: Vec<&Met> = chosen.iter().map(|&i| &met[i as usize]).collect();
-        let Some(id) = add_node(store, index, &x, &query, tid, &chosen, parent)? else {
+        let chosen: Vec<&Met> = chosen.iter().map(|&i| around[i as usize]).collect();
+        let neighbors: Vec<&Met> = chosen.iter().copied().chain(&high).collect();
+        let Some(id) = add_node(store, index, &x, &query, tid, &neighbors, parent)? else {
             index.refresh(store)?;
             continue;
         };
@@ -137,16 +155,24 @@ pub fn insert_with_keys<S: PageStore>(
             let wish = if rank < SURE_EDGES { Wish::Needed } else { Wish::IfUseful };
             add_edge(store, index, neighbor.id, neighbor.header.generation, id, &x, &query, wish)?;
         }
+        let is_high = |m: &&Met| {
+            m.floor.is_some_and(|floor| products::product(x.bias, m.distance) > floor)
+                && parent.is_none_or(|parent| parent.id != m.id)
+                && chosen.iter().all(|other| other.id != m.id)
+        };
+        for m in met.iter().filter(is_high).take(MAX_DEGREE) {
+            add_edge(store, index, m.id, m.header.generation, id, &x, &query, Wish::IfUseful)?;
+        }
         if parent.is_some() {
             let is_remote = met.first().is_some_and(|nearest| nearest.distance > REMOTE * width);
-            maybe_add_entry(store, index, &x, id, is_remote, random)?;
+            maybe_add_entry(store, index, &x, id, is_remote || index.is_heavy(x.bias), random)?;
         }
         return Ok(Inserted::Node(id));
     }
 }
 
 /// The vectors of nodes relative to a query.
-fn local(index: &Index, query: &Query, met: &[Met]) -> Local {
+fn local(index: &Index, query: &Query, met: &[&Met]) -> Local {
     let space = &index.space;
     let (mut near, mut difference) = (Local::default(), vec![0.0; space.geometry.padded_dim()]);
     near.clear(difference.len());
@@ -182,12 +208,47 @@ pub(super) fn neighborhood<S: PageStore>(
             if distance < nearest {
                 (nearest, width) = (distance, reach_of_company(node));
             }
-            let (codes, keys) = (node.vector().to_vec(), node.keys().to_vec());
-            met.push(Met { id, distance, header: *node.header(), codes, keys });
+            met.push(Met::new(id, node, distance));
         }
     })? {}
     met.sort_by(|a, b| a.distance.total_cmp(&b.distance));
     Ok(Neighborhood { met, width })
+}
+
+/// Live nodes that have the highest inner products with a row, where norms are known: half of them of all, half of those around it. Their
+/// distances are negative products with the row's direction.
+fn highest_products<S: PageStore>(
+    store: &S,
+    index: &Index,
+    x: &Quantized,
+    around: &[Met],
+) -> Result<Vec<Met>, AccessError<S::Error>> {
+    let mut high = Vec::new();
+    if !index.space.is_weighted() {
+        return Ok(high);
+    }
+    let Some(query) = Query::of_stored(&index.space, &index.space.decoded(x.stored())) else {
+        return Ok(high);
+    };
+    let mut walk = Walk::nearest(index, query, EF_PRODUCTS);
+    let wanted = Wanted { rows: EF_PRODUCTS, lookahead: 0, due: true };
+    while walk.step(store, index, wanted, |_, id, node: &Node, score| {
+        if node.header().state == State::Live && score < 0.0 {
+            high.push(Met::new(id, node, score));
+        }
+    })? {}
+    high.sort_by(|a, b| a.distance.total_cmp(&b.distance));
+    high.truncate(products::MOST / 2);
+    let product = |m: &Met| -products::product(m.header.bias, m.distance);
+    let mut others: Vec<Met> = around
+        .iter()
+        .filter(|m| product(m) < 0.0 && high.iter().all(|other| other.id != m.id))
+        .map(|m| Met { distance: product(m), ..m.clone() })
+        .collect();
+    others.sort_by(|a, b| a.distance.total_cmp(&b.distance));
+    others.truncate(products::MOST - high.len());
+    high.extend(others);
+    Ok(high)
 }
 
 /// Squared distance within which a node has `COMPANY` neighbors; infinite if it has fewer.
@@ -372,14 +433,14 @@ pub(super) fn add_edge<S: PageStore>(
     Ok(added)
 }
 
-/// Makes the node an entry if the table is too small for the index or the node is remote, or else with the probability
+/// Makes the node an entry if the table is too small for the index or the node is wanted, or else with the probability
 /// that keeps the table a fair sample. What is known of the table may be a little out of date.
 fn maybe_add_entry<S: PageStore>(
     store: &S,
     index: &mut Index,
     x: &Quantized,
     id: NodeId,
-    is_remote: bool,
+    is_wanted: bool,
     random: &mut SplitMix64,
 ) -> Result<(), AccessError<S::Error>> {
     let g = index.space.geometry;
@@ -387,7 +448,7 @@ fn maybe_add_entry<S: PageStore>(
     let rows = store.block_count()? as usize * g.slots();
     let target = entry_target(rows);
     let count = index.meta.entry_count as usize;
-    let grows = count < if is_remote { MOST_ENTRIES * target } else { target };
+    let grows = count < if is_wanted { MOST_ENTRIES * target } else { target };
     let hole = index.entry_hole().filter(|_| grows);
     let replaced = match hole {
         None if grows => None,

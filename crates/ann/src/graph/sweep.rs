@@ -71,7 +71,7 @@ impl Sweep {
                     continue;
                 }
                 let query = walk.query();
-                let score = query.score(&index.space, node.stored(), header.bias);
+                let score = query.score(&index.space, node.stored());
                 let wanted = |found: &Found| {
                     self.after.is_none_or(|after| after < *found) && last.is_none_or(|last| *found < last)
                 };

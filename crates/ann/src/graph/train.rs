@@ -85,8 +85,8 @@ pub fn train<S: PageStore>(
     let mut builder = Builder::of_rotated(metric, geometry, old.seed, sample, usize::MAX, parameters)
         .with_sample_of_keys(&keys);
     builder.begin_at(start);
-    for Row { rotated, error, keys, tids } in rows {
-        let mut q = builder.space.quantize_rotated(rotated, 1.0);
+    for Row { rotated, length, error, keys, tids } in rows {
+        let mut q = builder.space.quantize_rotated(rotated, length);
         // What was lost before stays lost.
         q.error += error;
         q.keys = keys;
@@ -139,6 +139,8 @@ fn begin_epoch<S: PageStore>(store: &S) -> Result<u16, AccessError<S::Error>> {
 struct Row {
     /// Scaled and rotated, `[padded_dim]`.
     rotated: Vec<f32>,
+    /// The norm, where it is known beside the direction; else 1.
+    length: f64,
     /// Its error bound.
     error: f32,
     keys: Vec<u8>,
@@ -161,7 +163,8 @@ fn rows<S: PageStore>(store: &S, index: &Index) -> Result<Vec<Row>, AccessError<
                 && let Some(id) = g.node_id(block, slot)
             {
                 let (rotated, error) = (space.rotated(node.stored()), node.header().error);
-                let row = Row { rotated, error, keys: node.keys().to_vec(), tids: Vec::new() };
+                let length = f64::from(space.weight(node.stored()));
+                let row = Row { rotated, length, error, keys: node.keys().to_vec(), tids: Vec::new() };
                 found.push((id, *node.header(), row));
             }
         }

@@ -13,6 +13,7 @@ use super::reach::Reach;
 use super::rows::Rows;
 use super::walk::l2_estimates;
 use crate::bits::Bits;
+use crate::build::products;
 use crate::index::{AccessError, Decoded, Index, read_header};
 use crate::layout::meta::Meta;
 use crate::layout::node::{Edge, Header, Node, NodeMut, State};
@@ -279,6 +280,10 @@ struct Heir {
     id: NodeId,
     estimate: f32,
     protected: bool,
+    /// Inner product with a unit vector in the node's direction, where norms are known; else zero.
+    product: f32,
+    /// It takes the place of a link to a high product.
+    is_high: bool,
 }
 
 /// Removes one node's edges to dead nodes and gives it some of their neighbors.
@@ -292,11 +297,13 @@ fn repair<S: PageStore>(
     let space = &index.space;
     let g = &space.geometry;
     let block = g.block_of(id);
-    let (header, codes, keys, edges) = {
+    let (header, codes, keys, edges, high_gone) = {
         let page = store.read(block)?;
         let node = Node::read(&page, g, g.slot_of(id)).at(block)?;
+        let high = edges::products_of(&node).map_or([false; MAX_DEGREE], |(highest, _)| highest);
+        let high_gone = node.ids().zip(high).filter(|(to, is_high)| *is_high && dead.has(to.0)).count();
         let edges: Vec<Edge> = (0..node.header().degree).map(|i| node.edge(i)).collect();
-        (*node.header(), node.vector().to_vec(), node.keys().to_vec(), edges)
+        (*node.header(), node.vector().to_vec(), node.keys().to_vec(), edges, high_gone)
     };
     let (mut gone, kept): (Vec<Edge>, Vec<Edge>) = edges.into_iter().partition(|e: &Edge| dead.has(e.id.0));
     if gone.is_empty() {
@@ -312,7 +319,7 @@ fn repair<S: PageStore>(
         let at = g.block_of(edge.id);
         let page = store.read(at)?;
         let node = Node::read(&page, g, g.slot_of(edge.id)).at(at)?;
-        let score = query.score(space, node.stored(), space.l2_bias(&node));
+        let score = query.score(space, node.stored());
         let estimates = l2_estimates(index, &query, &node, score);
         let mut theirs: Vec<Heir> = node
             .ids()
@@ -322,6 +329,11 @@ fn repair<S: PageStore>(
                 id,
                 estimate: estimates[i],
                 protected: node.header().protected >> i & 1 == 1,
+                product: match space.is_weighted() {
+                    true => products::product(node.edge(i).weight, estimates[i]),
+                    false => 0.0,
+                },
+                is_high: false,
             })
             .collect();
         theirs.sort_by(|a, b| b.protected.cmp(&a.protected).then(a.estimate.total_cmp(&b.estimate)));
@@ -333,7 +345,10 @@ fn repair<S: PageStore>(
         a.id.cmp(&b.id).then(b.protected.cmp(&a.protected)).then(a.estimate.total_cmp(&b.estimate))
     });
     heirs.dedup_by_key(|h| h.id);
-    heirs.sort_by(|a, b| b.protected.cmp(&a.protected).then(a.estimate.total_cmp(&b.estimate)));
+    heirs.sort_by(|a, b| b.product.total_cmp(&a.product));
+    heirs.iter_mut().take(high_gone).for_each(|heir| heir.is_high = heir.product > 0.0);
+    let rank = |heir: &Heir| (!heir.protected, !heir.is_high);
+    heirs.sort_by(|a, b| rank(a).cmp(&rank(b)).then(a.estimate.total_cmp(&b.estimate)));
 
     // Their vectors are read one by one until the places of the dead are taken.
     let mut chosen: Vec<Chosen> = Vec::new();
@@ -349,9 +364,9 @@ fn repair<S: PageStore>(
             continue;
         }
         let vector = space.decoded(node.stored());
-        let distance = query.score(space, node.stored(), space.l2_bias(&node));
+        let distance = query.score(space, node.stored());
         let occluded = chosen.iter().any(|other| ALPHA * space.between(&other.vector, &vector) <= distance);
-        if heir.protected || !occluded {
+        if heir.protected || heir.is_high || !occluded {
             let (header, codes, keys) = (*node.header(), node.vector().to_vec(), node.keys().to_vec());
             chosen.push(Chosen { id: heir.id, header, codes, keys, vector, protected: heir.protected });
         }
@@ -732,6 +747,7 @@ mod tests {
                 epoch: 0,
                 columns: 0,
                 signatures: 0,
+                is_weighted: false,
             };
             let geometry = Geometry::checked(&stated).unwrap();
             let mut random = SplitMix64::new(dim.into());

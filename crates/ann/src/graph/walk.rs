@@ -40,7 +40,6 @@ const PREFETCH: usize = 4;
 /// The state of a walk. Candidates are visited by ascending estimate for as long as the caller asks.
 pub struct Walk {
     query: Query,
-    by_l2_in_ip_graph: bool,
     frontier: Frontier,
     visited: IdSet,
     /// Live nodes that were visited and pass the filter.
@@ -54,13 +53,12 @@ impl Walk {
     /// Starts at the entries. `width` is about the number of nodes that the caller wants to see.
     pub fn new(index: &Index, query: Query, width: usize, filter: Option<Filter>, prefetch: bool) -> Self {
         let filtered = filter.map(|filter| Box::new(Filtered::new(filter)));
-        Self::start(index, query, width, filtered, prefetch, false)
+        Self::start(index, query, width, filtered, prefetch)
     }
 
-    /// Starts a walk towards the nearest by L2, whatever the index's metric: what an insert needs.
+    /// Starts a walk without filter: towards the nearest by L2 if the query is a [stored](Query::stored) vector, whatever the index's metric.
     pub fn nearest(index: &Index, query: Query, width: usize) -> Self {
-        let other = index.space.metric == crate::Metric::InnerProduct;
-        Self::start(index, query, width, None, false, other)
+        Self::start(index, query, width, None, false)
     }
 
     fn start(
@@ -69,11 +67,9 @@ impl Walk {
         width: usize,
         filtered: Option<Box<Filtered>>,
         prefetch: bool,
-        by_l2_in_ip_graph: bool,
     ) -> Self {
         let mut walk = Self {
             query,
-            by_l2_in_ip_graph,
             frontier: Frontier::default(),
             visited: IdSet::default(),
             nearest: Nearest::default(),
@@ -181,8 +177,12 @@ impl Walk {
         }
         self.stats.hops += 1;
         self.stats.estimates += header.degree as u64;
-        let bias = if self.by_l2_in_ip_graph { index.space.l2_bias(&node) } else { header.bias };
-        let score = self.query.score(&index.space, node.stored(), bias);
+        let (score, estimates) = if self.query.is_among_products() {
+            let score = self.query.score(&index.space, node.stored());
+            (score, l2_estimates(index, &self.query, &node, score))
+        } else {
+            self.query.estimates(&index.space, &node)
+        };
         let passes = self.filter().is_none_or(|filter| filter.admits(node.keys()));
         if header.state == State::Live {
             if let Some(filtered) = &mut self.filtered {
@@ -195,12 +195,6 @@ impl Walk {
         if passes {
             visit(&self.query, id, &node, score);
         }
-        let estimates = if self.by_l2_in_ip_graph {
-            l2_estimates(index, &self.query, &node, score)
-        } else {
-            let (adds, scales) = node.factors();
-            self.query.estimates(&index.space, header.reference, score, &adds, &scales, node.codes())
-        };
         match &mut self.filtered {
             Some(filtered) => filtered.expand(&node, passes, &estimates, &mut self.frontier),
             None => {

@@ -7,7 +7,8 @@
 //! | 6 | 2 | - | 0 |
 //! | 8 | B each | | blocks of 32 entries |
 //!
-//! A block, with C = code dim, p = planes, K = key columns and B = 320 + 32 K + 4 p C:
+//! A block, with C = code dim, p = planes, K = key columns, W = 64 for inner product and else 0, and
+//! B = 320 + W + 32 K + 4 p C:
 //!
 //! | offset | width | type | field |
 //! |---|---|---|---|
@@ -15,8 +16,9 @@
 //! | 128 | 32 * 2 | bf16 | factors: add |
 //! | 192 | 32 * 2 | bf16 | factors: scale |
 //! | 256 | 32 * 2 | u16 | numbers of the leaders that codes and factors are relative to |
-//! | 320 | 32 K | u8 | sketches, 32 for each of K key columns |
-//! | 320 + 32 K | 4 p C | bits | codes, one FastScan block a plane |
+//! | 320 | W | bf16 | norms of the rows |
+//! | 320 + W | 32 K | u8 | sketches, 32 for each of K key columns |
+//! | 320 + W + 32 K | 4 p C | bits | codes, one FastScan block a plane |
 //!
 //! Format 1 has no numbers of leaders: codes are relative to the center and follow at 256.
 
@@ -29,7 +31,7 @@ use crate::quantize::fastscan;
 const ADDS: usize = 4 * ENTRY_BLOCK;
 const SCALES: usize = ADDS + 2 * ENTRY_BLOCK;
 const LEADERS: usize = SCALES + 2 * ENTRY_BLOCK;
-const SKETCHES: usize = LEADERS + 2 * ENTRY_BLOCK;
+const WEIGHTS: usize = LEADERS + 2 * ENTRY_BLOCK;
 
 /// One sampled node, without its code.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,6 +44,8 @@ pub struct Entry {
     pub scale: f32,
     /// The leader that both are relative to.
     pub leader: u16,
+    /// The node's norm where vectors are stored as directions; else 1.
+    pub weight: f32,
     /// What its keys are like.
     pub sketches: Sketches,
 }
@@ -57,6 +61,11 @@ fn capacity(g: &Geometry) -> u16 {
 
 fn columns(g: &Geometry) -> usize {
     g.key_bytes() / KEY_BYTES
+}
+
+/// Where sketches begin within a block.
+fn sketches_at(g: &Geometry) -> usize {
+    WEIGHTS + if g.is_weighted() { 2 * ENTRY_BLOCK } else { 0 }
 }
 
 /// Where codes begin within a block.
@@ -93,8 +102,9 @@ pub fn get(page: &Page, g: &Geometry, i: usize) -> Entry {
         add: bf16::to_f32(get_u16(page, start + ADDS + 2 * row)),
         scale: bf16::to_f32(get_u16(page, start + SCALES + 2 * row)),
         leader: if g.format() == 1 { 0 } else { get_u16(page, start + LEADERS + 2 * row) },
+        weight: if g.is_weighted() { bf16::to_f32(get_u16(page, start + WEIGHTS + 2 * row)) } else { 1.0 },
         sketches: std::array::from_fn(|column| {
-            if column < columns(g) { page[start + SKETCHES + column * ENTRY_BLOCK + row] } else { 0 }
+            if column < columns(g) { page[start + sketches_at(g) + column * ENTRY_BLOCK + row] } else { 0 }
         }),
     }
 }
@@ -114,8 +124,11 @@ pub fn set(page: &mut Page, g: &Geometry, i: usize, entry: &Entry, bits: &[u8]) 
     if g.format() > 1 {
         put_u16(page, start + LEADERS + 2 * row, entry.leader);
     }
+    if g.is_weighted() {
+        put_u16(page, start + WEIGHTS + 2 * row, bf16::nearest(entry.weight));
+    }
     for (column, &sketch) in entry.sketches.iter().enumerate().take(columns(g)) {
-        page[start + SKETCHES + column * ENTRY_BLOCK + row] = sketch;
+        page[start + sketches_at(g) + column * ENTRY_BLOCK + row] = sketch;
     }
     fastscan::set_code(&mut page[start + codes_at(g)..start + g.entry_block_bytes()], row, bits);
     let count = usize::from(get_u16(page, 4)).max(i + 1);
@@ -131,11 +144,16 @@ pub fn clear(page: &mut Page, g: &Geometry, i: usize) {
 mod tests {
     use super::super::PAGE_BYTES;
     use super::*;
+    use crate::metric::Metric;
 
     #[test]
     fn entries_round_trip() {
-        for dim in [2, 128, 192, 256, 512, 4000] {
+        let metrics = [Metric::Cosine, Metric::InnerProduct];
+        for (dim, metric) in
+            [2, 128, 192, 256, 512, 4000].into_iter().flat_map(|dim| metrics.map(|m| (dim, m)))
+        {
             let g = Geometry::new(dim).unwrap().with_columns(&[crate::filter::Kind::Ordered; 2]);
+            let g = g.for_metric(metric);
             let mut page = [0; PAGE_BYTES];
             init(&mut page, &g);
             set_next(&mut page, 12);
@@ -148,7 +166,8 @@ mod tests {
             };
             let entry = |i: usize| {
                 let (id, leader) = (NodeId(u32::try_from(i).unwrap() * 3), i as u16 % 7);
-                Entry { id, add: i as f32, scale: 0.5, leader, sketches: sketches(i) }
+                let weight = if g.is_weighted() { 1.0 + (i % 4) as f32 } else { 1.0 };
+                Entry { id, add: i as f32, scale: 0.5, leader, weight, sketches: sketches(i) }
             };
             for i in 0..n {
                 set(&mut page, &g, i, &entry(i), &bits(i));
@@ -159,6 +178,7 @@ mod tests {
                 let wanted = if i == 5 { NodeId::NONE } else { entry(i).id };
                 assert_eq!(get(&page, &g, i).id, wanted);
                 assert_eq!(get(&page, &g, i).leader, entry(i).leader);
+                assert_eq!(get(&page, &g, i).weight, entry(i).weight);
                 assert_eq!(get(&page, &g, i).sketches, entry(i).sketches);
                 assert!((get(&page, &g, i).add - entry(i).add).abs() <= entry(i).add / 256.0);
                 assert_eq!(fastscan::get_code(codes(&page, &g, i), i % ENTRY_BLOCK), bits(i));

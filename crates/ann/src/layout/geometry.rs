@@ -19,6 +19,7 @@
 
 use super::{BODY_BYTES, BlockNumber, FORMAT_VERSION, MAX_DEGREE, NodeId, PageError, check};
 use crate::filter::{KEY_BYTES, Kind, MAX_COLUMNS};
+use crate::metric::Metric;
 use crate::quantize::principal::Spectrum;
 
 /// The largest dimension of an indexed vector; one more would leave too little of the page to codes.
@@ -59,6 +60,8 @@ pub struct Geometry {
     columns: u8,
     /// Bit i: the keys of column i are signatures.
     signatures: u8,
+    /// Whether vectors are stored as directions, and links tell the norms: inner product, from format 2 on.
+    is_weighted: bool,
 }
 
 /// What a metapage says of its geometry.
@@ -75,6 +78,7 @@ pub(crate) struct Stated {
     pub epoch: u16,
     pub columns: u8,
     pub signatures: u8,
+    pub is_weighted: bool,
 }
 
 /// A dimension that cannot be indexed.
@@ -97,11 +101,11 @@ impl Geometry {
     /// # Errors
     /// [`GeometryError`] unless `1 <= dim <= MAX_DIM`.
     pub fn new(dim: usize) -> Result<Self, GeometryError> {
-        Self::of(dim, 0)
+        Self::of(dim, 0, false)
     }
 
-    /// As [`Geometry::new`], with so many key columns.
-    fn of(dim: usize, columns: u8) -> Result<Self, GeometryError> {
+    /// As [`Geometry::new`], with so many key columns, and with norms of neighbors.
+    fn of(dim: usize, columns: u8, is_weighted: bool) -> Result<Self, GeometryError> {
         match dim {
             0 => return Err(GeometryError::Empty),
             1..=MAX_DIM => {}
@@ -112,7 +116,7 @@ impl Geometry {
         let wanted = (padded_dim * 11 / 16).max(96).min(256.max(dim / 3)).min(widest);
         let (slots, code_dim) = (1..=16)
             .rev()
-            .filter_map(|slots| Some((slots, fitting(padded_dim, columns, slots, 1)?)))
+            .filter_map(|slots| Some((slots, fitting(padded_dim, columns, is_weighted, slots, 1)?)))
             .find(|&(slots, code_dim)| code_dim >= wanted || slots == 1)
             .expect("one node fits a page at MAX_DIM");
         let format = FORMAT_VERSION;
@@ -128,6 +132,7 @@ impl Geometry {
             epoch: 0,
             columns,
             signatures: 0,
+            is_weighted,
         })
     }
 
@@ -138,7 +143,31 @@ impl Geometry {
         let columns = u8::try_from(kinds.len()).expect("a few");
         let signatures = (0..8).zip(kinds).filter(|(_, kind)| **kind == Kind::Signature);
         let signatures = signatures.fold(0, |all, (i, _)| all | 1 << i);
-        Self { signatures, ..Self::of(self.dim, columns).expect("there is room for keys at MAX_DIM") }
+        let of = Self::of(self.dim, columns, self.is_weighted).expect("there is room for keys at MAX_DIM");
+        Self { signatures, ..of }
+    }
+
+    /// The same for an index over a metric: inner product wants the norms of neighbors.
+    #[must_use]
+    pub fn for_metric(self, metric: Metric) -> Self {
+        let is_weighted = metric == Metric::InnerProduct && self.format > 1;
+        if is_weighted == self.is_weighted {
+            return self;
+        }
+        let of = Self::of(self.dim, self.columns, is_weighted).expect("there is room for norms at MAX_DIM");
+        Self {
+            signatures: self.signatures,
+            format: self.format,
+            epoch: self.epoch,
+            leaders: self.leaders,
+            ..of
+        }
+    }
+
+    /// Whether vectors are stored as directions, and links tell the norms of neighbors.
+    #[must_use]
+    pub fn is_weighted(&self) -> bool {
+        self.is_weighted
     }
 
     /// What the keys of each column are.
@@ -165,14 +194,11 @@ impl Geometry {
         let most_directions = MAX_DIRECTIONS.min(spectrum.leading.len());
         let without = variance(&Spectrum { leading: Vec::new(), ..*spectrum }, self.code_dim, 1);
         let best = |slots: usize| {
-            let two =
-                fitting(self.padded_dim, self.columns, slots, 2).map(|width| (width.min(most_directions), 2));
-            let leading =
-                fitting(self.padded_dim, self.columns, slots, 1).map(|width| (width.min(most_directions), 1));
-            let any = fitting(self.padded_dim, self.columns, slots, 1).map(|width| (width, 0));
-            let all = fitting(self.padded_dim, self.columns, slots, 2)
-                .filter(|&width| width == self.padded_dim)
-                .map(|w| (w, 2));
+            let fitting = |planes| fitting(self.padded_dim, self.columns, self.is_weighted, slots, planes);
+            let two = fitting(2).map(|width| (width.min(most_directions), 2));
+            let leading = fitting(1).map(|width| (width.min(most_directions), 1));
+            let any = fitting(1).map(|width| (width, 0));
+            let all = fitting(2).filter(|&width| width == self.padded_dim).map(|w| (w, 2));
             let sized = |(width, planes): (usize, usize)| {
                 let code_dim = width / CODE_STEP * CODE_STEP;
                 // Codes of any direction are made of rotated vectors without directions to the front.
@@ -187,8 +213,10 @@ impl Geometry {
             choices.min_by(|a, b| a.0.total_cmp(&b.0))
         };
         let fits = |slots: usize| Some((slots, best(slots)?));
+        // Products of long rows magnify what estimates err by: there exact codes are worth some nodes a page.
+        let fewest = if self.is_weighted { self.slots.div_ceil(2) } else { self.slots };
         let good =
-            (self.slots..=16).rev().filter_map(fits).find(|(_, (variance, ..))| *variance <= without / 2.0);
+            (fewest..=16).rev().filter_map(fits).find(|(_, (variance, ..))| *variance <= without / 2.0);
         let Some((slots, (_, code_dim, planes))) = good.or_else(|| fits(self.slots)) else { return self };
         // The leading elements are the large ones: they and the others have a scale each.
         let lead_dim = code_dim.next_multiple_of(DIM_STEP).min(self.padded_dim);
@@ -210,11 +238,12 @@ impl Geometry {
             epoch,
             columns,
             signatures,
+            is_weighted,
         } = *stated;
         check("dim", dim.into(), 1, MAX_DIM as u64)?;
         check("key columns", columns.into(), 0, MAX_COLUMNS as u64)?;
         check("signatures", u64::from(signatures) >> columns, 0, 0)?;
-        let usual = Self::of(dim.into(), columns).expect("checked above");
+        let usual = Self::of(dim.into(), columns, is_weighted).expect("checked above");
         check("padded_dim", padded_dim.into(), usual.padded_dim as u64, usual.padded_dim as u64)?;
         let widest = usual.padded_dim.min(MAX_CODE_DIM);
         check("code_dim", code_dim.into(), CODE_STEP as u64, widest as u64)?;
@@ -248,7 +277,8 @@ impl Geometry {
     /// The same in format 1, which indexes of release 0.1 have: what tests of reading them are made with.
     #[must_use]
     pub fn in_format_1(self) -> Self {
-        Self { format: 1, planes: 1, leaders: 0, ..self.with_one_scale() }
+        let of = Self::of(self.dim, self.columns, false).expect("the index has them");
+        Self { format: 1, planes: 1, leaders: 0, epoch: self.epoch, signatures: self.signatures, ..of }
     }
 
     /// The same with one scale for all elements of a vector.
@@ -332,13 +362,17 @@ impl Geometry {
     /// Bytes of a node.
     #[must_use]
     pub fn node_bytes(&self) -> usize {
-        fixed_bytes(self.padded_dim, self.columns) + self.code_block_bytes()
+        fixed_bytes(self.padded_dim, self.columns, self.is_weighted) + self.code_block_bytes()
     }
 
-    /// Bytes of 32 entries of the entry table: ids, two factors each, numbers of leaders, sketches, codes.
+    /// Bytes of 32 entries of the entry table: ids, two factors each, numbers of leaders, norms, sketches, codes.
     #[must_use]
     pub fn entry_block_bytes(&self) -> usize {
-        let own = if self.format == 1 { 8 } else { 10 + usize::from(self.columns) };
+        let own = if self.format == 1 {
+            8
+        } else {
+            10 + weight_bytes(self.is_weighted) + usize::from(self.columns)
+        };
         ENTRY_BLOCK * own + self.code_block_bytes()
     }
 
@@ -374,8 +408,8 @@ impl Geometry {
 }
 
 /// The widest code of so many planes with which so many nodes fit a page.
-fn fitting(padded_dim: usize, columns: u8, slots: usize, planes: usize) -> Option<usize> {
-    let code_bytes = (BODY_BYTES / slots).checked_sub(fixed_bytes(padded_dim, columns))?;
+fn fitting(padded_dim: usize, columns: u8, is_weighted: bool, slots: usize, planes: usize) -> Option<usize> {
+    let code_bytes = (BODY_BYTES / slots).checked_sub(fixed_bytes(padded_dim, columns, is_weighted))?;
     let code_dim = code_bytes * 8 / (MAX_DEGREE * planes);
     let step = if code_dim < FINE_CODE_DIM { CODE_STEP } else { DIM_STEP };
     Some((code_dim / step * step).min(padded_dim).min(MAX_CODE_DIM))
@@ -389,10 +423,18 @@ fn variance(spectrum: &Spectrum, code_dim: usize, planes: usize) -> f64 {
     (1.0 / share.max(1e-9) - 1.0).powi(2) * coded + others + lost / code_dim as f64
 }
 
+/// Bytes of a neighbor's norm.
+fn weight_bytes(is_weighted: bool) -> usize {
+    if is_weighted { 2 } else { 0 }
+}
+
 /// Bytes of a node apart from its codes.
-fn fixed_bytes(padded_dim: usize, columns: u8) -> usize {
+fn fixed_bytes(padded_dim: usize, columns: u8, is_weighted: bool) -> usize {
     let columns = usize::from(columns);
-    NODE_HEADER_BYTES + KEY_BYTES * columns + padded_dim + MAX_DEGREE * (EDGE_BYTES + columns)
+    NODE_HEADER_BYTES
+        + KEY_BYTES * columns
+        + padded_dim
+        + MAX_DEGREE * (EDGE_BYTES + weight_bytes(is_weighted) + columns)
 }
 
 #[cfg(test)]
@@ -444,6 +486,7 @@ mod tests {
                 epoch: 0,
                 columns: 0,
                 signatures: 0,
+                is_weighted: false,
             })
         };
         for (dim, code, slots) in [(128, 128, 8), (192, 192, 6), (256, 256, 5), (320, 256, 4)] {

@@ -107,7 +107,7 @@ impl Meta {
         assert_eq!(center.len(), geometry.padded_dim());
         Self {
             metric,
-            geometry,
+            geometry: geometry.for_metric(metric),
             seed,
             entry_first: 0,
             entry_last: 0,
@@ -205,6 +205,7 @@ impl Meta {
             epoch: if first { 0 } else { get_u16(page, EPOCH) },
             columns: if first { 0 } else { page[COLUMNS] },
             signatures: if first { 0 } else { page[COLUMNS + 1] },
+            is_weighted: metric == Metric::InnerProduct && !first,
         })?;
         check("max_degree", get_u16(page, 14).into(), MAX_DEGREE as u64, MAX_DEGREE as u64)?;
         let center: Vec<f32> = (0..geometry.padded_dim())
@@ -309,6 +310,7 @@ mod tests {
         let geometry = Geometry::new(dim)
             .unwrap()
             .with_columns(&[Kind::Ordered, Kind::Signature])
+            .for_metric(Metric::InnerProduct)
             .with_leaders(255)
             .in_epoch(3);
         let center: Vec<f32> = (0..geometry.padded_dim()).map(|i| (i as f32).sin()).collect();

@@ -9,7 +9,7 @@
 //! | 7 | 1 | u8 | state: 0 free, 1 live, 2 dead |
 //! | 8 | 2 | bf16 | lead: what the leading `lead dim` codes are multiplied by |
 //! | 10 | 2 | bf16 | trail: what the others are multiplied by |
-//! | 12 | 4 | f32 | bias: squared norm of what the codes stand for; for inner product the vector's product with the center |
+//! | 12 | 4 | f32 | bias: squared norm of what the codes stand for; for inner product the norm of the row |
 //! | 16 | 2 | bf16 | error: norm of what quantizing lost, rounded up |
 //! | 18 | 2 | u16 | version, changes whenever the slot's vector, state or rows change |
 //! | 20 | 4 | u32 | protected edges, bit i for edge i: never evicted for a nearer neighbor |
@@ -22,11 +22,13 @@
 //! | 160 + P | 32 * 2 | bf16 | neighbor factors: add |
 //! | 224 + P | 32 * 2 | bf16 | neighbor factors: scale |
 //! | 288 + P | 32 * 2 | bf16 | squared distance of each neighbor |
-//! | 352 + P | 32 K | u8 | sketches of the neighbors, 32 for each column |
-//! | 352 + P + 32 K | 4 p C | bits | neighbor codes, one FastScan block a plane |
+//! | 352 + P | 32 * 2 | bf16 | norms of the neighbors: inner product alone, W = 64, else W = 0 |
+//! | 352 + P + W | 32 K | u8 | sketches of the neighbors, 32 for each column |
+//! | 352 + P + W + 32 K | 4 p C | bits | neighbor codes, one FastScan block a plane |
 //!
+//! Inner product stores the directions of rows, unit vectors, and squared distances are between these.
 //! Entries of the arrays behind the degree mean nothing. In format 1 an f32 at 8 is the one scale of all elements, and
-//! the reference is 0.
+//! the reference is 0; inner product has the vectors themselves, and for bias their products with the center.
 
 use super::bytes::{get_f32, get_u16, get_u32, put_f32, put_u16, put_u32};
 use super::geometry::NODE_HEADER_BYTES;
@@ -79,8 +81,8 @@ impl Header {
     /// The vector that codes stand for.
     #[must_use]
     pub fn stored<'a>(self, codes: &'a [i8], keys: &'a [u8]) -> Stored<'a> {
-        let Self { lead, trail, reference, .. } = self;
-        Stored { codes, lead, trail, reference, keys }
+        let Self { lead, trail, reference, bias, .. } = self;
+        Stored { codes, lead, trail, reference, bias, keys }
     }
 
     /// An empty slot, as on a fresh page.
@@ -111,6 +113,8 @@ pub struct Edge {
     pub scale: f32,
     /// Squared L2 distance between the two quantized vectors.
     pub distance_squared: f32,
+    /// The neighbor's norm where vectors are stored as directions; else 1.
+    pub weight: f32,
     /// What its keys are like.
     pub sketches: Sketches,
 }
@@ -123,6 +127,7 @@ struct Offsets {
     adds: usize,
     scales: usize,
     distances: usize,
+    weights: Option<usize>,
     sketches: usize,
     columns: usize,
     codes: usize,
@@ -139,7 +144,9 @@ impl Offsets {
         let adds = ids + 4 * MAX_DEGREE;
         let scales = adds + 2 * MAX_DEGREE;
         let distances = scales + 2 * MAX_DEGREE;
-        let sketches = distances + 2 * MAX_DEGREE;
+        let behind = distances + 2 * MAX_DEGREE;
+        let (weights, sketches) =
+            if g.is_weighted() { (Some(behind), behind + 2 * MAX_DEGREE) } else { (None, behind) };
         let codes = sketches + columns * MAX_DEGREE;
         Self {
             vector,
@@ -147,6 +154,7 @@ impl Offsets {
             adds,
             scales,
             distances,
+            weights,
             sketches,
             columns,
             codes,
@@ -246,6 +254,7 @@ impl<'a> Node<'a> {
             add: number(self.at.adds),
             scale: number(self.at.scales),
             distance_squared: number(self.at.distances),
+            weight: self.at.weights.map_or(1.0, number),
             sketches: std::array::from_fn(|column| {
                 if column < self.at.columns { self.sketches(column)[i] } else { 0 }
             }),
@@ -260,6 +269,13 @@ impl<'a> Node<'a> {
             std::array::from_fn(|i| bf16::to_f32(u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]])))
         };
         (read(self.at.adds), read(self.at.scales))
+    }
+
+    /// The norms of all 32 neighbors, where the index tells them.
+    #[must_use]
+    pub fn weights(&self) -> Option<[f32; MAX_DEGREE]> {
+        let at = self.at.weights?;
+        Some(std::array::from_fn(|i| bf16::to_f32(get_u16(self.bytes, at + 2 * i))))
     }
 
     /// The FastScan block of the neighbor codes.
@@ -343,6 +359,9 @@ impl<'a> NodeMut<'a> {
         put_u16(b, self.at.adds + 2 * i, bf16::nearest(edge.add));
         put_u16(b, self.at.scales + 2 * i, bf16::nearest(edge.scale));
         put_u16(b, self.at.distances + 2 * i, bf16::nearest(edge.distance_squared));
+        if let Some(at) = self.at.weights {
+            put_u16(b, at + 2 * i, bf16::nearest(edge.weight));
+        }
         for (column, &sketch) in edge.sketches.iter().enumerate().take(self.at.columns) {
             b[self.at.sketches + column * MAX_DEGREE + i] = sketch;
         }
@@ -432,6 +451,7 @@ mod tests {
             add: -x,
             scale: x + 1.0,
             distance_squared: 2.0 * x,
+            weight: 1.0,
             sketches: Sketches::default(),
         }
     }

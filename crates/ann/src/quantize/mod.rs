@@ -26,6 +26,8 @@ pub struct Stored<'a> {
     pub trail: f32,
     /// Number of the leader that the vector is relative to; 0 is the center.
     pub reference: u16,
+    /// The field of the node header: squared norm of what the codes stand for, or the row's norm where they stand for its direction.
+    pub bias: f32,
     /// Keys of the row, eight bytes for each column.
     pub keys: &'a [u8],
 }

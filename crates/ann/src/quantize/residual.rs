@@ -11,8 +11,9 @@
 //! -<q, y>   = -<q, n> - <n, r> - <q - n, r>     ~  -<q, n> + (g <n - k, l> - <n, r>) - g <q - k, l>
 //! ```
 //!
-//! The parentheses are the factor `add`, what multiplies `<q - k, l>` is the factor `scale`. For inner product
-//! `add` also carries `-<c, r>`, as scores there include the center `c`.
+//! The parentheses are the factor `add`, what multiplies `<q - k, l>` is the factor `scale`. Inner products are of directions, and are
+//! multiplied by norms at last. In format 1 they were of whole vectors, and `add` also carries `-<c, r>`, as scores there include the
+//! center `c`.
 
 use crate::arch::ResidualSums;
 use crate::layout::NodeId;
@@ -58,7 +59,8 @@ impl<'a> Encoder<'a> {
         let sums = self.sums(neighbor, bits);
         let (add, scale) = factors(self.space.metric, &sums);
         let sketches = self.space.columns.sketches(neighbor.keys);
-        Edge { id, add, scale, distance_squared: sums.norm_squared, sketches }
+        let weight = self.space.weight(neighbor);
+        Edge { id, add, scale, distance_squared: sums.norm_squared, weight, sketches }
     }
 
     fn sums(&mut self, neighbor: Stored, bits: &mut [u8]) -> ResidualSums {
@@ -84,7 +86,7 @@ pub fn entry(space: &Space, vector: Stored, id: NodeId, bits: &mut [u8]) -> Entr
     let sums = Encoder::of_leader(space, leader).sums(vector, bits);
     let (add, scale) = factors(space.metric, &sums);
     let sketches = space.columns.sketches(vector.keys);
-    Entry { id, add, scale, leader, sketches }
+    Entry { id, add, scale, leader, weight: space.weight(vector), sketches }
 }
 
 /// Estimated squared distances between `x` and the neighbors of a node, given the table of `x - node`
@@ -100,11 +102,11 @@ pub fn squared_distance(metric: Metric, to_node_squared: f32, edge: &Edge, code_
 
 #[cfg(test)]
 mod tests {
-    use super::super::fastscan::set_code;
     use super::*;
+    use crate::layout::Geometry;
     use crate::layout::geometry::Stated;
     use crate::layout::meta::Meta;
-    use crate::layout::{Geometry, MAX_DEGREE};
+    use crate::layout::node::{self, Header, NodeMut};
     use crate::quantize::fastscan::get_code;
     use crate::random::SplitMix64;
     use crate::space::{Quantized, Query};
@@ -124,9 +126,11 @@ mod tests {
             epoch: 0,
             columns: 0,
             signatures: 0,
+            is_weighted: metric == Metric::InnerProduct,
         };
         let geometry = Geometry::checked(&stated).unwrap();
-        let center: Vec<f32> = (0..dim).map(|i| 0.1 * f32::from(i).cos()).collect();
+        let middle = if geometry.is_weighted() { 0.0 } else { 0.1 };
+        let center: Vec<f32> = (0..dim).map(|i| middle * f32::from(i).cos()).collect();
         let leaders: Vec<f32> = (0..2 * dim).map(|i| 0.3 * f32::from(i).sin()).collect();
         Space::new(&Meta::new(metric, geometry, seed, &center), Vec::new(), &leaders)
     }
@@ -144,28 +148,32 @@ mod tests {
         let space = space(metric, dim, code_dim, planes, seed);
         let all = vectors(33 + 40, dim, seed);
         let rows: Vec<Quantized> = all[..33].iter().map(|x| space.quantize(x).unwrap().unwrap()).collect();
-        let (mut block, mut bits) =
-            (vec![0; space.geometry().code_block_bytes()], vec![0; space.geometry().code_bytes()]);
+        let g = space.geometry();
+        let (mut page, mut bits) = (node::empty_page(g), vec![0; g.code_bytes()]);
+        let mut node = NodeMut::open(&mut page, g, 0).unwrap();
+        let Quantized { codes, lead, trail, reference, bias, .. } = &rows[0];
+        let (lead, trail, reference, bias) = (*lead, *trail, *reference, *bias);
+        node.set_header(&Header { degree: 32, lead, trail, reference, bias, ..Header::FREE });
+        node.set_vector(codes);
         let mut encoder = Encoder::new(&space, rows[0].stored());
         let edges: Vec<Edge> = (0..32)
             .map(|i| {
                 let e = encoder.edge(rows[i + 1].stored(), NodeId(u32::try_from(i).unwrap()), &mut bits);
-                set_code(&mut block, i, &bits);
-                assert_eq!(get_code(&block, i), bits);
+                node.set_edge(i, &e, &bits);
+                assert_eq!(get_code(node.as_node().codes(), i), bits);
                 e
             })
             .collect();
-        let factors = |f: fn(&Edge) -> f32| -> [f32; MAX_DEGREE] { std::array::from_fn(|i| f(&edges[i])) };
-        let (adds, scales) = (factors(|e| e.add), factors(|e| e.scale));
-        let node = space.decoded(rows[0].stored());
+        let middle = space.decoded(rows[0].stored());
         let mut sums = [0.0; 3];
         for q in &all[33..] {
             let query = Query::new(&space, q).unwrap();
-            let base = query.score(&space, rows[0].stored(), rows[0].bias);
-            let estimates = query.estimates(&space, rows[0].reference, base, &adds, &scales, &block);
-            let distance = space.between(query.turned(), &node).sqrt();
+            let (score, estimates) = query.estimates(&space, &node.as_node());
+            assert_eq!(score, query.score(&space, rows[0].stored()));
+            let distance = space.between(query.turned(), &middle).sqrt();
             for ((estimate, row), edge) in estimates.iter().zip(&rows[1..]).zip(&edges) {
-                let error = f64::from(estimate - query.score(&space, row.stored(), row.bias));
+                let error =
+                    f64::from((estimate - query.score(&space, row.stored())) / space.weight(row.stored()));
                 let size = f64::from(distance * edge.distance_squared.sqrt());
                 sums = [sums[0] + error, sums[1] + error * error, sums[2] + size * size];
             }
