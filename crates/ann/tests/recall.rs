@@ -2,14 +2,19 @@
 
 mod common;
 
-use common::{Data, Normal, build, clustered, exact, manifold, row, search, tid};
+use common::{Data, Normal, build, clustered, exact, generate, manifold, row, search, tid};
+use imgvec_ann::build::executor::Threads;
+use imgvec_ann::build::{Builder, Parameters};
 use imgvec_ann::graph::check::check;
 use imgvec_ann::graph::insert::insert;
 use imgvec_ann::graph::search::{Options, Search};
+use imgvec_ann::graph::train::{is_due, train};
 use imgvec_ann::graph::vacuum;
+use imgvec_ann::layout::Geometry;
 use imgvec_ann::random::SplitMix64;
 use imgvec_ann::store::mem::MemStore;
 use imgvec_ann::{Index, Metric};
+use std::sync::atomic::AtomicBool;
 
 /// Recall@10 and hops per query; `live` says which rows count.
 fn recall(
@@ -78,6 +83,65 @@ fn a_manifold_by_every_metric() {
         let (store, _) = build(metric, &data.rows, 96, 2);
         let (recall, hops) = recall(&store, &data, metric, 80, |_| true);
         assert!(recall >= wanted, "{metric:?}: recall {recall}, {hops} hops");
+    }
+}
+
+#[test]
+fn inner_products_of_rows_with_any_norms() {
+    let (metric, dim, rows) = (Metric::InnerProduct, 48, 6000);
+    for norms in ["linear", "lognormal", "factors"] {
+        let data = generate::with_norms(dim, rows, 60, norms, 11);
+        let (built, _) = build(metric, &data.rows, dim, 2);
+        let cancel = AtomicBool::new(false);
+        let threads = Threads::new(1, &cancel);
+        let mut filled = MemStore::new();
+        let geometry = Geometry::new(dim).unwrap();
+        let empty = Builder::new(metric, geometry, 42, &[], usize::MAX, Parameters::default()).unwrap();
+        empty.finish(&threads, &mut filled, &mut |_| ()).unwrap();
+        let (mut index, mut random) = (Index::open(&filled).unwrap(), SplitMix64::new(1));
+        for (i, vector) in data.rows.iter().enumerate() {
+            insert(&filled, &mut index, vector, tid(i), &mut random).unwrap();
+            if is_due(index.meta()) {
+                train(&filled, &threads, &mut random).unwrap();
+            }
+        }
+        for (name, store) in [("built", &built), ("filled", &filled)] {
+            let (all, hops) = recall(store, &data, metric, 60, |_| true);
+            assert!(all >= 0.93, "{norms}, {name}: {all}, {hops} hops");
+            assert_eq!(check(store, |_, _| ()).unwrap().unreachable, 0, "{norms}, {name}");
+            // The longest rows go, to which everybody had links: up to one in two. Measured: .89 at least.
+            let norm = |i: usize| data.rows[i].iter().map(|x| x * x).sum::<f32>();
+            let live = |i: usize| norm(i) < 16.0;
+            let mut index = Index::open(store).unwrap();
+            vacuum::delete(store, &index, |t| !live(row(t))).unwrap();
+            vacuum::cleanup(store, &mut index, &mut random).unwrap();
+            let (left, hops) = recall(store, &data, metric, 60, live);
+            assert!(left >= 0.8, "{norms}, {name}, vacuumed: {left}, {hops} hops");
+        }
+    }
+}
+
+#[test]
+fn rows_along_few_lines_differ_by_norm_alone() {
+    let (metric, dim) = (Metric::InnerProduct, 8);
+    for lines in [1, 3] {
+        let axes = generate::with_norms(dim, lines, 1, "factors", 5).rows;
+        let rows: Vec<Vec<f32>> = (0..4000)
+            .map(|i| axes[i % lines].iter().map(|x| x * (i as f32 - 1000.0) / 100.0).collect())
+            .collect();
+        let (store, _) = build(metric, &rows, dim, 2);
+        let (mut index, mut random) = (Index::open(&store).unwrap(), SplitMix64::new(2));
+        let further: Vec<Vec<f32>> =
+            rows.iter().take(1000).map(|row| row.iter().map(|x| x * 7.3).collect()).collect();
+        for (i, vector) in further.iter().enumerate() {
+            insert(&store, &mut index, vector, tid(4000 + i), &mut random).unwrap();
+        }
+        let rows: Vec<Vec<f32>> = rows.into_iter().chain(further).collect();
+        let queries = vec![axes[0].clone(), axes[lines - 1].iter().map(|x| -x).collect()];
+        let data = Data { name: String::new(), dim, rows, queries };
+        let (recall, hops) = recall(&store, &data, metric, 60, |_| true);
+        assert!(recall >= 0.9, "{lines} lines: {recall}, {hops} hops");
+        assert_eq!(check(&store, |_, _| ()).unwrap().unreachable, 0);
     }
 }
 

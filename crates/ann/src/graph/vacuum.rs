@@ -25,12 +25,14 @@ use crate::space::{Quantized, Query};
 use crate::store::{Change, PageStore};
 use std::collections::HashSet;
 
-/// Nearest dead neighbors whose own neighbors are taken over.
+/// Nearest dead neighbors whose own neighbors are taken over, and of those with the highest products as many.
 const SPLICED: usize = 4;
 /// Neighbors taken over from each.
 const SPLICED_FROM_EACH: usize = 6;
 /// Times that nodes are looked for which lost their links, also by what the last time did.
 const RELINK_ROUNDS: usize = 3;
+/// Nodes among which a new entry is looked for.
+const TRIES: usize = 8;
 /// Nearest nodes that link to a node nobody links to.
 const RELINKED_FROM: usize = 4;
 
@@ -314,7 +316,11 @@ fn repair<S: PageStore>(
     let own = header.stored(&codes, &keys);
     let query = Query::stored(space, space.decoded(own));
     let mut heirs: Vec<Heir> = Vec::new();
-    for edge in gone.iter().take(SPLICED) {
+    let (near, others) = gone.split_at(gone.len().min(SPLICED));
+    let mut high: Vec<&Edge> = if high_gone > 0 { others.iter().collect() } else { Vec::new() };
+    let product = |edge: &Edge| products::product(edge.weight, edge.distance_squared);
+    high.sort_by(|a, b| product(b).total_cmp(&product(a)));
+    for edge in near.iter().chain(high.into_iter().take(SPLICED)) {
         store.check_interrupts()?;
         let at = g.block_of(edge.id);
         let page = store.read(at)?;
@@ -430,11 +436,13 @@ fn replace_entries<S: PageStore>(
         }
         store.check_interrupts()?;
         let Some((block, place)) = index.entry_place(i) else { continue };
-        // A few tries for a node that is no entry yet.
-        let heir = (0..8)
-            .filter(|_| !live.is_empty())
-            .map(|_| live[random.below(live.len())].0)
-            .find(|id| used.insert(*id));
+        // A few tries for a node that is no entry yet; where norms are known, for the longest of some.
+        let mut heirs: Vec<&(NodeId, Header)> =
+            (0..TRIES).filter(|_| !live.is_empty()).map(|_| &live[random.below(live.len())]).collect();
+        if space.is_weighted() {
+            heirs.sort_by(|a, b| b.1.bias.total_cmp(&a.1.bias));
+        }
+        let heir = heirs.into_iter().map(|&(id, _)| id).find(|id| used.insert(*id));
         let mut bits = vec![0u8; g.code_bytes()];
         let mut e = None;
         if let Some(heir) = heir {
