@@ -68,7 +68,7 @@ demo:
 test: build
 	@tests/setup.sh test
 	cargo test --profile $(PROFILE) --workspace --no-run $(FEATURES)
-	@set -e; stage=$$(tests/stage.sh); export IMGVEC_STAGE=$$stage IMGVEC_REQUIRE_PGBOUNCER=1; \
+	@set -e; stage=$$(tests/stage.sh); export IMGVEC_STAGE=$$stage IMGVEC_REQUIRE_PGBOUNCER=1 $(if $(filter checked,$(PROFILE)),IMGVEC_REQUIRE_FAULTS=1); \
 	export IMGVEC_ONNXRUNTIME=$(CURDIR)/target/onnxruntime/libonnxruntime.so; \
 	tests/run.sh "$(T)" cargo test --profile $(PROFILE) --workspace --no-fail-fast $(FEATURES)
 

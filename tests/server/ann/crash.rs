@@ -6,6 +6,8 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -59,36 +61,49 @@ const WORKS: [Work; 3] = [
 ];
 
 /// Repeats statements until the server goes away; any other end is a failure.
-fn repeat(mut client: Client, statements: &'static [&'static str], first: i32) -> JoinHandle<u32> {
+fn repeat(
+    mut client: Client,
+    statements: &'static [&'static str],
+    first: i32,
+    done: Arc<AtomicU32>,
+) -> JoinHandle<()> {
     thread::spawn(move || {
-        let mut done = 0;
         for number in (first..).step_by(20) {
             for statement in statements {
                 match client.batch_execute(&statement.replace("$n", &number.to_string())) {
-                    Ok(()) => done += 1,
+                    Ok(()) => {
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
                     // A session may find time to say that the server has gone.
                     Err(error) if error.as_db_error().is_none_or(|error| error.severity() == "FATAL") => {
-                        return done;
+                        return;
                     }
                     Err(error) => panic!("{statement}: {error:?}"),
                 }
             }
         }
-        done
     })
 }
 
-/// Does the work for `pause`, kills the server meanwhile, and starts it. Returns how many statements ended.
+/// Does the work until a statement has ended and for `pause` more, kills the server meanwhile, and starts it. Returns how many statements
+/// ended.
 fn crash_during(cluster: &mut Cluster, work: &Work, pause: Duration, first: i32) -> u32 {
+    let done = Arc::new(AtomicU32::new(0));
     let sessions: Vec<_> = (0..)
         .zip(work.sessions)
-        .map(|(session, statements)| repeat(cluster.client(), statements, first + session * 1_000_000))
+        .map(|(session, statements)| {
+            repeat(cluster.client(), statements, first + session * 1_000_000, Arc::clone(&done))
+        })
         .collect();
+    let begin = Instant::now();
+    while done.load(Ordering::Relaxed) == 0 && begin.elapsed() < Duration::from_secs(60) {
+        thread::sleep(Duration::from_millis(1));
+    }
     thread::sleep(pause);
     cluster.crash();
-    let done = sessions.into_iter().map(|session| session.join().unwrap()).sum();
+    sessions.into_iter().for_each(|session| session.join().unwrap());
     cluster.start();
-    done
+    done.load(Ordering::Relaxed)
 }
 
 #[test]
@@ -219,6 +234,7 @@ fn a_kill_at_each_place_that_adds_a_page_leaves_a_sound_index() {
         let name = format!("ann-crash-extend-{full_page_writes}");
         let mut cluster = quiet(&name).conf(&format!("full_page_writes = {full_page_writes}")).start();
         let mut client = cluster.client();
+        client.batch_execute("LOAD 'imgvec'").unwrap();
         if value::<Option<String>>(&mut client, "SELECT current_setting('imgvec.fault_at', true)").is_none() {
             skip(&name, "the extension was built as a release", "IMGVEC_REQUIRE_FAULTS");
             return;
