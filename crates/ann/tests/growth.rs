@@ -220,3 +220,79 @@ fn a_training_that_ends_anywhere_loses_and_doubles_nothing() {
     }
     assert!(crashes > 10, "a training is many changes: {crashes}");
 }
+
+/// Data whose middle moves on, by ten spreads in all or far more, and data half of which is replaced again and again by rows elsewhere.
+#[test]
+fn data_that_moves_is_found_as_if_it_were_built() {
+    const ROWS: usize = 4000;
+    let dim = 64;
+    for (metric, step) in [(Metric::L2, 10.0f32), (Metric::L2, 200.0), (Metric::Cosine, 10.0)] {
+        let mut normal = Normal::new(17);
+        let (start, way) = (normal.vector(dim, 3.0), normal.vector(dim, 1.0));
+        let one = |normal: &mut Normal, moved: f32| -> Vec<f32> {
+            let at = start.iter().zip(&way).map(|(s, w)| s + moved * w);
+            normal.vector(dim, 1.0).iter().zip(at).map(|(x, at)| x + at).collect()
+        };
+        // Drift: each row a little further than the one before.
+        let moved = |i: usize| step * i as f32 / ROWS as f32;
+        let rows: Vec<Vec<f32>> = (0..ROWS).map(|i| one(&mut normal, moved(i))).collect();
+        let queries: Vec<Vec<f32>> = (0..60).map(|i| one(&mut normal, moved(i * ROWS / 60))).collect();
+        let data = Data { name: String::new(), dim, rows, queries };
+        let (built, _) = build(metric, &data.rows, dim, 2);
+        let filled = empty(metric, dim);
+        fill(&filled, &data.rows, 0);
+        let (of_built, of_filled) = (recall(&built, metric, &data), recall(&filled, metric, &data));
+        println!("{metric:?}, drift by {step}: built {of_built}, filled {of_filled}");
+        assert!(of_filled >= of_built - 0.03, "drift by {step}: built {of_built}, filled {of_filled}");
+        assert_sound(&filled, ROWS);
+
+        // Half replaced, eight times: what is left at last lies far from what the index learned from.
+        let (store, _) = build(metric, &data.rows[..2000], dim, 2);
+        let (mut index, mut random) = (Index::open(&store).unwrap(), SplitMix64::new(3));
+        let mut live: Vec<(usize, Vec<f32>)> = data.rows[..2000].iter().cloned().enumerate().collect();
+        let mut next = 2000;
+        for round in 1..=8u8 {
+            let gone: Vec<usize> = live.iter().step_by(2).map(|(i, _)| *i).collect();
+            vacuum::delete(&store, &index, |t| gone.binary_search(&row(t)).is_ok()).unwrap();
+            vacuum::cleanup(&store, &mut index, &mut random).unwrap();
+            live.retain(|(i, _)| gone.binary_search(i).is_err());
+            for _ in 0..gone.len() {
+                let vector = one(&mut normal, step * f32::from(round));
+                insert(&store, &mut index, &vector, tid(next), &mut random).unwrap();
+                live.push((next, vector));
+                next += 1;
+            }
+            assert_sound(&store, 2000);
+        }
+        let rows: Vec<Vec<f32>> = live.iter().map(|(_, vector)| vector.clone()).collect();
+        let queries: Vec<Vec<f32>> = (0..60).map(|_| one(&mut normal, step * 8.0)).collect();
+        let (rebuilt, _) = build(metric, &rows, dim, 2);
+        let of = |store: &MemStore, numbers: &dyn Fn(usize) -> usize| {
+            let index = Index::open(store).unwrap();
+            let mut hits = 0;
+            for query in &queries {
+                let truth = exact(metric, &rows, query, 10);
+                let options = Options::default();
+                let mut search = Search::new(&index, query, &options).unwrap();
+                let mut found: Vec<(f64, usize)> = Vec::new();
+                // As the executor does: true distances of what comes, until no bound is below the tenth.
+                while let Some(hit) = search.next(store, &index).unwrap() {
+                    let place = numbers(row(hit.tid));
+                    let distance = common::distance(metric, &rows[place], query);
+                    if found.len() >= 10 && hit.lower_bound > found[9].0 {
+                        break;
+                    }
+                    found.push((distance, place));
+                    found.sort_by(|a, b| a.0.total_cmp(&b.0));
+                    found.truncate(10);
+                }
+                hits += found.iter().filter(|(_, place)| truth.contains(place)).count();
+            }
+            hits as f64 / (10 * queries.len()) as f64
+        };
+        let place = |number: usize| live.binary_search_by_key(&number, |(i, _)| *i).unwrap();
+        let (of_built, of_changed) = (of(&rebuilt, &|i| i), of(&store, &place));
+        println!("{metric:?}, half replaced, {step} apart: built {of_built}, changed {of_changed}");
+        assert!(of_changed >= of_built - 0.03, "{step} apart: built {of_built}, changed {of_changed}");
+    }
+}
