@@ -209,7 +209,7 @@ fn crash_at(cluster: &mut Cluster, place: &str, n: u32, statement: &str) {
     let mut client = cluster.client();
     client
         .batch_execute(&format!(
-            "SET imgvec.fault_kind = 4; SET imgvec.fault_place = '{place}'; SET imgvec.fault_at = {n}"
+            "LOAD 'imgvec'; SET imgvec.fault_kind = 4; SET imgvec.fault_place = '{place}'; SET imgvec.fault_at = {n}"
         ))
         .unwrap();
     let statement = statement.to_owned();
