@@ -49,7 +49,6 @@ pub enum LoadError<E: std::error::Error + 'static> {
 pub struct Nodes {
     space: Space,
     set: RowSet,
-    biases: Vec<f32>,
     errors: Vec<f32>,
     /// By node, from where its neighbors begin.
     starts: Vec<u32>,
@@ -121,7 +120,6 @@ impl Nodes {
         let mut nodes = Self {
             space: index.space.clone(),
             set: RowSet::new(g),
-            biases: Vec::new(),
             errors: Vec::new(),
             starts: vec![0],
             neighbors: Vec::new(),
@@ -191,7 +189,6 @@ impl Nodes {
     fn push(&mut self, node: &Node) -> Option<u32> {
         let number = u32::try_from(self.len()).ok()?;
         self.set.try_push(node.stored())?;
-        self.biases.push(self.space.l2_bias(node));
         self.errors.push(node.header().error);
         self.tids.push(node.header().tid);
         self.neighbors.try_reserve(node.header().degree).ok()?;
@@ -271,7 +268,7 @@ impl Nodes {
                 if std::mem::replace(&mut met[to as usize], *search) == *search {
                     continue;
                 }
-                let score = query.score(&self.space, self.set.stored(to), self.biases[to as usize]).max(0.0);
+                let score = query.score(&self.space, self.set.stored(to)).max(0.0);
                 if !each(to, score) {
                     return;
                 }
