@@ -7,13 +7,14 @@
 //! ```
 //!
 //! Starts a private server, embeds every picture in a generated column, searches by text and by
-//! picture, classifies, finds recompressed copies, and writes what it found to
+//! picture, classifies, finds recompressed copies, groups and clusters, recommends, and writes what it found to
 //! `target/demo/index.html`. With the sample pictures it checks its own answers: the exit status is
 //! 1 if a search for a motorcycle, fruit, a flower or a cat does not return pictures of it first, or a
 //! copy its original. With `KEEP=1` the server stays.
 
 #[path = "../../tests/cluster/mod.rs"]
 mod cluster;
+mod library;
 mod page;
 mod pictures;
 
@@ -153,6 +154,9 @@ fn demo() -> Outcome<()> {
     demo.search_by_picture(own.is_none())?;
     demo.classify(own.is_none())?;
     demo.find_copies(own.is_none())?;
+    demo.group_copies()?;
+    demo.cluster()?;
+    demo.recommend(own.is_none())?;
     demo.measure()?;
 
     let summary =

@@ -156,6 +156,18 @@ fn a_call_over_many_rows_ends_when_it_is_cancelled() {
         let error = failure(&mut client, &format!("SELECT {call} OVER () FROM many"));
         assert_eq!(error.code().code(), "57014", "{call}: {error:?}");
     }
+    client
+        .batch_execute("RESET statement_timeout; CREATE INDEX many_embedding ON many USING ann (embedding)")
+        .unwrap();
+    for call in [
+        "ann_pairs('many_embedding', 0.3)",
+        "ann_groups('many_embedding', 0.3)",
+        "ann_clusters('many_embedding')",
+    ] {
+        client.batch_execute("SET statement_timeout = '20ms'").unwrap();
+        let error = failure(&mut client, &format!("SELECT count(*) FROM {call}"));
+        assert_eq!(error.code().code(), "57014", "{call}: {error:?}");
+    }
     // The backend goes on.
     client.batch_execute("RESET statement_timeout").unwrap();
     let rows = client.query("SELECT cluster(embedding, 5) OVER () FROM many WHERE i <= 10", &[]).unwrap();
