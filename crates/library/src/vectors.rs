@@ -40,7 +40,7 @@ impl Vectors {
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        if self.dim == 0 { 0 } else { self.elements.len() / self.dim }
+        self.elements.len().checked_div(self.dim).unwrap_or(0)
     }
 
     /// Whether there is none.

@@ -31,6 +31,7 @@ pub(super) struct Scratch {
 
 /// Calls `offer(row, candidates)` for each row of the leaf, with at most `keep` near candidates, and if wanted those with the highest inner
 /// products.
+#[allow(clippy::too_many_arguments, reason = "one phase of the build over shared inputs")]
 pub(super) fn neighbors(
     set: &RowSet,
     leaf: &[u32],
