@@ -6,12 +6,12 @@ use super::{Demo, LABELS, Outcome, SHOWN, page::Card};
 use crate::page;
 
 /// Cosine distance up to which pictures count as copies.
-const COPIES_WITHIN: f64 = 0.02;
+const COPIES_WITHIN: f64 = 0.001;
 
 const GROUPS: &str = "\
 SELECT name, label, data, copies
 FROM (SELECT *, duplicate_group(embedding, $1) OVER () AS copies FROM pictures) AS p
-WHERE copies IS NOT NULL ORDER BY copies, id LIMIT 24";
+WHERE copies IS NOT NULL ORDER BY copies, id LIMIT 40";
 
 const CLUSTERS: &str = "\
 WITH members AS (
