@@ -2,8 +2,7 @@
 //!
 //! Where vectors are stored as directions and norms differ, a walk towards the highest products must be able to climb to longer
 //! rows. So half of a row's links lead to the rows that have the highest inner products with it, among those that share
-//! a leaf with it, and half to the nearest directions. Measured in a prototype (10,000 x 96, norms from .1 to 10, beam of 20): recall .91 with both, .69
-//! with directions alone, .12 with links by L2 distance of the whole vectors.
+//! a leaf with it, and half to the nearest directions. `benches/recall.rs` measures it, with `products`.
 //!
 //! Until links are chosen, such candidates lie in the same lists as near rows. They are told by their keys: a squared distance
 //! is never below zero, and the key of a product always is, the lower the higher the product.
