@@ -84,6 +84,8 @@ pub unsafe extern "C-unwind" fn amcostestimate(
             forbid(path, startup_cost, total_cost);
             return;
         }
+        #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+        super::conditions::complete(root, &mut *path);
         // Rows that the conditions on key columns let pass.
         let share_of_keys = key_selectivity(root, &*path);
         *selectivity = share_of_keys;

@@ -62,6 +62,12 @@ const CONDITIONS: [(&str, &[&str]); 4] = [
         "flag, small, number, large, approximate, double, exact, name",
         &[
             "flag = true",
+            "flag = false",
+            "flag",
+            "NOT flag",
+            "flag IS TRUE",
+            "flag IS FALSE",
+            "flag AND small < 0 AND number IN (1, 2, 3)",
             "flag IS NULL",
             "flag IS NOT NULL",
             "flag > false",
@@ -162,6 +168,9 @@ const CONDITIONS: [(&str, &[&str]); 4] = [
     ),
 ];
 
+/// Conditions above that an index cannot serve: another collation, an expression over a column, an operator that no class has.
+const FILTERS: [&str; 3] = ["name > 'name3'", "number + 0 = 3", "address <<= '10.0.4.0/24'"];
+
 #[test]
 fn every_operator_of_every_type_gives_what_the_table_gives() {
     let cluster = quiet("ann-keys-types").conf("timezone = 'America/Lima'").start();
@@ -193,20 +202,37 @@ fn every_operator_of_every_type_gives_what_the_table_gives() {
                 found.sort_unstable();
                 wanted.sort_unstable();
                 assert_eq!(found, wanted, "{condition}, filled: {filled}");
+                // What the index can do is not left to a filter.
+                client.batch_execute("SET enable_seqscan = off; SET enable_sort = off").unwrap();
+                let plan = explain(&mut client, &all);
+                client.batch_execute("RESET enable_seqscan; RESET enable_sort").unwrap();
+                let is_filter = plan.iter().any(|line| line.trim_start().starts_with("Filter:"));
+                assert_eq!(is_filter, FILTERS.contains(condition), "{condition}: {plan:#?}");
             }
         }
     }
-    // What the index can do is not left to a filter.
-    client.batch_execute("SET enable_seqscan = off").unwrap();
-    let plan = explain(
-        &mut client,
-        "SELECT id FROM items WHERE tags && '{tag5}' AND year < 10 ORDER BY embedding <-> vec(-1, 16) LIMIT 3",
-    );
-    assert!(
-        plan.iter()
-            .any(|line| line.contains("Index Cond: ((tags && '{tag5}'::text[]) AND ((year)::integer < 10))")),
-        "{plan:#?}"
-    );
+    // Arrays that come from another table, and one that comes late.
+    client.batch_execute("DROP INDEX items_embedding; CREATE INDEX items_embedding ON items USING ann (embedding imgvec_l2_ops, number); SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan").unwrap();
+    let of_others = "SELECT l.n, i.id, i.number FROM (VALUES (1, '{5,6}'::int[]), (2, '{-7}')) AS l (n, wanted)
+        CROSS JOIN LATERAL (SELECT id, number FROM items WHERE number = ANY (wanted) ORDER BY embedding <-> vec(-1, 16) LIMIT 3) AS i";
+    let plan = explain(&mut client, of_others);
+    assert!(plan.iter().any(|line| line.contains("Index Cond: (number = ANY ")), "{plan:#?}");
+    let rows = client.query(of_others, &[]).unwrap();
+    assert_eq!(rows.len(), 6);
+    assert!(rows.iter().all(|row| match row.get::<_, i32>(0) {
+        1 => [5, 6].contains(&row.get::<_, i32>(2)),
+        _ => row.get::<_, i32>(2) == -7,
+    }));
+    let late = client
+        .prepare(
+            "SELECT number FROM items WHERE number = ANY ($1) ORDER BY embedding <-> vec(-1, 16) LIMIT 4",
+        )
+        .unwrap();
+    for wanted in [vec![3, 4], vec![-20], vec![]] {
+        let rows = client.query(&late, &[&wanted]).unwrap();
+        assert!(rows.len() == 4 || wanted.is_empty(), "{wanted:?}: {} rows", rows.len());
+        assert!(rows.iter().all(|row| wanted.contains(&row.get::<_, i32>(0))), "{wanted:?}");
+    }
 }
 
 /// Items with an owner of a skewed distribution, a date that follows the id, tags, and an index that has them.
