@@ -159,6 +159,7 @@ pub(in crate::image) fn survey(data: &[u8]) -> Result<Survey, ImageError> {
     let mut orientation = None;
     let mut jfif = false;
     let mut adobe = None;
+    let mut cut_short = false;
     loop {
         let segment = walk.next()?.ok_or_else(|| cut_off(Jpeg))?;
         let body = segment.body;
@@ -179,7 +180,8 @@ pub(in crate::image) fn survey(data: &[u8]) -> Result<Survey, ImageError> {
             APP1 if orientation.is_none() => {
                 orientation = body.strip_prefix(b"Exif\0\0").map(orientation::of_exif);
             }
-            APP14 if body.starts_with(b"Adobe") && body.len() >= 12 => adobe = Some(body[11]),
+            APP14 if body.len() < 12 => cut_short = true,
+            APP14 if body.starts_with(b"Adobe") => adobe = Some(body[11]),
             EOI => return Err(ImageError::corrupt(Jpeg, "it ends before its first scan")),
             SOS => {
                 let mut survey: Survey = frame.ok_or_else(|| {
@@ -190,7 +192,9 @@ pub(in crate::image) fn survey(data: &[u8]) -> Result<Survey, ImageError> {
                 survey.whole_scan =
                     usize::from(body.first().copied().unwrap_or(0)) == survey.components.len();
                 survey.color = color(&survey.components, jfif, adobe);
-                survey.plain = !walk.strayed && is_plain(&survey.components, survey.color, adobe);
+                // The fast decoder refuses a file for an application segment that others pass over.
+                survey.plain =
+                    !walk.strayed && !cut_short && is_plain(&survey.components, survey.color, adobe);
                 return Ok(survey);
             }
             _ => {}
