@@ -115,8 +115,9 @@ COMMENT ON FUNCTION imgvec_progress_list() IS 'columns that keep their embedding
 
 CREATE VIEW imgvec_progress AS
     SELECT relation, target, source, model, rows, embedded, waiting, failed, is_exact, rows_per_second,
-        CASE WHEN waiting = 0 THEN interval '0' WHEN rows_per_second > 0 AND waiting / rows_per_second < 1e9
-            THEN pg_catalog.make_interval(secs => pg_catalog.round(waiting / rows_per_second)) END AS time_left,
+        CASE WHEN waiting OPERATOR(pg_catalog.=) 0 THEN interval '0'
+            WHEN rows_per_second OPERATOR(pg_catalog.>) 0 AND (waiting OPERATOR(pg_catalog./) rows_per_second) OPERATOR(pg_catalog.<) 1e9
+            THEN pg_catalog.make_interval(secs => pg_catalog.round(waiting OPERATOR(pg_catalog./) rows_per_second)) END AS time_left,
         pg_catalog.to_timestamp(oldest_waiting) AS oldest_waiting, last_error, outdated
     FROM imgvec_progress_list();
 COMMENT ON VIEW imgvec_progress IS
@@ -130,7 +131,7 @@ COMMENT ON FUNCTION imgvec_outdated_list() IS 'columns with embeddings by earlie
 
 CREATE OR REPLACE VIEW imgvec_models AS
     SELECT m.name, m.family, m.modalities, m.dims, m."precision", m.digest, m.path, m.license, m.state, m.detail, m.memory_bytes,
-        (SELECT pg_catalog.sum(o.rows)::bigint FROM imgvec_outdated_list() AS o WHERE o.model = m.name) AS outdated
+        (SELECT pg_catalog.sum(o.rows)::bigint FROM imgvec_outdated_list() AS o WHERE o.model OPERATOR(pg_catalog.=) m.name) AS outdated
     FROM imgvec_model_list() AS m;
 COMMENT ON VIEW imgvec_models IS
     'model packages on imgvec.model_path: state is loaded (in this backend), available or broken, and detail says why; outdated rows of maintained columns, at most that many, are of earlier files of the model';

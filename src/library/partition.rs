@@ -7,6 +7,9 @@ use crate::types::Vector;
 use imgvec_library::vectors::Vectors;
 use pgrx::datum::FromDatum;
 
+/// What each row takes, whether it has a vector or not.
+const NUMBERED_BYTES: usize = 32;
+
 /// What of a vector is kept.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
@@ -29,6 +32,12 @@ impl Partition {
     pub fn read(window: Window, keep: Keep, row_bytes: usize) -> Self {
         let rows = window.row_count();
         let mut unsorted = Vectors::new(0);
+        // Rows without a vector take a number, a place and an answer, too.
+        memory::require(
+            rows.saturating_mul(NUMBERED_BYTES),
+            &format!("{rows} rows"),
+            "divide the rows with PARTITION BY",
+        );
         let mut numbers: Vec<Option<u32>> = Vec::new();
         numbers
             .try_reserve_exact(rows)

@@ -13,7 +13,12 @@ use pgrx::prelude::*;
 /// A state as a plain slice, checked.
 fn state<'a>(array: &'a Numbers<'_, f64>) -> &'a [f64] {
     match array.as_slice() {
-        Ok(state @ [total, ..]) if *total >= 0.0 && array.dimensions() == 1 => {
+        // No sum is larger than the weights together, but for rounding.
+        Ok(state @ [total, sums @ ..])
+            if array.dimensions() == 1
+                && (0.0..f64::INFINITY).contains(total)
+                && sums.iter().all(|sum| sum.abs() <= total * (1.0 + 1e-6)) =>
+        {
             if state.len() > 1 + MAX_DIM {
                 Dim::new(state.len() - 1).or_raise();
             }

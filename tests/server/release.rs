@@ -123,6 +123,54 @@ fn every_released_version_works_and_becomes_what_a_fresh_installation_is() {
     }
 }
 
+/// Operators and functions that fit what a script says better than the server's own, if the script leaves the choice.
+const PLANTED: &str = "
+    CREATE FUNCTION public.take(bigint, double precision) RETURNS double precision LANGUAGE sql AS 'SELECT 1.0::double precision';
+    CREATE FUNCTION public.judge(double precision, integer) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+    CREATE FUNCTION public.judge(double precision, numeric) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+    CREATE FUNCTION public.judge(bigint, double precision) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+    CREATE FUNCTION public.judge(bigint, numeric) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+    CREATE OPERATOR public./ (LEFTARG = bigint, RIGHTARG = double precision, FUNCTION = public.take);
+    CREATE OPERATOR public.* (LEFTARG = bigint, RIGHTARG = double precision, FUNCTION = public.take);
+    CREATE OPERATOR public.> (LEFTARG = double precision, RIGHTARG = integer, FUNCTION = public.judge);
+    CREATE OPERATOR public.< (LEFTARG = double precision, RIGHTARG = integer, FUNCTION = public.judge);
+    CREATE OPERATOR public.= (LEFTARG = double precision, RIGHTARG = integer, FUNCTION = public.judge);
+    CREATE OPERATOR public.< (LEFTARG = double precision, RIGHTARG = numeric, FUNCTION = public.judge);
+    CREATE OPERATOR public.> (LEFTARG = double precision, RIGHTARG = numeric, FUNCTION = public.judge);
+    CREATE OPERATOR public.= (LEFTARG = bigint, RIGHTARG = numeric, FUNCTION = public.judge)";
+
+#[test]
+fn operators_of_a_stranger_do_not_get_into_the_extensions_views() {
+    let cluster = Cluster::new("release-planted").start_empty();
+    let scripts = released().into_iter().map(Some).chain([None]);
+    for (number, version) in scripts.enumerate() {
+        let database = format!("planted_{number}");
+        cluster.client().batch_execute(&format!("CREATE DATABASE {database}")).unwrap();
+        let mut client = cluster.client_of("postgres", &database);
+        client.batch_execute(PLANTED).unwrap();
+        match version {
+            Some(version) => client
+                .batch_execute(&format!(
+                    "CREATE EXTENSION imgvec VERSION '{version}'; ALTER EXTENSION imgvec UPDATE"
+                ))
+                .unwrap(),
+            None => client.batch_execute("CREATE EXTENSION imgvec").unwrap(),
+        }
+        // What views and SQL functions of the extension call that neither it nor the server brought along.
+        let foreign = client
+            .query(
+                "SELECT pg_describe_object(d.classid, d.objid, 0), pg_describe_object(d.refclassid, d.refobjid, 0) FROM pg_depend d
+                 WHERE d.refclassid IN ('pg_operator'::regclass, 'pg_proc'::regclass) AND d.refobjid >= 16384 AND d.deptype = 'n'
+                    AND d.classid IN ('pg_rewrite'::regclass, 'pg_proc'::regclass)
+                    AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e')",
+                &[],
+            )
+            .unwrap();
+        let foreign: Vec<(String, String)> = foreign.iter().map(|row| (row.get(0), row.get(1))).collect();
+        assert!(foreign.is_empty(), "{foreign:?}");
+    }
+}
+
 #[test]
 fn control_files_name_a_library_without_a_version() {
     for extension in ["imgvec", "imgvec_pgvector"] {

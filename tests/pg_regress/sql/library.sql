@@ -17,6 +17,19 @@ SELECT taste(v, w) AS of_nothing FROM (VALUES ('[1,0]'::imgvec, 0)) t(v, w);
 SELECT taste(v, w) AS cancelled FROM (VALUES ('[1,0]'::imgvec, 1), ('[3,0]', -1)) t(v, w);
 SELECT taste(v, 'NaN') FROM (VALUES ('[1,0]'::imgvec)) t(v);
 SELECT taste(v, w) FROM (VALUES ('[1,0]'::imgvec, 1e308), ('[1,0]', 1e308)) t(v, w);
+-- states that taste does not make
+SELECT taste_final('{1,inf,1}');
+SELECT taste_final('{1,NaN}');
+SELECT taste_final('{inf,1}');
+SELECT taste_final('{1,1e308,1e308}');
+SELECT taste_combine('{1,2}', '{1,1}');
+SELECT taste_final('{0}'), taste_final('{2,1,-1}');
+-- rows without a vector take memory, too
+SET maintenance_work_mem = '1MB';
+SET work_mem = '64kB';
+SELECT count(c) FROM (SELECT cluster(NULL::imgvec, 5) OVER () AS c FROM generate_series(1, 200000)) AS n;
+RESET maintenance_work_mem;
+RESET work_mem;
 SELECT taste(v, 1) FROM (VALUES ('[1,0]'::imgvec), ('[1]')) t(v);
 SELECT taste_final('{}');
 SELECT taste_final('{-1,2}');
