@@ -22,6 +22,8 @@ mod operations;
 mod pipeline;
 mod plans;
 mod ported;
+mod readme;
+mod reference;
 mod release;
 mod soft_errors;
 mod standby;
