@@ -93,7 +93,7 @@ COMMENT ON FUNCTION imgvec_maintain(regclass, text, text, text, text, boolean) I
 CREATE PROCEDURE imgvec_work(relation regclass DEFAULT NULL, target text DEFAULT NULL, max_seconds double precision DEFAULT NULL)
     AS 'MODULE_PATHNAME', 'imgvec_work_wrapper' LANGUAGE C;
 COMMENT ON PROCEDURE imgvec_work(regclass, text, double precision) IS
-    'embeds waiting rows of a table, or of all own tables, until none waits or the time is up';
+    'embeds waiting rows of a table, or of all own tables, until the queue is empty or the time is up; rows to be tried again later are left';
 
 CREATE PROCEDURE imgvec_migrate(relation regclass, target text, model text DEFAULT NULL, min_recall double precision DEFAULT 0.8,
     accept_failures boolean DEFAULT false, give_up boolean DEFAULT false)

@@ -147,6 +147,46 @@ pub fn not_maintained(table: &str, target: Option<&str>) -> Report {
         .hint("The view imgvec_progress lists the columns that do.")
 }
 
+/// Names that an error lists.
+const MOST_NAMES: usize = 20;
+
+pub fn column_failed(column: &str, why: &Report) -> Report {
+    Report {
+        code: why.code,
+        number: why.number,
+        message: format!("could not embed rows of column {column}: {}", why.message),
+        detail: why.detail.clone(),
+        hint: why.hint.clone(),
+    }
+}
+
+/// Columns that could not be worked, while others were: code and hint are the first one's.
+pub fn columns_failed(failed: &[(String, Report)]) -> Report {
+    let (first, why) = &failed[0];
+    if failed.len() == 1 {
+        return column_failed(first, why);
+    }
+    let names: Vec<&str> = failed.iter().take(MOST_NAMES).map(|(name, _)| name.as_str()).collect();
+    let more = match failed.len() - names.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let report = column_failed(first, why);
+    Report {
+        message: format!("could not embed rows of {} columns: {}{more}", failed.len(), names.join(", ")),
+        detail: Some(format!(
+            "{first}: {}",
+            [Some(format!("{}.", why.message)), report.detail]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join(" ")
+        )),
+        hint: report.hint.or_else(|| Some("The view imgvec_progress shows the error of each.".to_owned())),
+        ..report
+    }
+}
+
 pub fn bad_choice(name: &str, found: &str, choices: &str) -> Report {
     Report::new(
         Code::ERRCODE_INVALID_PARAMETER_VALUE,

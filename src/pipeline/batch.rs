@@ -15,12 +15,17 @@ use std::time::{Duration, Instant};
 
 /// How long a batch should take: cancelling loses no more, and the oldest transaction is no older.
 const BATCH_TIME: Duration = Duration::from_millis(1000);
+/// Rows that the first batch claims. A batch claims at most four times as many as the one before, since nobody knows what rows
+/// cost.
+const FIRST_CLAIMED: usize = 4;
 /// Most rows that one batch claims.
 const MOST_CLAIMED: usize = 10_000;
+/// Seconds that a row costs at least, so that a division has an answer.
+const LEAST_COST: f64 = 1e-6;
 /// Bytes of embeddings that wait to be written. A batch that has them ends.
 const MOST_BYTES: usize = 32 << 20;
 
-/// Rows that one statement reads and one run of the model embeds.
+/// Rows that one statement reads and one run of the model embeds, at most.
 fn together(kind: Kind) -> usize {
     match kind {
         Kind::Image => 32,
@@ -34,14 +39,30 @@ pub struct Pace {
     block: u32,
     /// Rows to claim next.
     claim: usize,
+    /// Rows to read and embed at once: one at first.
+    run: usize,
+    /// Seconds that it took to read and embed a row lately.
+    cost: f64,
     /// Whether this pass through the queue, from its start, took anything out of it.
     has_moved: bool,
     noted: Noted,
 }
 
 impl Pace {
-    pub fn new(kind: Kind) -> Self {
-        Self { block: 0, claim: together(kind), has_moved: false, noted: Noted::default() }
+    pub fn new() -> Self {
+        Self { block: 0, claim: FIRST_CLAIMED, run: 1, cost: 0.0, has_moved: false, noted: Noted::default() }
+    }
+
+    /// Rows that can be read and embedded in this time.
+    fn fitting(&self, time: Duration) -> usize {
+        ((time.as_secs_f64() / self.cost.max(LEAST_COST)) as usize).min(self.run)
+    }
+
+    /// Learns from a run of so many rows. Runs grow fourfold at most, and none should take longer than a batch.
+    fn learn(&mut self, rows: usize, elapsed: Duration, most: usize) {
+        self.cost = elapsed.as_secs_f64() / rows as f64;
+        let longest = (BATCH_TIME.as_secs_f64() / self.cost.max(LEAST_COST)) as usize;
+        self.run = longest.clamp(1, most).min(self.run.max(4 * rows));
     }
 
     /// Begins another pass through the queue; tells whether the one before took anything out of it.
@@ -78,6 +99,8 @@ pub struct Batch<'a> {
     pub done: Done,
     /// What is to become of claimed rows, in the order of their claims.
     pub ready: Vec<Ready>,
+    /// When no further row is to be begun.
+    pub deadline: Instant,
 }
 
 /// A claimed row of the queue, and what is to be written for it.
@@ -108,26 +131,50 @@ pub struct Version {
     pub writer: String,
 }
 
-/// Claims rows, embeds them and writes. No rows mean that the pass has come to the end of the queue.
+/// Claims rows, embeds them and writes. No rows mean that the pass has come to the end of the queue. A batch ends after about a
+/// second, or at `end`: a row whose turn did not come waits. The first one's always comes.
 ///
 /// # Errors
 /// What keeps all rows from being embedded: the model, the source, a right. What was embedded before is written then.
-pub fn run(extension: &Extension, column: &Column, key: &Key, pace: &mut Pace) -> Result<Done, Report> {
+pub fn run(
+    extension: &Extension,
+    column: &Column,
+    key: &Key,
+    pace: &mut Pace,
+    end: Option<Instant>,
+) -> Result<Done, Report> {
     let begin = Instant::now();
     let claims = claim(column, pace);
     let Some(last) = claims.last() else { return Ok(Done::default()) };
     let last_block = block(last);
+    let deadline = end.map_or(begin + BATCH_TIME, |end| end.min(begin + BATCH_TIME));
     let done = Done { claimed: claims.len() as u64, ..Done::default() };
-    let mut batch = Batch { extension, column, key, done, ready: Vec::with_capacity(claims.len()) };
+    let mut batch = Batch { extension, column, key, done, ready: Vec::with_capacity(claims.len()), deadline };
     let mut processed = 0;
     let mut result = Ok(());
-    for chunk in claims.chunks(together(column.definition.kind)) {
-        result = batch.embed(chunk);
-        if result.is_err() {
+    while processed < claims.len() {
+        let begin = Instant::now();
+        let fitting = pace.fitting(deadline.saturating_duration_since(begin));
+        // What is left of the time is not worth a run.
+        if processed > 0 && 2 * fitting < pace.run {
             break;
         }
-        processed += chunk.len();
-        if begin.elapsed() >= BATCH_TIME || batch.bytes() >= MOST_BYTES {
+        let rest = &claims[processed..];
+        let rows = &rest[..rest.len().min(fitting.max(1))];
+        match batch.embed(rows) {
+            Ok(count) => {
+                processed += count;
+                pace.learn(count.max(1), begin.elapsed(), together(column.definition.kind));
+                if count < rows.len() {
+                    break;
+                }
+            }
+            Err(report) => {
+                result = Err(report);
+                break;
+            }
+        }
+        if batch.is_late() || batch.bytes() >= MOST_BYTES {
             break;
         }
     }
@@ -139,10 +186,10 @@ pub fn run(extension: &Extension, column: &Column, key: &Key, pace: &mut Pace) -
         outdated::note(column, &mut pace.noted, done.embedded, done.replaced);
     }
     // Claims that there was no time for are the next batch's first.
-    let share = begin.elapsed().as_secs_f64() / processed as f64;
-    let rate = BATCH_TIME.as_secs_f64() / share.max(1e-6);
-    // Not more than four times as many as before: rows that were no work say little of those that are.
-    pace.claim = (rate as usize).clamp(together(column.definition.kind), MOST_CLAIMED).min(4 * pace.claim);
+    let share = begin.elapsed().as_secs_f64() / processed.max(1) as f64;
+    let rate = BATCH_TIME.as_secs_f64() / share.max(LEAST_COST);
+    // Rows that were no work say little of those that are.
+    pace.claim = (rate as usize).clamp(FIRST_CLAIMED, MOST_CLAIMED).min(4 * pace.claim);
     pace.block = if processed < claims.len() { block(&claims[processed]) } else { last_block };
     pace.has_moved |= done.resolved > 0;
     // A batch that resolved nothing must not stay where it is.
@@ -174,6 +221,11 @@ pub fn places<'a>(claims: impl Iterator<Item = &'a str>) -> String {
 }
 
 impl Batch<'_> {
+    /// Whether no further row is to be begun.
+    pub fn is_late(&self) -> bool {
+        Instant::now() >= self.deadline
+    }
+
     /// Bytes of the embeddings that wait to be written.
     fn bytes(&self) -> usize {
         let embedding = |ready: &Ready| ready.row.as_ref()?.answer.as_ref().ok()?.as_ref().map(|it| it.len());

@@ -75,6 +75,10 @@ pub extern "C-unwind" fn imgvec_indexer_main(argument: pg_sys::Datum) {
     for (name, value) in SETTINGS.into_iter().zip(words) {
         process::set(name, value);
     }
+    process::until_stopped(|| build_missing(table, column));
+}
+
+fn build_missing(table: pg_sys::Oid, column: i16) {
     let Some(owner) = process::transaction("looking for work", || Some(pair(table, column)?.1.table.owner))
     else {
         return;

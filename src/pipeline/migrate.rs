@@ -100,7 +100,7 @@ fn migrate(
     loop {
         pgrx::check_for_interrupts!();
         let migration = spi::with_snapshot(|| load(relation, target));
-        work(procedure, &migration.next, None);
+        work(procedure, &migration.next);
         if !accepts_failures {
             spi::with_snapshot(|| refuse_failures(&migration));
         }

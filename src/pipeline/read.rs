@@ -10,16 +10,22 @@ use crate::server::subtransaction::caught;
 use crate::types::datum::{Bytea, Text};
 use pgrx::{FromDatum, pg_sys};
 use std::collections::HashMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How long sources are read again. Rows that are not read wait for the next batch.
+const LOOK_TIME: Duration = Duration::from_secs(1);
 
 impl Batch<'_> {
-    /// Embeds claimed rows. An error that one of them causes is its own: the others are embedded without it.
-    pub fn embed(&mut self, claims: &[String]) -> Result<(), Report> {
+    /// Embeds claimed rows, and tells how many, from the first on: at the deadline the rest is left. An error that one of them
+    /// causes is its own: the others are embedded without it.
+    pub fn embed(&mut self, claims: &[String]) -> Result<usize, Report> {
         // The version first: a failure of a source is that of this version, or of a later one.
         let before = if claims.len() == 1 { self.versions(claims) } else { HashMap::new() };
         let report = match caught(|| self.read(claims)) {
             Ok(Ok(ready)) => {
+                let count = ready.len();
                 self.ready.extend(ready);
-                return Ok(());
+                return Ok(count);
             }
             Ok(Err(report)) => return Err(report),
             Err(report) => report,
@@ -39,20 +45,32 @@ impl Batch<'_> {
                 });
                 self.ready.push(Ready { claim: claim.clone(), row });
             }
-            return Ok(());
+            return Ok(1);
         }
         let (first, second) = claims.split_at(claims.len() / 2);
-        self.embed(first)?;
-        self.embed(second)
+        let count = self.embed(first)?;
+        if count < first.len() || self.is_late() {
+            return Ok(count);
+        }
+        Ok(count + self.embed(second)?)
     }
 
-    /// The query for claimed rows and `columns` of their rows in the table.
-    fn rows_of(&self, claims: &[String], columns: &str) -> String {
+    /// The query for claimed rows and `columns` of their rows in the table. With a limit, rows whose turn has not come by then
+    /// are left out, but for the first: each row is computed when the one before is through.
+    fn rows_of(&self, claims: &[String], columns: &str, limit: Option<Instant>) -> String {
+        let in_time = limit.zip(claims.first()).map_or_else(String::new, |(limit, first)| {
+            let left = limit.saturating_duration_since(Instant::now());
+            let limit = (SystemTime::now() + left).duration_since(UNIX_EPOCH).unwrap_or_default();
+            format!(
+                " AND (clock_timestamp() < to_timestamp({:.6}) OR q.ctid = '{first}'::tid)",
+                limit.as_secs_f64()
+            )
+        });
         format!(
             "SELECT q.ctid::text, r.place::text, r.relation::oid::text, r.version::text, r.* FROM {queue} AS q
              LEFT JOIN LATERAL (SELECT p.ctid AS place, p.tableoid AS relation, p.xmin AS version,
                  p.{target} IS NULL AS is_empty{columns} FROM {table} AS p WHERE {matches} LIMIT 1) AS r ON true
-             WHERE q.ctid = ANY ({places})",
+             WHERE q.ctid = ANY ({places}){in_time}",
             queue = self.column.queue(),
             target = quoted(self.column.target()),
             table = self.column.table.from(),
@@ -63,15 +81,15 @@ impl Batch<'_> {
 
     /// The versions that the rows of claims have now, and whether they have no embedding.
     pub fn versions(&self, claims: &[String]) -> HashMap<String, (Version, bool)> {
-        let rows = spi::rows(&self.rows_of(claims, ""), &[], |row| {
+        let rows = spi::rows(&self.rows_of(claims, "", None), &[], |row| {
             Some((row.string(1), (version(row)?, row.is_true(IS_EMPTY))))
         });
         rows.into_iter().flatten().collect()
     }
 
-    /// Versions and sources of the rows of claims, as they are now.
+    /// Versions and sources of the rows of claims, as they are now; of those that can be read within a second.
     pub fn sources(&self, claims: &[String]) -> HashMap<String, (Version, bool, Option<blake3::Hash>)> {
-        let sql = self.rows_of(claims, &self.source());
+        let sql = self.rows_of(claims, &self.source(), Some(Instant::now() + LOOK_TIME));
         let rows = spi::rows(&sql, &[], |row| {
             Some((row.string(1), (version(row)?, row.is_true(IS_EMPTY), digest(row))))
         });
@@ -90,7 +108,7 @@ impl Batch<'_> {
     /// Reads claimed rows and embeds their sources.
     fn read(&self, claims: &[String]) -> Result<Vec<Ready>, Report> {
         let definition = &self.column.definition;
-        spi::query(&self.rows_of(claims, &self.source()), &[], |rows| {
+        spi::query(&self.rows_of(claims, &self.source(), Some(self.deadline)), &[], |rows| {
             let inputs: Vec<Option<Input<'_>>> =
                 rows.iter()
                     .map(|row| {

@@ -54,10 +54,43 @@ fn imgvec_work(
             }
         }
     });
-    for column in wanted.or_raise() {
-        work(&procedure, &column, end);
-    }
+    work_all(&procedure, &wanted.or_raise(), end);
     procedure.end();
+}
+
+/// Works these columns; an error of one keeps none of the others waiting, and is raised in the end. Each has its share of the
+/// time, so that one with millions of rows leaves some to the others; what these leave over is its own.
+fn work_all(procedure: &spi::Procedure, columns: &[Column], end: Option<Instant>) {
+    let mut works: Vec<Work> = columns.iter().map(Work::new).collect();
+    let mut failed = Vec::new();
+    while !works.is_empty() {
+        let mut left = Vec::new();
+        let mut count = u32::try_from(works.len()).unwrap_or(u32::MAX);
+        for mut work in works {
+            let share = end.map(|end| {
+                let now = Instant::now();
+                now + end.saturating_duration_since(now) / count
+            });
+            count -= 1;
+            match work.run(procedure, share) {
+                Ok(true) => work.finish(procedure),
+                Ok(false) => left.push(work),
+                Err(report) if columns.len() == 1 => report.raise(),
+                Err(report) => {
+                    error::column_failed(&work.told.title, &report).warn();
+                    failed.push((work.told.title, report));
+                }
+            }
+        }
+        works = left;
+        if end.is_some_and(|end| Instant::now() >= end) {
+            break;
+        }
+    }
+    works.into_iter().for_each(|work| work.finish(procedure));
+    if !failed.is_empty() {
+        error::columns_failed(&failed).raise();
+    }
 }
 
 /// One column of one table, by its table's oid and its queue's name, which no other column has.
@@ -89,58 +122,89 @@ pub enum Step {
     Gone,
 }
 
-/// Works one queue until it is empty or the time is up.
-pub fn work(procedure: &spi::Procedure, column: &Column, end: Option<Instant>) {
-    let subject = Subject { relation: column.table.oid, queue: column.definition.queue.clone() };
-    let mut pace = Pace::new(column.definition.kind);
-    let mut told = Told::new(column.title());
-    loop {
-        pgrx::check_for_interrupts!();
-        let mut failure = None;
-        let step = spi::with_snapshot(|| match step(&subject, &mut pace, &mut |column| told.look(column)) {
-            Ok(step) => step,
-            Err(report) => {
-                failure = Some(report);
-                Step::Empty
-            }
-        });
-        if let Some(report) = failure {
-            spi::with_snapshot(|| {
-                if let Some((_, column)) = subject.load() {
-                    note_error(&column, &report);
-                }
+/// Works one queue until it is empty.
+pub fn work(procedure: &spi::Procedure, column: &Column) {
+    let mut work = Work::new(column);
+    work.run(procedure, None).or_raise();
+    work.finish(procedure);
+}
+
+/// The work at one queue in one call.
+struct Work {
+    subject: Subject,
+    pace: Pace,
+    told: Told,
+}
+
+impl Work {
+    fn new(column: &Column) -> Self {
+        let subject = Subject { relation: column.table.oid, queue: column.definition.queue.clone() };
+        Self { subject, pace: Pace::new(), told: Told::new(column.title()) }
+    }
+
+    /// Works until the queue is empty or the time is up; tells whether it is empty. The first batch is always begun.
+    fn run(&mut self, procedure: &spi::Procedure, end: Option<Instant>) -> Result<bool, Report> {
+        let Self { subject, pace, told } = self;
+        told.is_over = false;
+        loop {
+            pgrx::check_for_interrupts!();
+            let step = spi::with_snapshot(|| {
+                subtransaction::caught(|| step(subject, pace, end, &mut |column| told.look(column)))
+                    .and_then(|step| step)
             });
+            let step = match step {
+                Ok(step) => step,
+                Err(report) => {
+                    pgrx::check_for_interrupts!();
+                    if report.is_interrupt() {
+                        report.raise();
+                    }
+                    spi::with_snapshot(|| {
+                        if let Ok(Some((_, column))) = subtransaction::caught(|| subject.load()) {
+                            note_error(&column, &report);
+                        }
+                    });
+                    procedure.commit();
+                    return Err(report);
+                }
+            };
             procedure.commit();
-            report.raise();
-        }
-        procedure.commit();
-        match step {
-            Step::Batch(done) => told.add(done),
-            Step::More => {}
-            Step::Gone => return,
-            Step::Empty => {
-                if !pace.is_at_start() {
+            match step {
+                Step::Batch(done) => told.add(done),
+                Step::More => {}
+                Step::Gone => return Ok(true),
+                Step::Empty => {
+                    if pace.is_at_start() {
+                        return Ok(true);
+                    }
                     if !pace.restart() {
                         // A whole pass, and nothing could be taken: others hold the rows.
                         latch::wait(WAIT);
                     }
                     continue;
                 }
-                break;
+            }
+            if end.is_some_and(|end| Instant::now() >= end) {
+                told.is_over = true;
+                return Ok(false);
             }
         }
-        if end.is_some_and(|end| Instant::now() >= end) {
-            told.is_over = true;
-            break;
-        }
     }
-    spi::with_snapshot(|| shrink(&subject));
-    procedure.commit();
-    told.finish();
+
+    fn finish(self, procedure: &spi::Procedure) {
+        spi::with_snapshot(|| shrink(&self.subject));
+        procedure.commit();
+        self.told.finish();
+    }
 }
 
 /// One transaction's worth of work.
-pub fn step(subject: &Subject, pace: &mut Pace, look: &mut dyn FnMut(&Column)) -> Result<Step, Report> {
+pub fn step(
+    subject: &Subject,
+    pace: &mut Pace,
+    end: Option<Instant>,
+    look: &mut dyn FnMut(&Column),
+) -> Result<Step, Report> {
     let Some((extension, column)) = subject.load() else { return Ok(Step::Gone) };
     if !security::owns(column.table.oid) {
         return Err(error::not_the_owner(&column.table.qualified(), &column.table.owner_name));
@@ -152,7 +216,7 @@ pub fn step(subject: &Subject, pace: &mut Pace, look: &mut dyn FnMut(&Column)) -
         // The table before its queue, as everybody does who locks both.
         spi::run(&format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", column.table.from()), &[]);
         let key = column.key()?;
-        let done = batch::run(&extension, &column, &key, pace)?;
+        let done = batch::run(&extension, &column, &key, pace, end)?;
         if done.claimed > 0 {
             look(&column);
             return Ok(Step::Batch(done));

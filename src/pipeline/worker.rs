@@ -42,6 +42,10 @@ pub extern "C-unwind" fn imgvec_worker_main(argument: pg_sys::Datum) {
     };
     process::connect_worker(&database);
     process::be_nice(guc::worker_nice());
+    process::until_stopped(work);
+}
+
+fn work() {
     let mut memories = HashMap::new();
     let mut looked = Instant::now();
     let mut is_woken = true;
@@ -91,7 +95,7 @@ fn round(memories: &mut HashMap<Name, Memory>) -> bool {
         }
         let name = (column.table.oid.to_u32(), column.definition.queue.clone());
         let memory = memories.entry(name).or_insert_with(|| Memory {
-            pace: Pace::new(column.definition.kind),
+            pace: Pace::new(),
             errors: 0,
             rests_until: None,
         });
@@ -112,7 +116,7 @@ fn round(memories: &mut HashMap<Name, Memory>) -> bool {
 fn one_batch(column: &Column, memory: &mut Memory) -> bool {
     let subject = Subject { relation: column.table.oid, queue: column.definition.queue.clone() };
     let result = process::transaction(&format!("embedding {}", column.title()), || {
-        let result = subtransaction::caught(|| step(&subject, &mut memory.pace, &mut |_| ()));
+        let result = subtransaction::caught(|| step(&subject, &mut memory.pace, None, &mut |_| ()));
         let error = match result {
             Ok(Ok(step)) => return Some(step),
             Ok(Err(report)) | Err(report) => report,
@@ -128,7 +132,7 @@ fn one_batch(column: &Column, memory: &mut Memory) -> bool {
             memory.errors = (memory.errors + 1).min(16);
             let rest = REST.saturating_mul(1 << (memory.errors - 1)).min(LONGEST_REST);
             memory.rests_until = Some(Instant::now() + rest);
-            memory.pace = Pace::new(column.definition.kind);
+            memory.pace = Pace::new();
             false
         }
         Some(step) => {

@@ -80,10 +80,11 @@ unsafe extern "C-unwind" fn reload(_signal: c_int) {
     }
 }
 
-/// A worker whose database is gone ends for good: with status 0 the server does not start it again. Called last of all.
+/// A worker whose database is gone, or that was asked to stop, ends for good: with status 0 the server does not start it again,
+/// whatever error the request met. Called last of all.
 #[pg_guard]
-unsafe extern "C-unwind" fn forget_if_unconnected(_code: c_int, _argument: pg_sys::Datum) {
-    if !IS_CONNECTED.load(Ordering::Relaxed) {
+unsafe extern "C-unwind" fn end_for_good(_code: c_int, _argument: pg_sys::Datum) {
+    if !IS_CONNECTED.load(Ordering::Relaxed) || is_stopping() {
         // SAFETY: everything else is cleaned up.
         unsafe { _exit(0) };
     }
@@ -111,7 +112,7 @@ pub fn connect_worker(database: &Database) {
     signal(pg_sys::SIGHUP, reload);
     // SAFETY: the start of a worker: signals, then the database. If that is not there, the process ends.
     unsafe {
-        pg_sys::on_proc_exit(Some(forget_if_unconnected), pg_sys::Datum::null());
+        pg_sys::on_proc_exit(Some(end_for_good), pg_sys::Datum::null());
         pg_sys::BackgroundWorkerUnblockSignals();
         match database {
             Database::Oid(oid) => {
@@ -179,6 +180,20 @@ pub fn end_to_restart() -> ! {
     {
         unreachable!("the process has ended")
     }
+}
+
+/// Runs a worker's work. The request to stop cancels what runs, whatever that is: such an error ends the worker without a
+/// word in the log.
+pub fn until_stopped(work: impl FnOnce()) {
+    pg_sys::PgTryBuilder::new(std::panic::AssertUnwindSafe(work))
+        .catch_when(pg_sys::errcodes::PgSqlErrorCode::ERRCODE_QUERY_CANCELED, |error| {
+            if !is_stopping() {
+                error.rethrow();
+            }
+            // SAFETY: the server's last steps roll the open transaction back.
+            unsafe { pg_sys::proc_exit(0) };
+        })
+        .execute();
 }
 
 /// One transaction of a worker; `activity` is what pg_stat_activity shows meanwhile.

@@ -307,6 +307,47 @@ fn a_dump_carries_declaration_and_queue() {
 }
 
 #[test]
+fn a_dump_of_one_table_needs_its_queue_and_log_or_a_new_declaration() {
+    let (cluster, mut client) = start("pipeline-dump-table");
+    run(&mut client, CAPTIONS);
+    run(
+        &mut client,
+        "INSERT INTO notes SELECT i, 'thing ' || i FROM generate_series(1, 50) AS i;
+         CALL imgvec_work('notes');
+         UPDATE notes SET caption = 'changed ' || id WHERE id <= 10",
+    );
+    let mut copy = |database: &str, tables: &[&str]| {
+        run(&mut client, &format!("CREATE DATABASE {database}"));
+        let mut copy = cluster.client_of("postgres", database);
+        run(&mut copy, "CREATE EXTENSION imgvec");
+        let file = cluster.directory().join(format!("{database}.sql"));
+        program(cluster.program("pg_dump").args(tables).arg("--file").arg(&file));
+        let arguments = ["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", database, "-f"];
+        program(cluster.program("psql").args(arguments).arg(&file));
+        copy
+    };
+    let mut whole = copy("whole", &["-t", "notes", "-t", "notes_embedding_*"]);
+    assert_eq!(progress(&mut whole, "notes"), "10 waiting, 0 failed");
+    run(&mut whole, "INSERT INTO notes VALUES (100, 'after the restore');\nCALL imgvec_work('notes')");
+    assert_complete(&mut whole, "notes", TEXT);
+    let mut bare = copy("bare", &["-t", "notes"]);
+    let insert = "INSERT INTO notes VALUES (100, 'after the restore')";
+    let error = failure(&mut bare, insert);
+    assert_eq!(error.code().code(), "55000", "{error:?}");
+    assert!(error.detail().is_some_and(|detail| detail.contains("is missing")), "{error:?}");
+    run(
+        &mut bare,
+        &format!(
+            "SELECT imgvec_maintain('notes', target => 'embedding', stop => true);
+             {insert};
+             SELECT imgvec_maintain('notes', 'caption', 'embedding', 'starter', backfill => 'all');
+             CALL imgvec_work('notes')"
+        ),
+    );
+    assert_complete(&mut bare, "notes", TEXT);
+}
+
+#[test]
 fn pictures_are_compared_without_reading_them() {
     let (_cluster, mut client) = start("pipeline-pictures");
     create_photos(&mut client, 12);

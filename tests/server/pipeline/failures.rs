@@ -172,3 +172,107 @@ fn a_model_that_is_missing_stops_the_work_and_loses_nothing() {
     assert_complete(&mut client, "notes", "embed_text(caption, 'starter')");
     assert_eq!(value::<i64>(&mut client, "SELECT count(last_error) FROM imgvec_progress"), 0);
 }
+
+#[test]
+fn a_call_for_all_tables_goes_on_after_an_error_of_one() {
+    let (_cluster, mut client) = start("pipeline-several");
+    run(&mut client, "CREATE FUNCTION broken(text) RETURNS text LANGUAGE sql AS 'SELECT $1'");
+    let create = |client: &mut postgres::Client, name: &str, source: &str| {
+        run(
+            client,
+            &format!(
+                "CREATE TABLE {name} (id bigint PRIMARY KEY, caption text, embedding imgvec(256));
+                 SELECT imgvec_maintain('{name}', '{source}', 'embedding', 'starter');
+                 INSERT INTO {name} SELECT i, 'thing ' || i FROM generate_series(1, 50) AS i"
+            ),
+        );
+    };
+    // Whichever way they are sorted, one comes before the good one.
+    create(&mut client, "bad_first", "broken(caption)");
+    create(&mut client, "good", "caption");
+    create(&mut client, "very_bad", "broken(caption)");
+    run(&mut client, "DROP FUNCTION broken(text)");
+    let error = failure(&mut client, "CALL imgvec_work()");
+    assert_eq!(error.code().code(), "42883", "{error:?}");
+    for part in ["2 columns", "bad_first", "very_bad"] {
+        assert!(error.message().contains(part), "{error:?}");
+    }
+    assert!(error.detail().is_some_and(|detail| detail.contains("broken")), "{error:?}");
+    assert_complete(&mut client, "good", "embed_text(caption, 'starter')");
+    for bad in ["bad_first", "very_bad"] {
+        assert_eq!(progress(&mut client, bad), "50 waiting, 0 failed");
+    }
+    let told: i64 = value(
+        &mut client,
+        "SELECT count(*) FROM imgvec_progress WHERE last_error LIKE '42883 function%broken%'",
+    );
+    assert_eq!(told, 2);
+    // One that fails among several is named.
+    run(&mut client, "SELECT imgvec_maintain('very_bad', target => 'embedding', stop => true)");
+    let error = failure(&mut client, "CALL imgvec_work()");
+    assert_eq!(error.code().code(), "42883", "{error:?}");
+    assert!(error.message().contains("bad_first") && error.message().contains("broken"), "{error:?}");
+    run(
+        &mut client,
+        "CREATE FUNCTION broken(text) RETURNS text LANGUAGE sql AS 'SELECT $1';
+         INSERT INTO good SELECT i, 'more ' || i FROM generate_series(51, 60) AS i;
+         CALL imgvec_work()",
+    );
+    assert_complete(&mut client, "bad_first", "embed_text(caption, 'starter')");
+    assert_complete(&mut client, "good", "embed_text(caption, 'starter')");
+}
+
+#[test]
+fn a_lock_timeout_of_one_table_does_not_keep_others_waiting() {
+    let (cluster, mut client) = start("pipeline-locked");
+    for name in ["a", "b", "c"] {
+        run(
+            &mut client,
+            &format!(
+                "CREATE TABLE {name} (id bigint PRIMARY KEY, caption text, embedding imgvec(256));
+                 SELECT imgvec_maintain('{name}', 'caption', 'embedding', 'starter');
+                 INSERT INTO {name} SELECT i, 'thing ' || i FROM generate_series(1, 50) AS i"
+            ),
+        );
+    }
+    let mut holder = cluster.client();
+    run(&mut holder, "BEGIN;\nLOCK TABLE a, c IN SHARE MODE");
+    run(&mut client, "SET lock_timeout = '200ms'");
+    let error = failure(&mut client, "CALL imgvec_work()");
+    assert_eq!(error.code().code(), "55P03", "{error:?}");
+    assert!(error.message().contains("2 columns"), "{error:?}");
+    assert_complete(&mut client, "b", "embed_text(caption, 'starter')");
+    run(&mut holder, "COMMIT");
+    run(&mut client, "CALL imgvec_work()");
+    for name in ["a", "c"] {
+        assert_complete(&mut client, name, "embed_text(caption, 'starter')");
+    }
+}
+
+#[test]
+fn cancelling_ends_the_call_for_all_tables() {
+    let (_cluster, mut client) = start("pipeline-cancel-all");
+    run(
+        &mut client,
+        "CREATE FUNCTION slow(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.1); RETURN $1; END $$",
+    );
+    for name in ["a", "b"] {
+        run(
+            &mut client,
+            &format!(
+                "CREATE TABLE {name} (id bigint PRIMARY KEY, caption text, embedding imgvec(256));
+                 SELECT imgvec_maintain('{name}', 'slow(caption)', 'embedding', 'starter');
+                 INSERT INTO {name} SELECT i, 'thing ' || i FROM generate_series(1, 200) AS i"
+            ),
+        );
+    }
+    run(&mut client, "SET statement_timeout = '2s'");
+    let error = failure(&mut client, "CALL imgvec_work()");
+    assert_eq!(error.code().code(), "57014", "{error:?}");
+    run(&mut client, "SET statement_timeout = 0");
+    let untouched =
+        "SELECT count(*) FROM imgvec_progress WHERE waiting = 200 AND embedded = 0 AND last_error IS NULL";
+    assert!(value::<i64>(&mut client, untouched) >= 1, "the second table was not begun");
+    let all = "SELECT sum(waiting + embedded)::bigint FROM imgvec_progress";
+    assert_eq!(value::<i64>(&mut client, all), 400);
+}

@@ -9,6 +9,7 @@ mod docs;
 mod failures;
 mod limits;
 mod migrate;
+mod pace;
 mod rights;
 mod sharing;
 mod workers;

@@ -95,6 +95,25 @@ fn workers_embed_what_comes_and_stop_when_asked() {
 }
 
 #[test]
+fn workers_that_are_stopped_in_their_first_moment_do_not_come_back() {
+    let (cluster, mut client) = start("pipeline-stop");
+    run(&mut client, CAPTIONS);
+    for _ in 0..10 {
+        run(&mut client, "SELECT imgvec_start_workers(2);\nSELECT imgvec_stop_workers()");
+    }
+    // The server starts a worker again after five seconds, if it ended with an error.
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(7) {
+        assert_eq!(value::<i64>(&mut client, WORKERS), 0);
+        thread::sleep(Duration::from_millis(100));
+    }
+    let log = cluster.log();
+    for trace in ["exited with exit code", "canceling statement"] {
+        assert!(!log.contains(trace), "{trace}: {log}");
+    }
+}
+
+#[test]
 fn a_database_can_be_dropped_and_its_worker_does_not_come_back() {
     let (cluster, mut client) = start("pipeline-drop");
     run(&mut client, "CREATE DATABASE album");
