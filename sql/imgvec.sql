@@ -627,6 +627,26 @@ CREATE FUNCTION embed_mix(vectors imgvec[], weights double precision[]) RETURNS 
     AS 'MODULE_PATHNAME', 'embed_mix_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
 COMMENT ON FUNCTION embed_mix(imgvec[], double precision[]) IS 'unit vector between the directions of several, each with its weight, which may be negative; NULL vectors are left out';
 
+CREATE FUNCTION embed_image(image bytea, region box) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_image_region_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION embed_image(bytea, box) IS 'embedding of a part of an image, in pixels from its top left, by the default model';
+
+CREATE FUNCTION embed_image(image bytea, region box, model text) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_image_region_with_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION embed_image(bytea, box, text) IS 'embedding of a part of an image, in pixels from its top left, by a named model';
+
+CREATE FUNCTION image_tiles(image bytea, grid integer DEFAULT 3, overlap double precision DEFAULT 0)
+    RETURNS TABLE (region box, embedding imgvec)
+    AS 'MODULE_PATHNAME', 'image_tiles_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000000 ROWS 10;
+COMMENT ON FUNCTION image_tiles(bytea, integer, double precision) IS
+    'places and embeddings of an image and of tiles that cover it, grid of them along its shorter side, by the default model';
+
+CREATE FUNCTION image_tiles(image bytea, grid integer, overlap double precision, model text)
+    RETURNS TABLE (region box, embedding imgvec)
+    AS 'MODULE_PATHNAME', 'image_tiles_with_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000000 ROWS 10;
+COMMENT ON FUNCTION image_tiles(bytea, integer, double precision, text) IS
+    'places and embeddings of an image and of tiles that cover it, grid of them along its shorter side, by a named model';
+
 CREATE FUNCTION classify_image(image bytea, labels text[]) RETURNS TABLE (label text, score real)
     AS 'MODULE_PATHNAME', 'classify_image_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000 ROWS 10;
 COMMENT ON FUNCTION classify_image(bytea, text[]) IS 'zero-shot classification of an image by the default model, best label first';

@@ -20,6 +20,8 @@ pub enum Kind {
     Text,
     /// Pictures and texts of one input, as [`super::parts`] joins them.
     Parts,
+    /// A part of a picture: its corners, then the picture.
+    Region,
     /// A class label, put into the model's prompt templates.
     Label,
 }
@@ -34,7 +36,16 @@ pub struct Key {
 
 impl Key {
     pub fn new(model: ModelDigest, kind: Kind, input: &[u8]) -> Self {
-        Self { model, kind, input: *blake3::hash(input).as_bytes() }
+        Self::of_pieces(model, kind, &[input])
+    }
+
+    /// The key of an input that lies in pieces.
+    pub fn of_pieces(model: ModelDigest, kind: Kind, pieces: &[&[u8]]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        pieces.iter().for_each(|piece| {
+            hasher.update(piece);
+        });
+        Self { model, kind, input: *hasher.finalize().as_bytes() }
     }
 }
 

@@ -12,6 +12,7 @@ mod mapping;
 mod models;
 mod origin;
 mod parts;
+mod regions;
 mod rows;
 mod server;
 mod session;

@@ -7,7 +7,7 @@ use super::cache::{EmbeddingCache, Key, Kind};
 use super::{background, mapping, origin, parts, server};
 use crate::error::{Report, encoder, out_of_memory};
 use crate::{guc, memory};
-use imgvec_encoder::image::ImageLimits;
+use imgvec_encoder::image::{Corners, ImageLimits, Region, Tiling};
 use imgvec_encoder::memory::ProcessMemory;
 use imgvec_encoder::package::{ModelDigest, Package};
 use imgvec_encoder::runtime::{self, process_cpu};
@@ -230,25 +230,67 @@ impl Session {
         })
     }
 
+    /// The embedding of a part of a picture.
+    pub fn embed_region(&mut self, name: &str, image: &[u8], corners: Corners) -> Result<Embedding, Report> {
+        let digest = self.model(name)?.digest;
+        let [left, right, top, bottom] =
+            [corners.x[0], corners.x[1], corners.y[0], corners.y[1]].map(f64::to_le_bytes);
+        let key = Key::of_pieces(digest, Kind::Region, &[&left, &right, &top, &bottom, image]);
+        let embedding = match self.cache.get(&key) {
+            Some(known) => known,
+            None => {
+                let embed = |encoder: &mut Encoder| Ok(vec![encoder.embed_region(image, corners)?]);
+                let mut vectors = self
+                    .work(name, Kind::Region, embed)
+                    .map_err(|error| encoder::encode_error(error, |_| None))?;
+                let embedding = Embedding::from(vectors.swap_remove(0));
+                self.cache.put(key, Rc::clone(&embedding));
+                embedding
+            }
+        };
+        origin::remember(&embedding, name, digest);
+        Ok(embedding)
+    }
+
+    /// The embeddings of a picture and its tiles. They are not kept: they go into a table.
+    pub fn embed_tiles(
+        &mut self,
+        name: &str,
+        image: &[u8],
+        tiling: Tiling,
+    ) -> Result<Vec<(Region, Vec<f32>)>, Report> {
+        self.model(name)?;
+        self.work(name, Kind::Region, |encoder| encoder.embed_tiles(image, tiling))
+            .map_err(|error| encoder::encode_error(error, |_| None))
+    }
+
     fn run(&mut self, name: &str, kind: Kind, inputs: &[&[u8]]) -> Result<Vec<Vec<f32>>, EncodeError> {
-        let model = self.models.get_mut(name).expect("opened by embed");
-        let encoder = &mut model.encoder;
-        background::before_use(name, encoder, kind)?;
-        let began = process_cpu();
-        let vectors = match kind {
-            Kind::Image => encoder.embed_images(inputs)?,
+        self.work(name, kind, |encoder| match kind {
+            Kind::Image => encoder.embed_images(inputs),
             Kind::Text | Kind::Label => {
                 let texts: Vec<&str> = inputs
                     .iter()
                     .map(|text| std::str::from_utf8(text).expect("text inputs are UTF-8"))
                     .collect();
-                encoder.embed_texts(&texts)?
+                encoder.embed_texts(&texts)
             }
-            Kind::Parts => inputs
-                .iter()
-                .map(|input| encoder.embed_parts(&parts::split(input)))
-                .collect::<Result<Vec<_>, _>>()?,
-        };
+            Kind::Parts => inputs.iter().map(|input| encoder.embed_parts(&parts::split(input))).collect(),
+            Kind::Region => unreachable!("regions have a way of their own"),
+        })
+    }
+
+    /// Has the encoder of an open model embed something, and takes note of what it did.
+    fn work<T>(
+        &mut self,
+        name: &str,
+        kind: Kind,
+        embed: impl FnOnce(&mut Encoder) -> Result<Vec<T>, EncodeError>,
+    ) -> Result<Vec<T>, EncodeError> {
+        let model = self.models.get_mut(name).expect("opened before");
+        let encoder = &mut model.encoder;
+        background::before_use(name, encoder, kind)?;
+        let began = process_cpu();
+        let vectors = embed(encoder)?;
         let graphs = encoder.loaded().len();
         if graphs != model.settled_graphs {
             model.settled_graphs = graphs;
@@ -260,7 +302,7 @@ impl Session {
         }
         let count = u64::try_from(vectors.len()).expect("a count");
         match kind {
-            Kind::Image => self.counters.images += count,
+            Kind::Image | Kind::Region => self.counters.images += count,
             Kind::Text | Kind::Label | Kind::Parts => self.counters.texts += count,
         }
         Ok(vectors)
@@ -272,7 +314,7 @@ impl Kind {
     /// that each finds others of its length.
     fn group(self) -> (usize, usize) {
         match self {
-            Kind::Image | Kind::Parts => (32, 32 << 20),
+            Kind::Image | Kind::Region | Kind::Parts => (32, 32 << 20),
             Kind::Text | Kind::Label => (256, 1 << 20),
         }
     }

@@ -99,6 +99,9 @@ fn word(error: EncodeError, place: impl Fn(usize) -> Option<usize>) -> Report {
                 .hint("Leave images out, or lower max_soft_tokens in imgvec.toml.")
         }
         EncodeError::Image { index, source } => at(Report::from(source), place(index), "image"),
+        EncodeError::Region(source) => Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, message)
+            .detail(sentence(&source))
+            .hint("Give corners in pixels of the image as it is shown, from (0,0) at its top left."),
         EncodeError::Preprocess { index, source } => match source {
             PreprocessError::Image(source) => at(Report::from(source), place(index), "image"),
             PreprocessError::OutputLength { .. } => {

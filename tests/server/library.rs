@@ -130,11 +130,83 @@ fn every_block_of_the_page_does_what_it_says() {
             "range" => assert!(!rows.is_empty()),
             "count" => assert!(rows[0].get::<_, i64>(0) > 0),
             "map" => assert_eq!(rows.len(), 82),
+            "tiles" => assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM tiles"), 82 * 10),
+            "small" => {
+                let found = ids();
+                let exact = client
+                    .query(
+                        "SELECT photo, min(embedding <=> embed_text('flower', 'starter')) FROM tiles GROUP BY 1 ORDER BY 2 LIMIT 20",
+                        &[],
+                    )
+                    .unwrap();
+                // Copies are equally near, and the index may leave a tile out.
+                let last: f64 = exact[19].get(1);
+                let near = rows.iter().filter(|row| row.get::<_, f64>(2) <= last + 1e-6).count();
+                assert!(near >= 18, "{near} of {}", rows.len());
+                let distinct: std::collections::BTreeSet<_> = found.iter().collect();
+                assert_eq!((found.len(), distinct.len()), (20, 20));
+            }
+            "region" => {
+                assert_eq!(rows.len(), 10);
+                let same = "SELECT bool_and(embed_image(data, region => region, model => 'starter') <=> t.embedding < 1e-6)
+                            FROM tiles t JOIN photos ON id = photo WHERE photo = 1";
+                assert!(value::<bool>(&mut client, same));
+            }
             other => panic!("no test looks at block {other:?}"),
         }
         seen.push(label);
     }
     assert!(seen.len() >= 15, "{seen:?}");
+}
+
+/// A picture of 1,024 x 768 pixels with another of 64 x 64 in it.
+fn with_a_small_picture(small: &[u8]) -> Vec<u8> {
+    let mut large =
+        image::RgbImage::from_fn(1024, 768, |x, y| image::Rgb([(x / 8) as u8, (y / 4) as u8, 90]));
+    imageops::overlay(&mut large, &image::load_from_memory(small).unwrap().to_rgb8(), 704, 192);
+    let mut data = Cursor::new(Vec::new());
+    large.write_to(&mut data, ImageFormat::Png).unwrap();
+    data.into_inner()
+}
+
+#[test]
+fn a_small_thing_is_found_by_a_tile_and_its_place_is_told() {
+    let cluster = Cluster::new("library-tiles").start();
+    let mut client = cluster.client();
+    let small = picture(5);
+    client
+        .batch_execute("CREATE TABLE large (id integer, data bytea); CREATE TABLE tiles (id integer, region box, embedding imgvec)")
+        .unwrap();
+    for (id, thing) in [(1, picture(4)), (2, small.clone()), (3, picture(6))] {
+        client.execute("INSERT INTO large VALUES ($1, $2)", &[&id, &with_a_small_picture(&thing)]).unwrap();
+    }
+    // Tiles of 64 pixels: one of them is the small picture.
+    client.batch_execute("INSERT INTO tiles SELECT id, t.* FROM large, image_tiles(data, 12, 0) t").unwrap();
+    assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM tiles"), 3 * (1 + 12 * 16));
+    let found = client
+        .query_one(
+            "SELECT id, region::text, embedding <=> embed_image($1) < 1e-5 FROM tiles ORDER BY embedding <=> embed_image($1) LIMIT 1",
+            &[&small],
+        )
+        .unwrap();
+    assert_eq!(
+        (found.get::<_, i32>(0), found.get::<_, String>(1), found.get::<_, bool>(2)),
+        (2, "(768,256),(704,192)".to_owned(), true)
+    );
+    let part = "SELECT embed_image(data, region => '((704,192),(768,256))') <=> embed_image($1) < 1e-5 FROM large WHERE id = 2";
+    assert!(client.query_one(part, &[&small]).unwrap().get::<_, bool>(0));
+
+    // Each region is asked of the model once in a session.
+    let counts = "SELECT images_embedded FROM imgvec_backend_stats";
+    let before: i64 = value(&mut client, counts);
+    assert!(client.query_one(part, &[&small]).unwrap().get::<_, bool>(0));
+    assert_eq!(value::<i64>(&mut client, counts), before);
+
+    client.batch_execute("SET statement_timeout = '30ms'").unwrap();
+    let error = failure(&mut client, "SELECT count(*) FROM large, image_tiles(data, 16, 0.9)");
+    assert_eq!(error.code().code(), "57014", "{error:?}");
+    client.batch_execute("RESET statement_timeout").unwrap();
+    assert!(client.query_one(part, &[&small]).unwrap().get::<_, bool>(0));
 }
 
 /// A partition that takes minutes.

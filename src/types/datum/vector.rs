@@ -176,6 +176,17 @@ impl<T: Element> NewVector<T> {
     }
 }
 
+impl<T: Element> IntoDatum for NewVector<T> {
+    fn into_datum(self) -> Option<pg_sys::Datum> {
+        Some(self.into_raw())
+    }
+
+    /// The extension's types have other numbers in each database; rows to return do not ask.
+    fn type_oid() -> pg_sys::Oid {
+        pg_sys::InvalidOid
+    }
+}
+
 // SAFETY: the datum points to a complete varlena in the caller's memory context.
 unsafe impl<T: Element> BoxRet for NewVector<T> {
     unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {

@@ -50,6 +50,20 @@ SELECT round((embed_query(data, 'dog') <=> embed_mix(ARRAY[embed_image(data), em
 FROM pictures WHERE name = 'png';
 SELECT embed_query(NULL, NULL, 0.5), embed_query(NULL, 'dog', NULL::float8), embed_query(NULL, 'dog', 0.5, NULL);
 
+-- parts of a picture: the upright picture's pixels, 8 to the right and 6 down, and 6 and 8 of the one that lies on its side
+SELECT name, embed_image(data, region => box '((0,0),(8,8))') = embed_image(data) AS whole,
+       embed_image(data, box '((0,0),(4,4))', 'starter') = embed_image(data) AS part,
+       embed_image(data, region => box '((4,4),(0,0))') = embed_image(data, region => box '((3.5,3.5),(-9,0.5))') AS same
+FROM pictures WHERE name IN ('png', 'jpeg turned') ORDER BY name;
+SELECT embed_image(NULL, NULL::box), embed_image('', NULL::box, 'starter');
+SELECT region, embedding <=> embed_image(data, region => region) < 1e-5 AS same FROM pictures, image_tiles(data) WHERE name = 'png';
+SELECT region FROM pictures, image_tiles(data, 1, 0) WHERE name = 'jpeg turned';
+SELECT region FROM pictures, image_tiles(data, grid => 2, overlap => 0, model => 'starter') WHERE name = 'jpeg turned';
+SELECT count(*) FROM pictures, image_tiles(data, 16, 0.9) WHERE name = 'png';
+SELECT count(*) FROM image_tiles(NULL);
+-- a second literal is a model's name, as before
+SELECT embed_image(data, 'starter') = embed_image(data) AS model FROM pictures WHERE name = 'png';
+
 -- errors
 CREATE FUNCTION pg_temp.error_of(statement text) RETURNS TABLE (code text, message text, detail text, hint text)
 LANGUAGE plpgsql AS $$
@@ -78,6 +92,15 @@ SELECT statement, e.* FROM unnest(ARRAY[
     $$SELECT embed_query(NULL, 'dog', -0.1)$$,
     $$SELECT embed_query(NULL, 'dog', 'NaN'::float8)$$,
     $$SELECT embed_query('', 'dog', 0.3, 'starter')$$,
+    $$SELECT embed_image(data, region => '((8,0),(9,9))') FROM pictures WHERE name = 'png'$$,
+    $$SELECT embed_image(data, region => '((2,2),(2,3))') FROM pictures WHERE name = 'png'$$,
+    $$SELECT embed_image(data, region => '((0,0),(NaN,3))') FROM pictures WHERE name = 'png'$$,
+    $$SELECT embed_image('\x00', region => '((0,0),(1,1))')$$,
+    $$SELECT count(*) FROM pictures, image_tiles(data, 17) WHERE name = 'png'$$,
+    $$SELECT count(*) FROM pictures, image_tiles(data, 0) WHERE name = 'png'$$,
+    $$SELECT count(*) FROM pictures, image_tiles(data, 3, 0.95) WHERE name = 'png'$$,
+    $$SELECT count(*) FROM pictures, image_tiles(data, 3, 'NaN') WHERE name = 'png'$$,
+    $$SELECT count(*) FROM image_tiles('', 3, 0, 'starter')$$,
     $$SELECT embed_text('dog', 'no-such-model')$$,
     $$SELECT embed_text('dog', 'startr')$$,
     $$SELECT embed_text('dog', '')$$,

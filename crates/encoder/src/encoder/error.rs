@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::pooling::Flaw;
-use crate::image::ImageError;
+use crate::image::{ImageError, RegionError};
 use crate::memory::OutOfMemory;
 use crate::package::{Modality, PackageError};
 use crate::runtime::{LoadError, RunError, RuntimeError};
@@ -66,6 +66,9 @@ pub enum EncodeError {
         /// What is wrong with it.
         source: ImageError,
     },
+    /// A region has nothing of its picture.
+    #[error("the region does not lie within the image")]
+    Region(#[from] RegionError),
     /// A picture is too extreme for the model's preprocessing.
     #[error("could not preprocess image")]
     Preprocess {

@@ -1,12 +1,14 @@
 //! Embedding pictures.
 
+use std::borrow::Cow;
+
 use half::f16;
 use half::vec::HalfFloatVecExt;
 
 use super::error::RunSize;
 use super::pooling::Mask;
 use super::{EncodeError, Encoder, Expected, MAX_BATCH};
-use crate::image::{self, ImageError};
+use crate::image::{self, Corners, ImageError, Region, RgbImage, Tiling};
 use crate::memory::OutOfMemory;
 use crate::package::{Element, ImageTower, Layout, Modality, PixelInput, TokenInput, TokenRole};
 use crate::runtime::Feed;
@@ -23,17 +25,74 @@ impl Encoder {
         if self.package.joint.is_some() {
             return self.embed_pictures_jointly(images);
         }
-        let Some(tower) = self.package.image.clone() else {
-            return Err(EncodeError::NoTower { model: self.package.name.clone(), modality: Modality::Image });
-        };
-        let result = self.embed_images_with(&tower, images);
+        let tower = self.image_tower()?;
+        let result = self.embed_images_with(&tower, Pictures::Encoded(images));
         self.drop_kept(result)
+    }
+
+    /// Embeds the part of an encoded picture between two corners.
+    ///
+    /// # Errors
+    /// [`EncodeError`].
+    pub fn embed_region(&mut self, image: &[u8], corners: Corners) -> Result<Vec<f32>, EncodeError> {
+        let decoded = self.decode(image)?;
+        let region = Region::between(corners, &decoded)?;
+        let mut vectors = self.embed_regions(&decoded, &[region])?;
+        Ok(vectors.swap_remove(0))
+    }
+
+    /// Embeds an encoded picture and its tiles, with their places. The picture is decoded once.
+    ///
+    /// # Errors
+    /// [`EncodeError`].
+    pub fn embed_tiles(
+        &mut self,
+        image: &[u8],
+        tiling: Tiling,
+    ) -> Result<Vec<(Region, Vec<f32>)>, EncodeError> {
+        let decoded = self.decode(image)?;
+        let regions = tiling.regions(&decoded);
+        let vectors = self.embed_regions(&decoded, &regions)?;
+        Ok(regions.into_iter().zip(vectors).collect())
+    }
+
+    fn embed_regions(&mut self, image: &RgbImage, regions: &[Region]) -> Result<Vec<Vec<f32>>, EncodeError> {
+        if self.package.joint.is_some() {
+            return self.embed_regions_jointly(image, regions);
+        }
+        let tower = self.image_tower()?;
+        let result = self.embed_images_with(&tower, Pictures::Parts(image, regions));
+        self.drop_kept(result)
+    }
+
+    /// Decodes a picture for a model that embeds some.
+    fn decode(&self, image: &[u8]) -> Result<RgbImage, EncodeError> {
+        if self.package.joint.is_none() {
+            self.image_tower()?;
+        }
+        self.decode_at(0, image)
+    }
+
+    fn image_tower(&self) -> Result<ImageTower, EncodeError> {
+        let none = || EncodeError::NoTower { model: self.package.name.clone(), modality: Modality::Image };
+        self.package.image.clone().ok_or_else(none)
+    }
+
+    /// Decodes the picture at a place among those of a call.
+    pub(super) fn decode_at(&self, index: usize, bytes: &[u8]) -> Result<RgbImage, EncodeError> {
+        image::decode(bytes, &self.options.image_limits, self.options.interrupt).map_err(|source| {
+            if source == ImageError::Interrupted {
+                EncodeError::Interrupted
+            } else {
+                EncodeError::Image { index, source }
+            }
+        })
     }
 
     fn embed_images_with(
         &mut self,
         tower: &ImageTower,
-        images: &[&[u8]],
+        images: Pictures<'_>,
     ) -> Result<Vec<Vec<f32>>, EncodeError> {
         let pixels = tower.inputs.pixels.as_ref().expect("an image tower takes pixels");
         let batch = batch_size(pixels.batch, tower.graph.outline.dynamic_quantization);
@@ -66,9 +125,8 @@ impl Encoder {
                 .try_reserve_exact(needed)
                 .map_err(|_| OutOfMemory { purpose: "hold the pixels of a batch" })?;
             values.resize(needed, 0.0);
-            let chunk = &images[first..first + items];
-            for (offset, (bytes, out)) in chunk.iter().zip(values.chunks_exact_mut(length)).enumerate() {
-                self.pixel_values(tower, first + offset, bytes, out)?;
+            for (index, out) in (first..first + items).zip(values.chunks_exact_mut(length)) {
+                self.pixel_values(tower, images, index, out)?;
                 self.check()?;
             }
             match self.run_images(tower, pixels, &values, rows, items, expected) {
@@ -77,7 +135,7 @@ impl Encoder {
                 Err(EncodeError::RunTooLarge { .. }) if items > 1 && batch.rows(1) < rows => continue,
                 Err(error) => return Err(error),
             }
-            self.counts.images += chunk.len() as u64;
+            self.counts.images += items as u64;
         }
         Ok(vectors)
     }
@@ -90,23 +148,21 @@ impl Encoder {
         own.saturating_add(self.architectures.of_placeholder_tokens(&tower.inputs.tokens, others))
     }
 
-    /// Decodes and preprocesses one picture into `out`, `[channel, height, width]`.
+    /// Preprocesses the picture at `index` into `out`, `[channel, height, width]`.
     fn pixel_values(
         &self,
         tower: &ImageTower,
+        images: Pictures<'_>,
         index: usize,
-        bytes: &[u8],
         out: &mut [f32],
     ) -> Result<(), EncodeError> {
-        let interrupt = self.options.interrupt;
-        let decoded = image::decode(bytes, &self.options.image_limits, interrupt).map_err(|source| {
-            if source == ImageError::Interrupted {
-                EncodeError::Interrupted
-            } else {
-                EncodeError::Image { index, source }
+        let image = match images {
+            Pictures::Encoded(images) => Cow::Owned(self.decode_at(index, images[index])?),
+            Pictures::Parts(image, regions) => {
+                image.part(regions[index]).map_err(|source| EncodeError::Image { index, source })?
             }
-        })?;
-        tower.preprocessing.apply(&decoded, out).map_err(|source| EncodeError::Preprocess { index, source })
+        };
+        tower.preprocessing.apply(&image, out).map_err(|source| EncodeError::Preprocess { index, source })
     }
 
     fn run_images(
@@ -148,6 +204,24 @@ impl Encoder {
                 failure.or_word(|error| EncodeError::from_run(tower.graph.path.clone(), error))
             })?;
         self.finish(Modality::Image, &tensor, Mask::All, items)
+    }
+}
+
+/// The pictures of a call.
+#[derive(Clone, Copy)]
+enum Pictures<'a> {
+    /// Files, decoded when it is their turn.
+    Encoded(&'a [&'a [u8]]),
+    /// Parts of one picture.
+    Parts(&'a RgbImage, &'a [Region]),
+}
+
+impl Pictures<'_> {
+    fn len(self) -> usize {
+        match self {
+            Pictures::Encoded(images) => images.len(),
+            Pictures::Parts(_, regions) => regions.len(),
+        }
     }
 }
 

@@ -4,9 +4,11 @@
 //! begins a picture and one that ends it. Parts are joined by blanks, as the reference joins them. Special tokens that
 //! a user spells stay text, and so no text can pretend to be a picture.
 
+use std::borrow::Cow;
+
 use super::error::RunSize;
 use super::{EncodeError, Encoder, Expected};
-use crate::image::{self, ImageError, Patches};
+use crate::image::{Patches, Region, RgbImage};
 use crate::memory::OutOfMemory;
 use crate::package::{JointModel, TextTower};
 use crate::runtime::Feed;
@@ -19,6 +21,14 @@ pub enum Part<'a> {
     Text(&'a str),
     /// An encoded picture.
     Picture(&'a [u8]),
+    /// A picture that is decoded.
+    Decoded(&'a RgbImage),
+}
+
+impl Part<'_> {
+    fn is_picture(&self) -> bool {
+        !matches!(self, Part::Text(_))
+    }
 }
 
 impl Encoder {
@@ -88,12 +98,12 @@ impl Encoder {
                     let after = if index + 1 < parts.len() { " " } else { "" };
                     pieces.push(Piece::Words(self.part_ids(&format!("{before}{text}{after}"), index)?));
                 }
-                Part::Picture(bytes) => {
-                    if index > 0 && matches!(parts[index - 1], Part::Picture(_)) {
+                Part::Picture(_) | Part::Decoded(_) => {
+                    if index > 0 && parts[index - 1].is_picture() {
                         pieces.push(Piece::Words(self.part_ids(" ", index)?));
                     }
-                    let more = parts[index + 1..].iter().any(|part| matches!(part, Part::Picture(_)));
-                    let found = self.picture_features(joint, bytes, index, more)?;
+                    let more = parts[index + 1..].iter().any(Part::is_picture);
+                    let found = self.picture_features(joint, *part, index, more)?;
                     let mut ids = vec![joint.begin_token];
                     ids.extend(std::iter::repeat_n(joint.image_token, found.len() / joint.width));
                     ids.push(joint.end_token);
@@ -143,7 +153,7 @@ impl Encoder {
     fn picture_features(
         &mut self,
         joint: &JointModel,
-        bytes: &[u8],
+        part: Part<'_>,
         index: usize,
         more: bool,
     ) -> Result<Vec<f32>, EncodeError> {
@@ -156,7 +166,7 @@ impl Encoder {
         if !footprint.may_fit(estimate) {
             return Err(self.too_large(footprint.expected(estimate), RunSize::pictures(1)));
         }
-        let patches = self.patches(joint, bytes, index)?;
+        let patches = self.patches(joint, part, index)?;
         let pixel_shape = [1, count, length];
         let position_shape = [1, count, 2];
         let feeds = [
@@ -182,17 +192,27 @@ impl Encoder {
         Ok(tensor.data)
     }
 
-    /// Decodes one picture and cuts it into patches.
-    fn patches(&self, joint: &JointModel, bytes: &[u8], index: usize) -> Result<Patches, EncodeError> {
-        let interrupt = self.options.interrupt;
-        let decoded = image::decode(bytes, &self.options.image_limits, interrupt).map_err(|source| {
-            if source == ImageError::Interrupted {
-                EncodeError::Interrupted
-            } else {
-                EncodeError::Image { index, source }
-            }
-        })?;
+    /// Cuts a picture into patches.
+    fn patches(&self, joint: &JointModel, part: Part<'_>, index: usize) -> Result<Patches, EncodeError> {
+        let decoded = match part {
+            Part::Picture(bytes) => Cow::Owned(self.decode_at(index, bytes)?),
+            Part::Decoded(image) => Cow::Borrowed(image),
+            Part::Text(_) => unreachable!("asked for of pictures only"),
+        };
         joint.patching.apply(&decoded).map_err(|source| EncodeError::Preprocess { index, source })
+    }
+
+    /// Embeds parts of a picture, each by itself.
+    pub(super) fn embed_regions_jointly(
+        &mut self,
+        image: &RgbImage,
+        regions: &[Region],
+    ) -> Result<Vec<Vec<f32>>, EncodeError> {
+        let embed = |(index, region): (usize, &Region)| {
+            let part = image.part(*region).map_err(|source| EncodeError::Image { index, source })?;
+            self.embed_parts(&[Part::Decoded(&part)])
+        };
+        regions.iter().enumerate().map(embed).collect()
     }
 
     /// Embeds pictures of a model whose pictures are parts of an input, each by itself.

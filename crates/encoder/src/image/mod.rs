@@ -15,6 +15,7 @@ mod orientation;
 mod preprocessing;
 mod raster;
 mod reader;
+mod region;
 mod resample;
 
 pub use decode::decode;
@@ -28,4 +29,5 @@ pub use preprocessing::{
     Resize, SettingsError, Size,
 };
 pub use raster::RgbImage;
+pub use region::{Corners, Region, RegionError, Tiling};
 pub use resample::{Filter, Window, resize};
