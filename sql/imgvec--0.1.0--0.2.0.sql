@@ -345,6 +345,26 @@ CREATE FUNCTION embed_mix(vectors imgvec[], weights double precision[]) RETURNS 
     AS 'MODULE_PATHNAME', 'embed_mix_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
 COMMENT ON FUNCTION embed_mix(imgvec[], double precision[]) IS 'unit vector between the directions of several, each with its weight, which may be negative; NULL vectors are left out';
 
+CREATE FUNCTION embed_text(query text, model text, prompt text) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_text_prompt_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000;
+COMMENT ON FUNCTION embed_text(text, text, text) IS 'embedding of a text behind a prompt that the named model''s package has by that name';
+
+CREATE FUNCTION embed_text(query text, model text, dims integer) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_text_dims_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000;
+COMMENT ON FUNCTION embed_text(text, text, integer) IS 'first dimensions of the embedding of a text by a named Matryoshka model';
+
+CREATE FUNCTION embed_text(query text, model text, prompt text, dims integer) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_text_prompt_dims_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000;
+COMMENT ON FUNCTION embed_text(text, text, text, integer) IS 'first dimensions of the embedding of a text behind a named prompt by a named Matryoshka model';
+
+CREATE FUNCTION embed_texts(queries text[], model text, prompt text) RETURNS imgvec[]
+    AS 'MODULE_PATHNAME', 'embed_texts_prompt_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000;
+COMMENT ON FUNCTION embed_texts(text[], text, text) IS 'embeddings of several texts behind a prompt that the named model''s package has by that name; NULL for NULL';
+
+CREATE FUNCTION embed_image(image bytea, model text, dims integer) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_image_dims_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION embed_image(bytea, text, integer) IS 'first dimensions of the embedding of an image by a named Matryoshka model';
+
 CREATE FUNCTION embed_image(image bytea, region box) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_image_region_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000;
 COMMENT ON FUNCTION embed_image(bytea, box) IS 'embedding of a part of an image, in pixels from its top left, by the default model';

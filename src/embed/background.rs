@@ -96,7 +96,7 @@ fn run(job: &Job) {
 pub fn before_use(name: &str, encoder: &mut Encoder, kind: Kind) -> Result<(), EncodeError> {
     let modality = match kind {
         Kind::Image | Kind::Region | Kind::Parts => Modality::Image,
-        Kind::Text | Kind::Label => Modality::Text,
+        Kind::Text | Kind::PromptedText | Kind::Label => Modality::Text,
     };
     if encoder.wants_preparing(modality)? {
         run_for(name);

@@ -18,6 +18,8 @@ const MAX_BYTES: usize = 256 << 20;
 pub enum Kind {
     Image,
     Text,
+    /// A text behind a prompt that the caller chose.
+    PromptedText,
     /// Pictures and texts of one input, as [`super::parts`] joins them.
     Parts,
     /// A part of a picture: its corners, then the picture.

@@ -37,12 +37,12 @@ fn text_embeddings(queries: &Array<'_, Text<'_>>, model: &str) -> NewVectorArray
     embeddings(Kind::Text, model, queries.len(), nulls(queries), queries.iter().map(Ok))
 }
 
-fn nulls<'a, T: UnboxDatum>(array: &'a Array<'a, T>) -> usize {
+pub(super) fn nulls<'a, T: UnboxDatum>(array: &'a Array<'a, T>) -> usize {
     if array.contains_nulls() { array.iter().filter(Option::is_none).count() } else { 0 }
 }
 
 /// The embeddings of an array's elements, which go straight to their places in the result.
-fn embeddings<I: AsRef<[u8]>>(
+pub(super) fn embeddings<I: AsRef<[u8]>>(
     kind: Kind,
     model: &str,
     count: usize,

@@ -10,6 +10,7 @@ mod classify;
 mod functions;
 mod mapping;
 mod models;
+mod options;
 mod origin;
 mod parts;
 mod regions;

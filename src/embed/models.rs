@@ -3,6 +3,7 @@
 use super::server;
 use super::session;
 use crate::encoding;
+use crate::error::package::list;
 use crate::error::{Report, paths};
 use crate::guc;
 use crate::types::datum::{NewRecord, NewText};
@@ -34,6 +35,18 @@ fn modality_name(modality: Modality) -> &'static str {
         Modality::Image => "image",
         Modality::Text => "text",
     }
+}
+
+/// What to know of a package whose prompts are not put before a text by themselves.
+fn unused_prompts(package: &Package) -> Option<String> {
+    let is_prompted = package.text.as_ref().is_none_or(|tower| !tower.prompt.is_empty());
+    if is_prompted || package.prompts.is_empty() {
+        return None;
+    }
+    let names = list(package.prompts.keys().map(String::as_str));
+    Some(format!(
+        "its prompts are put before a text where they are named, as in embed_text(..., prompt => ...): {names}"
+    ))
 }
 
 /// A path is UTF-8, or else what the server's encoding makes of it.
@@ -87,7 +100,7 @@ fn imgvec_model_list() -> ModelRows {
                         path,
                         package.license.as_deref().map(text),
                         text(if memory.is_some() { "loaded" } else { "available" }),
-                        None,
+                        unused_prompts(&package).as_deref().map(text),
                         memory.and_then(|bytes| i64::try_from(bytes).ok()),
                     )
                 }

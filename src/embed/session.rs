@@ -267,12 +267,16 @@ impl Session {
     fn run(&mut self, name: &str, kind: Kind, inputs: &[&[u8]]) -> Result<Vec<Vec<f32>>, EncodeError> {
         self.work(name, kind, |encoder| match kind {
             Kind::Image => encoder.embed_images(inputs),
-            Kind::Text | Kind::Label => {
+            Kind::Text | Kind::PromptedText | Kind::Label => {
                 let texts: Vec<&str> = inputs
                     .iter()
                     .map(|text| std::str::from_utf8(text).expect("text inputs are UTF-8"))
                     .collect();
-                encoder.embed_texts(&texts)
+                if kind == Kind::PromptedText {
+                    encoder.embed_prompted_texts(&texts)
+                } else {
+                    encoder.embed_texts(&texts)
+                }
             }
             Kind::Parts => inputs.iter().map(|input| encoder.embed_parts(&parts::split(input))).collect(),
             Kind::Region => unreachable!("regions have a way of their own"),
@@ -303,7 +307,7 @@ impl Session {
         let count = u64::try_from(vectors.len()).expect("a count");
         match kind {
             Kind::Image | Kind::Region => self.counters.images += count,
-            Kind::Text | Kind::Label | Kind::Parts => self.counters.texts += count,
+            Kind::Text | Kind::PromptedText | Kind::Label | Kind::Parts => self.counters.texts += count,
         }
         Ok(vectors)
     }
@@ -315,7 +319,7 @@ impl Kind {
     fn group(self) -> (usize, usize) {
         match self {
             Kind::Image | Kind::Region | Kind::Parts => (32, 32 << 20),
-            Kind::Text | Kind::Label => (256, 1 << 20),
+            Kind::Text | Kind::PromptedText | Kind::Label => (256, 1 << 20),
         }
     }
 }

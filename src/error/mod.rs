@@ -6,7 +6,7 @@
 pub mod encoder;
 pub mod image;
 pub mod index;
-mod package;
+pub mod package;
 pub mod paths;
 pub mod pipeline;
 pub mod vector;

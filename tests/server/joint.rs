@@ -1,5 +1,7 @@
 //! Models that take pictures and words in one input: EmbeddingGemma 2 at tiny size.
 
+use std::fs;
+
 use postgres::Client;
 use postgres::error::SqlState;
 use serde_json::Value;
@@ -112,6 +114,43 @@ fn a_generated_column_of_picture_and_caption_is_searched_by_text_by_picture_and_
     let other = "SELECT embed_query(NULL, 'a dog', 'clip') = embed_text('a dog', 'clip')
                  AND bool_and(embed_query(photo, NULL, 'clip') = embed_image(photo, 'clip')) FROM goods";
     assert!(value::<bool>(&mut client, other));
+}
+
+#[test]
+fn prompts_are_asked_for_by_name() {
+    let (cluster, models) = cluster_with_packages("prompts", &["clip"]);
+    copy_tree(&encoder_data("embedding_gemma2"), &models.join("joint"));
+    copy_tree(&models.join("clip"), &models.join("named"));
+    copy_tree(&models.join("clip"), &models.join("both"));
+    let named = "[prompts]\nquery = \"find \"\ndocument = \"\"\n";
+    fs::write(models.join("named/imgvec.toml"), named).unwrap();
+    fs::write(models.join("both/imgvec.toml"), format!("[text]\nprompt = \"see \"\n{named}")).unwrap();
+    cluster.give(&models);
+    let mut client = cluster.client();
+    for same in [
+        "embed_text('dog', 'joint', prompt => 'query') = embed_query(NULL, 'dog', 'joint')",
+        "embed_text('a dog', 'named', prompt => 'query') = embed_text('find a dog', 'clip')",
+        "embed_text('a dog', 'named', prompt => 'document') = embed_text('a dog', 'named')",
+        // A default is not put before a prompt that was asked for.
+        "embed_text('a dog', 'both') = embed_text('see a dog', 'clip')",
+        "embed_text('a dog', 'both', prompt => 'query') = embed_text('find a dog', 'clip')",
+        "embed_text('a dog', 'both', 'document') = embed_text('a dog', 'clip')",
+        "embed_texts('{a dog,NULL,a cat}', 'both', prompt => 'query')
+            = ARRAY[embed_text('a dog', 'both', 'query'), NULL, embed_text('a cat', 'both', 'query')]",
+        "embed_text('a dog', 'both', 'query', 4) = embed_text('find a dog', 'clip', dims => 4)",
+        "imgvec_dims(embed_text('a dog', 'both', prompt => 'query', dims => 4)) = 4",
+        "(SELECT detail LIKE '%\"document\", \"query\"%' FROM imgvec_models WHERE name = 'named')",
+        "(SELECT bool_and(detail IS NULL) FROM imgvec_models WHERE name IN ('both', 'clip'))",
+    ] {
+        assert!(value::<bool>(&mut client, &format!("SELECT {same}")), "{same}");
+    }
+    let error = failure(&mut client, "SELECT embed_text('dog', 'named', prompt => 'qeury')");
+    assert_eq!(error.code(), &SqlState::UNDEFINED_OBJECT, "{error:?}");
+    assert_eq!(error.detail(), Some("It has \"document\", \"query\"."));
+    // A package that names no text.
+    fs::write(models.join("named/imgvec.toml"), "[prompts]\nquery = 7\n").unwrap();
+    let error = failure(&mut client, "SELECT embed_text('dog', 'named', prompt => 'query')");
+    assert_eq!(error.code(), &SqlState::CONFIG_FILE_ERROR, "{error:?}");
 }
 
 #[test]

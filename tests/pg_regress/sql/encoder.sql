@@ -64,6 +64,13 @@ SELECT count(*) FROM image_tiles(NULL);
 -- a second literal is a model's name, as before
 SELECT embed_image(data, 'starter') = embed_image(data) AS model FROM pictures WHERE name = 'png';
 
+-- fewer dimensions: those of the whole vector, at unit length again
+SELECT imgvec_dims(embed_text('dog', 'starter', dims => 64)) AS dims,
+       embed_text('dog', 'starter', 64) <=> l2_normalize(subvector(embed_text('dog'), 1, 64)) < 1e-6 AS first,
+       embed_text('dog', 'starter', 256) = embed_text('dog') AS all_of_them,
+       round(imgvec_norm(embed_image(data, 'starter', dims => 10))::numeric, 5) AS norm
+FROM pictures WHERE name = 'png';
+
 -- errors
 CREATE FUNCTION pg_temp.error_of(statement text) RETURNS TABLE (code text, message text, detail text, hint text)
 LANGUAGE plpgsql AS $$
@@ -101,6 +108,11 @@ SELECT statement, e.* FROM unnest(ARRAY[
     $$SELECT count(*) FROM pictures, image_tiles(data, 3, 0.95) WHERE name = 'png'$$,
     $$SELECT count(*) FROM pictures, image_tiles(data, 3, 'NaN') WHERE name = 'png'$$,
     $$SELECT count(*) FROM image_tiles('', 3, 0, 'starter')$$,
+    $$SELECT embed_text('dog', 'starter', dims => 0)$$,
+    $$SELECT embed_text('dog', 'starter', dims => 257)$$,
+    $$SELECT embed_image(data, 'starter', dims => -1) FROM pictures WHERE name = 'png'$$,
+    $$SELECT embed_text('dog', 'starter', prompt => 'query')$$,
+    $$SELECT embed_texts('{}', 'starter', prompt => 'document')$$,
     $$SELECT embed_text('dog', 'no-such-model')$$,
     $$SELECT embed_text('dog', 'startr')$$,
     $$SELECT embed_text('dog', '')$$,

@@ -6,7 +6,7 @@ use super::{EncodeError, Encoder, Expected, RunSize};
 use crate::memory;
 use crate::package::{Element, Modality, PixelInput, TextTower, TokenInput, TokenRole};
 use crate::runtime::{Feed, RunError};
-use crate::text::{TextError, Tokens};
+use crate::text::{Prompting, TextError, Tokens};
 
 /// Tokens of padding that a run may have for each token of a text, and how many are free for each run:
 /// starting one costs about as much as so many tokens.
@@ -23,15 +23,36 @@ impl Encoder {
     /// # Errors
     /// [`EncodeError`]; what is wrong with one text is said with its place in `texts`.
     pub fn embed_texts(&mut self, texts: &[&str]) -> Result<Vec<Vec<f32>>, EncodeError> {
+        self.embed_texts_after(texts, Prompting::Default)
+    }
+
+    /// As [`Encoder::embed_texts`], of texts that have a prompt of their own before them: the package's is left out.
+    ///
+    /// # Errors
+    /// As [`Encoder::embed_texts`].
+    pub fn embed_prompted_texts(&mut self, texts: &[&str]) -> Result<Vec<Vec<f32>>, EncodeError> {
+        self.embed_texts_after(texts, Prompting::Done)
+    }
+
+    fn embed_texts_after(
+        &mut self,
+        texts: &[&str],
+        prompting: Prompting,
+    ) -> Result<Vec<Vec<f32>>, EncodeError> {
         let Some(tower) = self.package.text.clone() else {
             return Err(EncodeError::NoTower { model: self.package.name.clone(), modality: Modality::Text });
         };
-        let result = self.embed_texts_with(&tower, texts);
+        let result = self.embed_texts_with(&tower, texts, prompting);
         self.drop_kept(result)
     }
 
-    fn embed_texts_with(&mut self, tower: &TextTower, texts: &[&str]) -> Result<Vec<Vec<f32>>, EncodeError> {
-        let tokens = self.tokenize(tower, texts)?;
+    fn embed_texts_with(
+        &mut self,
+        tower: &TextTower,
+        texts: &[&str],
+        prompting: Prompting,
+    ) -> Result<Vec<Vec<f32>>, EncodeError> {
+        let tokens = self.tokenize(tower, texts, prompting)?;
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&index| tokens[index].ids.len());
 
@@ -162,7 +183,7 @@ impl Encoder {
         let Some(tower) = self.package.text.clone() else {
             return Err(EncodeError::NoTower { model: self.package.name.clone(), modality: Modality::Text });
         };
-        self.tokenize(&tower, texts)
+        self.tokenize(&tower, texts, Prompting::Default)
     }
 
     pub(super) fn load_tokenizer(&mut self, tower: &TextTower) -> Result<(), EncodeError> {
@@ -173,17 +194,25 @@ impl Encoder {
         Ok(())
     }
 
-    fn tokenize(&mut self, tower: &TextTower, texts: &[&str]) -> Result<Vec<Tokens>, EncodeError> {
+    fn tokenize(
+        &mut self,
+        tower: &TextTower,
+        texts: &[&str],
+        prompting: Prompting,
+    ) -> Result<Vec<Tokens>, EncodeError> {
         self.load_tokenizer(tower)?;
         let tokenizer = self.tokenizer.as_ref().expect("just loaded");
         let tokenize = |(index, text): (usize, &&str)| {
-            let tokens = tokenizer.tokenize(text, self.options.interrupt).map_err(|source| match source {
-                TextError::Interrupted => EncodeError::Interrupted,
-                TextError::OutOfMemory(source) => EncodeError::OutOfMemory(source),
-                source @ (TextError::Tokenizer(_) | TextError::IdOutOfRange { .. }) => {
-                    EncodeError::Text { index, source }
-                }
-            })?;
+            let tokens =
+                tokenizer.tokenize_after(prompting, text, self.options.interrupt).map_err(|source| {
+                    match source {
+                        TextError::Interrupted => EncodeError::Interrupted,
+                        TextError::OutOfMemory(source) => EncodeError::OutOfMemory(source),
+                        source @ (TextError::Tokenizer(_) | TextError::IdOutOfRange { .. }) => {
+                            EncodeError::Text { index, source }
+                        }
+                    }
+                })?;
             self.options.memory.check("tokenize a text")?;
             Ok(tokens)
         };

@@ -125,7 +125,7 @@ pub(super) fn describe(mut files: PackageFiles, name: String) -> Result<Package,
         image,
         text,
         joint,
-        prompts: prompts(&mut files)?,
+        prompts: prompts(&mut files, overrides.prompts.as_ref())?,
         files,
     })
 }
@@ -203,11 +203,15 @@ fn patching(
 }
 
 /// Texts put before an input, by the name of a use, as sentence-transformers keeps them.
-fn prompts(files: &mut PackageFiles) -> Result<BTreeMap<String, String>, PackageError> {
+fn prompts(
+    files: &mut PackageFiles,
+    overrides: Option<&BTreeMap<String, String>>,
+) -> Result<BTreeMap<String, String>, PackageError> {
     let config = files.json(Path::new("config_sentence_transformers.json"))?.unwrap_or(Value::Null);
     let named = config["prompts"].as_object().into_iter().flatten();
     let text = |(name, prompt): (&String, &Value)| Some((name.clone(), prompt.as_str()?.to_owned()));
-    Ok(named.filter_map(text).collect())
+    let own = overrides.into_iter().flatten().map(|(name, prompt)| (name.clone(), prompt.clone()));
+    Ok(named.filter_map(text).chain(own).collect())
 }
 
 fn open_graph(files: &mut PackageFiles, choice: &GraphChoice) -> Result<Graph, PackageError> {

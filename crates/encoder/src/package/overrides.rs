@@ -3,6 +3,7 @@
 //! Every key is optional and overrules what was read elsewhere. An unknown key is an error, since a
 //! mistyped key would otherwise be a silently different embedding.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -33,6 +34,8 @@ pub struct Overrides {
     pub classification: Option<ClassificationOverrides>,
     /// `[query]`
     pub query: Option<QueryOverrides>,
+    /// `[prompts]`: texts put before an input, by the name of a use.
+    pub prompts: Option<BTreeMap<String, String>>,
 }
 
 /// The table `[query]`.

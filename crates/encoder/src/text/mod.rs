@@ -55,6 +55,15 @@ enum Loaded {
     Compact(Box<CompactTokenizer>),
 }
 
+/// Whether a text still gets the package's prompt before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prompting {
+    /// Yes, if the package has a default.
+    Default,
+    /// No: it begins with one that was asked for.
+    Done,
+}
+
 /// A loaded tokenizer with what its model adds to it.
 pub struct TextEncoder {
     tokenizer: Loaded,
@@ -107,6 +116,19 @@ impl TextEncoder {
     /// # Errors
     /// [`TextError`].
     pub fn tokenize(&self, text: &str, interrupt: InterruptCheck) -> Result<Tokens, TextError> {
+        self.tokenize_after(Prompting::Default, text, interrupt)
+    }
+
+    /// As [`TextEncoder::tokenize`], of a text that may have its prompt already.
+    ///
+    /// # Errors
+    /// [`TextError`].
+    pub fn tokenize_after(
+        &self,
+        prompting: Prompting,
+        text: &str,
+        interrupt: InterruptCheck,
+    ) -> Result<Tokens, TextError> {
         let mut budget = self.max_length * CHARS_PER_TOKEN;
         loop {
             if interrupt() {
@@ -114,7 +136,7 @@ impl TextEncoder {
             }
             let piece = cut(text, budget.min(MAX_TEXT_BYTES));
             memory::reserve(piece.len() * BYTES_PER_BYTE, "tokenize a text")?;
-            let ids = self.encode(piece)?;
+            let ids = self.encode(prompting, piece)?;
             // A cut can change the last word only, and cutting at a blank not even that.
             if piece.len() == text.len() || ids.len() >= self.max_length || piece.len() >= MAX_TEXT_BYTES / 2
             {
@@ -157,12 +179,16 @@ impl TextEncoder {
         self.max_length
     }
 
-    fn encode(&self, piece: &str) -> Result<Vec<u32>, TextError> {
+    fn encode(&self, prompting: Prompting, piece: &str) -> Result<Vec<u32>, TextError> {
+        let prompt = match prompting {
+            Prompting::Default => &*self.prompt,
+            Prompting::Done => "",
+        };
         let mut input = String::new();
-        let input = if self.prompt.is_empty() && !self.lowercase {
+        let input = if prompt.is_empty() && !self.lowercase {
             piece
         } else {
-            input.push_str(&self.prompt);
+            input.push_str(prompt);
             if self.lowercase {
                 input.push_str(&piece.to_lowercase());
             } else {
