@@ -683,6 +683,36 @@ CREATE FUNCTION classify_embedding(embedding imgvec, labels text[], model text) 
     AS 'MODULE_PATHNAME', 'classify_embedding_with_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000 ROWS 10;
 COMMENT ON FUNCTION classify_embedding(imgvec, text[], text) IS 'zero-shot classification of an image''s embedding by a named model, best label first';
 
+CREATE FUNCTION classify_image(image bytea, labels text[], threshold double precision) RETURNS TABLE (label text, score real)
+    AS 'MODULE_PATHNAME', 'classify_image_threshold_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000 ROWS 3;
+COMMENT ON FUNCTION classify_image(bytea, text[], double precision) IS
+    'labels of an image that score at least the threshold, each by itself, by the default model; a row without a label where there is none';
+
+CREATE FUNCTION classify_image(image bytea, labels text[], threshold double precision, model text) RETURNS TABLE (label text, score real)
+    AS 'MODULE_PATHNAME', 'classify_image_threshold_with_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100000 ROWS 3;
+COMMENT ON FUNCTION classify_image(bytea, text[], double precision, text) IS
+    'labels of an image that score at least the threshold, each by itself, by a named model; a row without a label where there is none';
+
+CREATE FUNCTION classify_embedding(embedding imgvec, labels text[], threshold double precision) RETURNS TABLE (label text, score real)
+    AS 'MODULE_PATHNAME', 'classify_embedding_threshold_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000 ROWS 3;
+COMMENT ON FUNCTION classify_embedding(imgvec, text[], double precision) IS
+    'labels of an image''s embedding that score at least the threshold, each by itself, by the default model; a row without a label where there is none';
+
+CREATE FUNCTION classify_embedding(embedding imgvec, labels text[], threshold double precision, model text) RETURNS TABLE (label text, score real)
+    AS 'MODULE_PATHNAME', 'classify_embedding_threshold_with_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000 ROWS 3;
+COMMENT ON FUNCTION classify_embedding(imgvec, text[], double precision, text) IS
+    'labels of an image''s embedding that score at least the threshold, each by itself, by a named model; a row without a label where there is none';
+
+CREATE FUNCTION answer_image(image bytea, question text, answers text[]) RETURNS TABLE (answer text, score real)
+    AS 'MODULE_PATHNAME', 'answer_image_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000 ROWS 3;
+COMMENT ON FUNCTION answer_image(bytea, text, text[]) IS
+    'given answers to a question about an image, by how well the default model finds them to fit, best first';
+
+CREATE FUNCTION answer_image(image bytea, question text, answers text[], model text) RETURNS TABLE (answer text, score real)
+    AS 'MODULE_PATHNAME', 'answer_image_with_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100000 ROWS 3;
+COMMENT ON FUNCTION answer_image(bytea, text, text[], text) IS
+    'given answers to a question about an image, by how well a named model finds them to fit, best first';
+
 CREATE FUNCTION image_info(image bytea, OUT format text, OUT width integer, OUT height integer, OUT frames integer,
     OUT orientation integer, OUT channels integer, OUT bits_per_channel integer)
     RETURNS record AS 'MODULE_PATHNAME', 'image_info_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;

@@ -17,7 +17,7 @@ use crate::error::{Code, OrRaise, Report, vector};
 use half::f16;
 use imgvec_vector::Dim;
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
-use pgrx::datum::{Datum, FromDatum, UnboxDatum};
+use pgrx::datum::{Datum, FromDatum, IntoDatum, UnboxDatum};
 use pgrx::pg_sys;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};

@@ -41,6 +41,27 @@ SELECT label, score >= 0.5 AS likely FROM classify_embedding(embed_text('dog'), 
 SELECT * FROM classify_embedding(embed_text('dog'), '{}');
 SELECT label, round(score::numeric, 3) FROM classify_embedding(embed_text('dog'), ARRAY['dog', 'dog']);
 
+-- each label by itself: those that are there, or a row without a label
+SELECT label, score >= 0.5 AS likely FROM classify_embedding(embed_text('dog'), '{cat,dog,puppy,airplane}', threshold => 0.5) WHERE label IN ('dog', 'airplane');
+SELECT label, score > 0.5 AS sure FROM classify_embedding(embed_text('dog'), '{airplane,ship}', 0.5, 'starter');
+SELECT count(*), count(label), bool_and(score BETWEEN 0 AND 1) AS probabilities FROM pictures, classify_image(data, '{cat,dog,car}', 0) WHERE name = 'png';
+SELECT label, round(score::numeric, 3) FROM classify_embedding(embed_text('dog'), '{}', 0.5);
+SELECT a.label = b.label AND a.score = b.score AS same
+FROM pictures, classify_image(data, '{dog,dog}', 0) a, classify_image(data, '{dog}', 0, 'starter') b WHERE name = 'png';
+
+-- answers to questions
+SELECT bool_and(a.score = c.score) AS same_as_labels
+FROM pictures, answer_image(data, 'What is this?', '{cat,dog,car}') a, classify_image(data, '{cat,dog,car}') c WHERE name = 'png' AND a.answer = c.label;
+SELECT bool_and(a.score = c.score) AS same_as_labels
+FROM pictures, answer_image(data, 'What color is the ball?', '{red,blue}', 'starter') a, classify_image(data, '{red ball,blue ball}') c
+WHERE name = 'png' AND a.answer || ' ball' = c.label;
+SELECT round(sum(score)::numeric, 5) AS sum, bool_and(abs(score - CASE answer WHEN 'yes' THEN c.yes ELSE 1 - c.yes END) < 1e-6) AS as_threshold
+FROM pictures, answer_image(data, 'Is there a dog in the picture?', '{yes,no}') a,
+    LATERAL (SELECT score AS yes FROM classify_image(data, '{dog}', 0)) c WHERE name = 'png';
+SELECT answer, count(*) FROM pictures, answer_image(data, 'Who is it?', '{Ann,Ann}') WHERE name = 'png' GROUP BY 1;
+SELECT count(*) FROM pictures, answer_image(data, 'What is this?', '{}') WHERE name = 'png';
+SELECT * FROM answer_image('', NULL, '{a}');
+
 -- a query of a picture and a word: of a model of two towers the direction between their vectors
 SELECT round((embed_query(data, 'dog') <=> embed_mix(ARRAY[embed_image(data), embed_text('dog')], '{0.5,0.5}'))::numeric, 6) AS between,
        embed_query(data, 'dog') = embed_query(data, 'dog', 0.5) AS alike, embed_query(data, 'dog') = embed_query(data, 'dog', 'starter') AS named,
@@ -123,6 +144,13 @@ SELECT statement, e.* FROM unnest(ARRAY[
     $$SELECT * FROM classify_embedding(embed_text('dog') - embed_text('dog'), ARRAY['cat'])$$,
     $$SELECT * FROM classify_image('', ARRAY['cat'])$$,
     $$SELECT * FROM classify_embedding(embed_text('dog'), ARRAY['cat', NULL])$$,
+    $$SELECT * FROM classify_embedding(embed_text('dog'), '{cat}', 1.5)$$,
+    $$SELECT * FROM classify_embedding(embed_text('dog'), '{cat}', 'NaN'::float8)$$,
+    $$SELECT * FROM classify_embedding('[1,2]', '{cat}', 0.5)$$,
+    $$SELECT * FROM classify_embedding(embed_text('dog') - embed_text('dog'), '{cat}', 0.5, 'starter')$$,
+    $$SELECT * FROM answer_image('', 'what is this', '{cat}')$$,
+    $$SELECT * FROM answer_image('', 'what is this', '{cat,NULL}', 'starter')$$,
+    $$SELECT * FROM answer_image('', repeat('what ', 200000), '{cat}')$$,
     $$SET imgvec.threads = 0$$,
     $$SET imgvec.embedding_cache_entries = -1$$,
     $$SET imgvec.max_image_pixels = 0$$

@@ -1,6 +1,7 @@
 //! Embedding pictures.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use half::f16;
 use half::vec::HalfFloatVecExt;
@@ -73,7 +74,7 @@ impl Encoder {
         self.decode_at(0, image)
     }
 
-    fn image_tower(&self) -> Result<ImageTower, EncodeError> {
+    fn image_tower(&self) -> Result<Arc<ImageTower>, EncodeError> {
         let none = || EncodeError::NoTower { model: self.package.name.clone(), modality: Modality::Image };
         self.package.image.clone().ok_or_else(none)
     }

@@ -35,6 +35,10 @@ pub enum Scoring {
 /// (Radford et al. 2021, section 2.5); OpenCLIP's, MobileCLIP's and Jina's likewise.
 const CLIP_TEMPERATURE: f32 = 0.01;
 
+/// Kinds of things that pictures show. The mean of their vectors stands for a picture of nothing in particular.
+pub const KINDS: [&str; 10] =
+    ["animal", "vehicle", "food", "plant", "person", "building", "furniture", "tool", "scenery", "clothes"];
+
 /// About exp(logit_scale) and logit_bias of siglip-base-patch16-224, not checked against the file: they
 /// are weights, not configuration, and every checkpoint has its own. The order of labels is the same
 /// with any; absolute scores want the model's own values in `imgvec.toml`.
@@ -89,6 +93,20 @@ impl Classification {
         }
     }
 
+    /// Scores of labels each by itself: is it there, or not? `background` is the cosine of [`KINDS`] with the image.
+    ///
+    /// A sigmoid is trained to say so. A softmax is taken over two: the label, and a picture of just anything.
+    #[must_use]
+    pub fn presence(&self, cosines: &[f32], background: f32) -> Vec<f32> {
+        match self.scoring {
+            Scoring::Softmax { temperature } => cosines
+                .iter()
+                .map(|cosine| 1.0 / (1.0 + (-(cosine - background) / temperature).exp()))
+                .collect(),
+            Scoring::Sigmoid { .. } => self.scores(cosines),
+        }
+    }
+
     /// The texts to embed for a label.
     #[must_use]
     pub fn prompts(&self, label: &str) -> Vec<String> {
@@ -135,6 +153,17 @@ mod tests {
         let siglip = Classification::of(Family::Siglip, Some(&overrides)).unwrap();
         // sigmoid(0.1 * 10 - 1) = 0.5
         assert_eq!(siglip.scores(&[0.1]), [0.5]);
+    }
+
+    #[test]
+    fn each_label_by_itself_against_a_picture_of_anything() {
+        let clip = Classification::of(Family::Clip, None).unwrap();
+        let scores = clip.presence(&[0.30, 0.28, 0.26], 0.28);
+        // 1 / (1 + exp(-2)), and its rest.
+        assert!((scores[0] - 0.880_797).abs() < 1e-4 && (scores[1] - 0.5).abs() < 1e-6, "{scores:?}");
+        assert!((scores[2] - 0.119_203).abs() < 1e-4, "{scores:?}");
+        let siglip = Classification::of(Family::Siglip, None).unwrap();
+        assert_eq!(siglip.presence(&[0.1, 0.2], 0.9), siglip.scores(&[0.1, 0.2]));
     }
 
     #[test]

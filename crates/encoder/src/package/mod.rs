@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use classification::{Classification, Scoring};
+pub use classification::{Classification, KINDS, Scoring};
 pub use digest::{DigestError, ModelDigest};
 pub use error::{FileRole, MalformedFile, PackageError, Unsupported};
 pub use family::Family;

@@ -8,6 +8,7 @@
 mod bert;
 mod compact;
 mod error;
+pub mod question;
 
 use std::io::Read;
 
