@@ -4,13 +4,15 @@ use super::{Code, Report};
 use imgvec_encoder::image::{ImageError, ImageFormat};
 
 /// Formats that are decoded, most common first.
-const FORMATS: [ImageFormat; 6] = [
+const FORMATS: [ImageFormat; 8] = [
     ImageFormat::Jpeg,
     ImageFormat::Png,
     ImageFormat::Gif,
     ImageFormat::WebP,
     ImageFormat::Bmp,
     ImageFormat::Tiff,
+    ImageFormat::Pnm,
+    ImageFormat::Qoi,
 ];
 
 /// What to supply instead of data of format `but`, which is not among it.

@@ -145,6 +145,9 @@ fn giant_sides_are_refused_by_the_header_alone() {
         gif((10, 10), (65_535, 65_535)),
         png(50_000, 50_000, 1, 0, &[]),
         png(u32::MAX, u32::MAX, 16, 6, &[]),
+        [&b"qoif"[..], &[0xff; 8], &[4, 0]].concat(),
+        b"P6 4294967295 4294967295 65535 ".to_vec(),
+        b"P1\n50000 50000\n".to_vec(),
         forged_jpeg("files/baseline_420.jpg", 65_500, 65_500),
         forged_jpeg("files/progressive_420.jpg", 19_000, 19_000),
     ];

@@ -17,6 +17,10 @@ pub enum ImageFormat {
     Bmp,
     /// TIFF, its first page.
     Tiff,
+    /// PNM: bitmap, graymap and pixmap, as text and as bytes.
+    Pnm,
+    /// QOI.
+    Qoi,
     /// AVIF: recognized, not decoded.
     Avif,
     /// HEIC and HEIF: recognized, not decoded.
@@ -34,6 +38,13 @@ impl ImageFormat {
         // Two bytes of text ("BM...") are weak evidence of a bitmap, so the four reserved bytes
         // of its file header and the size of the next header must fit as well.
         let bitmap = || at(0, b"BM") && matches!(data.get(14..18), Some([12 | 16..=64 | 108 | 124, 0, 0, 0]));
+        // As weak: a letter, a digit and a blank come before the width, or before a comment.
+        let map = || match data {
+            [b'P', b'1'..=b'6', blank, next, ..] => {
+                blank.is_ascii_whitespace() && (next.is_ascii_digit() || matches!(next, b'#' | b' ' | b'\n'))
+            }
+            _ => false,
+        };
         Some(match () {
             () if at(0, b"\xff\xd8\xff") => Self::Jpeg,
             () if at(0, b"\x89PNG\r\n\x1a\n") => Self::Png,
@@ -41,11 +52,32 @@ impl ImageFormat {
             () if at(0, b"RIFF") && at(8, b"WEBP") => Self::WebP,
             () if at(0, b"II*\0") || at(0, b"MM\0*") || at(0, b"II+\0") || at(0, b"MM\0+") => Self::Tiff,
             () if bitmap() => Self::Bmp,
+            () if at(0, b"qoif") => Self::Qoi,
+            () if map() => Self::Pnm,
             () if at(4, b"ftyp") => return Self::sniff_brand(data),
             () if at(0, b"\xff\x0a") || at(0, b"\0\0\0\x0cJXL \r\n\x87\n") => Self::JpegXl,
             () if at(0, b"\0\0\0\x0cjP  \r\n\x87\n") || at(0, b"\xff\x4f\xff\x51") => Self::Jpeg2000,
             () => return None,
         })
+    }
+
+    /// `data` from where a JPEG begins behind bytes that do not belong to it; otherwise all of it.
+    ///
+    /// Some cameras and many scrapers leave a line break, the headers of an answer or a chunk's length before the first marker.
+    pub(super) fn without_lead(data: &[u8]) -> &[u8] {
+        /// Longest lead that is looked through.
+        const LEAD: usize = 1024;
+        // Files that hold a picture among other things are not pictures.
+        let is_other = data.starts_with(b"%PDF") || data.get(4..8) == Some(b"ftyp");
+        if Self::sniff(data).is_some() || is_other {
+            return data;
+        }
+        // Start of image, and the marker of a segment that may come first.
+        let begins = |window: &[u8]| {
+            matches!(window, [0xff, 0xd8, 0xff, 0xc0..=0xc2 | 0xc4 | 0xdb | 0xdd | 0xe0..=0xef | 0xfe])
+        };
+        let start = data[..data.len().min(LEAD + 4)].windows(4).position(begins);
+        start.map_or(data, |start| &data[start..])
     }
 
     /// The image formats inside an ISO base media file, told apart by the major brand and, for
@@ -71,6 +103,8 @@ impl ImageFormat {
             Self::WebP => "WebP",
             Self::Bmp => "BMP",
             Self::Tiff => "TIFF",
+            Self::Pnm => "PNM",
+            Self::Qoi => "QOI",
             Self::Avif => "AVIF",
             Self::Heic => "HEIC",
             Self::JpegXl => "JPEG XL",
@@ -91,12 +125,15 @@ mod tests {
 
     #[test]
     fn magic_numbers_name_their_formats() {
-        let cases: [(&[u8], ImageFormat); 8] = [
+        let cases: [(&[u8], ImageFormat); 11] = [
             (b"\xff\xd8\xff\xe0", Jpeg),
             (b"\x89PNG\r\n\x1a\n", Png),
             (b"GIF89a", Gif),
             (b"RIFF\0\0\0\0WEBPVP8 ", WebP),
             (b"MM\0*", Tiff),
+            (b"qoif\0\0", Qoi),
+            (b"P6\n64 48\n255\n", Pnm),
+            (b"P1 # bits\n", Pnm),
             (b"\0\0\0\x1cftypavif\0\0\0\0", Avif),
             (b"\0\0\0\x1cftypmif1\0\0\0\0avif", Avif),
             (b"\0\0\0\x1cftypmif1\0\0\0\0heic", Heic),
@@ -107,9 +144,23 @@ mod tests {
     }
 
     #[test]
+    fn a_jpeg_begins_where_its_first_marker_is() {
+        let jpeg = b"\xff\xd8\xff\xe0\0\x10JFIF";
+        for lead in [&b""[..], b"\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"\xff\xff", &[7; 1024]] {
+            assert_eq!(ImageFormat::without_lead(&[lead, jpeg].concat()), jpeg, "{lead:?}");
+        }
+        for lead in [&b"%PDF-1.4\n"[..], b"\0\0\0\x18ftypcrx ", b"GIF89a", &[7; 1025]] {
+            let data = [lead, jpeg].concat();
+            assert_eq!(ImageFormat::without_lead(&data), data, "{lead:?}");
+        }
+    }
+
+    #[test]
     fn text_that_starts_like_a_bitmap_is_none() {
         assert_eq!(ImageFormat::sniff(b"BM stands for Burghausen am Main"), None);
         assert_eq!(ImageFormat::sniff(b"\0\0\0\x1cftypmp42\0\0\0\0isom"), None);
         assert_eq!(ImageFormat::sniff(b"\xff"), None);
+        assert_eq!(ImageFormat::sniff(b"P6 is a processor"), None);
+        assert_eq!(ImageFormat::sniff(b"P7 12"), None);
     }
 }

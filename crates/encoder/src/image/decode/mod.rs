@@ -10,6 +10,8 @@ mod bmp;
 mod gif;
 mod jpeg;
 mod png;
+mod pnm;
+mod qoi;
 mod tiff;
 mod webp;
 
@@ -45,6 +47,7 @@ struct Samples {
 /// Damaged data never panics here: a panic inside a decoder is caught and reported as damage.
 pub fn decode(data: &[u8], limits: &ImageLimits, interrupt: InterruptCheck) -> Result<RgbImage, ImageError> {
     let header = header::read(data, limits)?;
+    let data = ImageFormat::without_lead(data);
     let info = header.info;
     let interrupted = Cell::new(false);
     let mut reader = Reader::new(data, interrupt, &interrupted);
@@ -55,6 +58,8 @@ pub fn decode(data: &[u8], limits: &ImageLimits, interrupt: InterruptCheck) -> R
         ImageFormat::WebP => webp::decode(data, &reader, &info, limits),
         ImageFormat::Bmp => bmp::decode(data, &mut reader, &info),
         ImageFormat::Tiff => tiff::decode(data, &mut reader, &info),
+        ImageFormat::Pnm => pnm::decode(data, &mut reader, &info),
+        ImageFormat::Qoi => qoi::decode(data, &mut reader, &info),
         ImageFormat::Avif | ImageFormat::Heic | ImageFormat::JpegXl | ImageFormat::Jpeg2000 => {
             Err(ImageError::unsupported(info.format, "data"))
         }

@@ -15,6 +15,8 @@ mod bytes;
 mod gif;
 pub(super) mod jpeg;
 mod png;
+pub(super) mod pnm;
+pub(super) mod qoi;
 pub(super) mod tiff;
 pub(super) mod webp;
 
@@ -70,6 +72,7 @@ pub(super) fn read(data: &[u8], limits: &ImageLimits) -> Result<Header, ImageErr
     if data.len() > limits.max_input_bytes {
         return Err(ImageError::InputTooLarge { len: data.len(), limit: limits.max_input_bytes });
     }
+    let data = ImageFormat::without_lead(data);
     let Some(format) = ImageFormat::sniff(data) else {
         return Err(ImageError::UnknownFormat { len: data.len(), head: Head::of(data) });
     };
@@ -80,6 +83,8 @@ pub(super) fn read(data: &[u8], limits: &ImageLimits) -> Result<Header, ImageErr
         ImageFormat::WebP => webp::read(data),
         ImageFormat::Bmp => bmp::read(data),
         ImageFormat::Tiff => tiff::read(data),
+        ImageFormat::Pnm => pnm::read(data),
+        ImageFormat::Qoi => qoi::read(data),
         ImageFormat::Avif | ImageFormat::Heic | ImageFormat::JpegXl | ImageFormat::Jpeg2000 => {
             Err(ImageError::unsupported(format, "data"))
         }
