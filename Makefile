@@ -13,7 +13,7 @@ FEATURES = $(if $(filter-out 15,$(PG_MAJOR)),--no-default-features --features pg
 PG_REGRESS = $(dir $(shell $(PG_CONFIG) --pgxs))../test/regress/pg_regress
 # Benches, packages and installations have `release`; tests have `checked`, see Cargo.toml.
 PROFILE = release
-test test-long test-pgvector test-export fuzz: PROFILE = checked
+test test-long test-pgvector test-export fuzz gallery-test: PROFILE = checked
 CARGO_OUTPUT = $(or $(CARGO_TARGET_DIR),$(CARGO_BUILD_TARGET_DIR),target)
 export IMGVEC_PROFILE = $(PROFILE)
 REGRESS_TESTS = $(basename $(notdir $(sort $(wildcard tests/pg_regress/sql/*.sql))))
@@ -22,6 +22,8 @@ REGRESS_TESTS = $(basename $(notdir $(sort $(wildcard tests/pg_regress/sql/*.sql
 help:
 	@echo 'make demo [PHOTOS=dir]  embed pictures in a private server, search them, write target/demo/index.html'
 	@echo '                        QUERIES="a, b" searches for other words, KEEP=1 leaves the server running'
+	@echo 'make gallery [PHOTOS=dir]  search and sort pictures in the browser; PORT=n, DATABASE_URL=... for a server of your own'
+	@echo 'make gallery-test       the gallery in a real browser; writes its screenshots to target/gallery'
 	@echo 'make test               everything: crates, SQL, throw-away clusters, with debug assertions and overflow checks'
 	@echo 'make test T=name        only tests whose names contain this; PROFILE=release tests what is shipped'
 	@echo 'make test-long          200 crashes, millions of scans and inserts: about an hour'
@@ -62,6 +64,26 @@ demo:
 	cargo build --profile $(PROFILE) $(FEATURES) --lib --example demo
 	@set -e; stage=$$(tests/stage.sh); \
 	IMGVEC_STAGE=$$stage $(CARGO_OUTPUT)/$(PROFILE)/examples/demo $(if $(PHOTOS),"$(PHOTOS)")
+
+# The gallery is a program of its own, in examples/gallery.
+export DATABASE_URL MODELS MODEL_PATH PORT
+.PHONY: gallery
+gallery:
+	@tests/setup.sh gallery
+	cargo build --profile $(PROFILE) $(FEATURES) --lib
+	cargo build --profile $(PROFILE) -p imgvec-gallery
+	@set -e; stage=$$(tests/stage.sh); \
+	IMGVEC_STAGE=$$stage $(CARGO_OUTPUT)/$(PROFILE)/gallery $(if $(PHOTOS),"$(PHOTOS)")
+
+# The gallery in Chromium, on its sample pictures, with screenshots.
+.PHONY: gallery-test
+gallery-test:
+	@tests/setup.sh browser
+	cargo build --profile $(PROFILE) $(FEATURES) --lib
+	cargo test --profile $(PROFILE) -p imgvec-gallery --no-run
+	@set -e; stage=$$(tests/stage.sh); \
+	IMGVEC_STAGE=$$stage IMGVEC_SCREENSHOTS=$(CURDIR)/target/gallery IMGVEC_REQUIRE_BROWSER=1 \
+		cargo test --profile $(PROFILE) -p imgvec-gallery -- --nocapture
 
 # Tests find the extension in a private copy of the server, see tests/stage.sh.
 .PHONY: test

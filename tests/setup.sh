@@ -8,6 +8,8 @@
 #                             crates/encoder/tests/sweep are made with, required by IMGVEC_REQUIRE_PICTURES
 #   tests/setup.sh pgvector   the same, and what the tests of pgvector need
 #   tests/setup.sh demo       the same, and the pictures of `make demo`
+#   tests/setup.sh gallery    the same, and the pictures of `make gallery`
+#   tests/setup.sh browser    the same, and the browser that `make gallery-test` uses
 #   tests/setup.sh deb        the same, and what builds a Debian package and tries it in a chroot
 #   tests/setup.sh bench      the same, and what makes a Python environment for `make bench`
 #
@@ -84,8 +86,13 @@ fi
 if [ "${1:-}" = pgvector ]; then
     need libipc-run-perl perl -MIPC::Run -e 1
 fi
-if [ "${1:-}" = demo ]; then
+wants_photos() { case ${1:-} in demo|gallery|browser) ;; *) false ;; esac; }
+if wants_photos "$@"; then
     need fonts-noto-color-emoji test -f /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
+fi
+if [ "${1:-}" = browser ]; then
+    need chromium have chromium
+    need chromium-driver have chromedriver
 fi
 if [ "${1:-}" = deb ]; then
     need dpkg-dev have dpkg-shlibdeps
@@ -172,7 +179,7 @@ fi
 
 # Sample photographs of two Python packages; target/photos keeps their licences beside them. A copy in the user's cache
 # serves later checkouts and those without a network; its name has the versions, so new ones are fetched anew.
-if [ "${1:-}" = demo ] && [ ! -d target/photos ]; then
+if wants_photos "$@" && [ ! -d target/photos ]; then
     samples=(scikit-image==0.26.0 scikit-learn==1.9.1)
     cache=${XDG_CACHE_HOME:-${HOME:-$PWD/target}/.cache}/imgvec
     kept=$cache/photos-$(IFS=-; echo "${samples[*]//==/-}")
@@ -198,6 +205,40 @@ if [ "${1:-}" = demo ] && [ ! -d target/photos ]; then
     fi
     publish photos
 fi
+
+# Photographs and drawings of everyday things, from a Debian package that is unpacked and not installed. Without it the gallery
+# shows emoji. Letters and numbers, which are stamps too, are left out.
+stamps_package=tuxpaint-stamps-default
+fetch_stamps() {
+    download() { (cd "$scratch" && apt-get -qq download "$stamps_package" >/dev/null 2>&1); }
+    # Package lists may be older than the archive, or absent.
+    download || { [ "$(id -u)" = 0 ] && apt-get -qq update && download; } || return 1
+    dpkg-deb --fsys-tarfile "$scratch"/*.deb |
+        tar --extract --directory "$scratch" --wildcards './usr/share/tuxpaint/stamps/*.png' './usr/share/tuxpaint/stamps/*.txt' \
+            "./usr/share/doc/$stamps_package/copyright" || return 1
+    rm "$scratch"/*.deb && mv "$scratch/usr/share/doc/$stamps_package/copyright" "$scratch/COPYRIGHT"
+    mv "$scratch"/usr/share/tuxpaint/stamps/* "$scratch" && rm -r "$scratch/usr" "$scratch/symbols"
+}
+case ${1:-} in gallery|browser)
+    if [ ! -d target/stamps ]; then
+        kept=${XDG_CACHE_HOME:-${HOME:-$PWD/target}/.cache}/imgvec/stamps
+        scratch_directory
+        if [ -d "$kept" ]; then
+            say "taking photographs and drawings from $kept"
+            cp -R "$kept/." "$scratch"
+            publish stamps
+        elif have apt-get && say "downloading photographs and drawings: $stamps_package, 160 MB" && fetch_stamps; then
+            if mkdir -p "${kept%/*}" 2>/dev/null && copy=$(mktemp -d --tmpdir="${kept%/*}" 2>/dev/null); then
+                { cp -R "$scratch/." "$copy" && chmod 755 "$copy" && mv -T "$copy" "$kept"; } 2>/dev/null || rm -rf "$copy"
+            fi
+            publish stamps
+        else
+            say "SKIPPED $stamps_package, which could not be fetched: the gallery shows emoji instead"
+            rm -rf "$scratch" && scratch=
+        fi
+    fi
+    ;;
+esac
 
 # Client libraries, for the tests alone. A folder is complete for the versions that its file `complete` repeats.
 clients_python=tests/clients/python/requirements.txt

@@ -1,4 +1,6 @@
-//! The pictures of the demo: sample photographs with colored emoji, or a person's own directory.
+//! The pictures of the demo and of the gallery: sample photographs, drawings and colored emoji, or a person's own directory.
+
+#![allow(dead_code, reason = "the demo and the gallery each use a part")]
 
 use std::error::Error;
 use std::fs;
@@ -44,6 +46,8 @@ pub struct Picture {
     pub name: String,
     /// What it shows, if that is known.
     pub label: Option<String>,
+    /// Where it belongs, if not where its name says.
+    pub folder: Option<String>,
     source: Source,
 }
 
@@ -69,6 +73,15 @@ impl Picture {
             }
         }
     }
+
+    /// The year in which its file was last written.
+    pub fn year(&self) -> Option<i32> {
+        let Source::File(path) = &self.source else { return None };
+        let modified = fs::metadata(path).ok()?.modified().ok()?;
+        let seconds = modified.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs_f64();
+        // Mean years: a file of New Year's Eve may be a year off.
+        Some(1970 + (seconds / 31_556_952.0) as i32)
+    }
 }
 
 /// The sample photographs below `directory`, then the emoji.
@@ -76,14 +89,50 @@ impl Picture {
 /// # Errors
 /// If the photographs or the font are not there; `make demo` fetches both.
 pub fn samples(directory: &Path) -> Result<Vec<Picture>, Box<dyn Error>> {
+    let mut pictures = photographs(directory)?;
+    pictures.extend(colored_emoji()?);
+    Ok(pictures)
+}
+
+/// The sample photographs, the stamps of Tux Paint with their photographs first, and smaller copies of some; emoji where
+/// there are no stamps. `target` is where `make gallery` fetched them to.
+///
+/// # Errors
+/// If the photographs are not there.
+pub fn library(target: &Path) -> Result<Vec<Picture>, Box<dyn Error>> {
+    let photographs = photographs(&target.join("photos"))?;
+    let stamps = stamps(&target.join("stamps"));
+    let copied = photographs.iter().step_by(5).chain(stamps.iter().step_by(90));
+    let copies: Vec<Picture> = copied.filter_map(copy).collect();
+    let mut pictures = photographs;
+    if stamps.is_empty() {
+        pictures.extend(colored_emoji()?);
+    } else {
+        // As they lie, two hundred animals come first: mixed, the first screen shows what there is.
+        let (drawn, mut photographed): (Vec<_>, Vec<_>) =
+            stamps.into_iter().partition(|stamp| stamp.name.contains("cartoon"));
+        let count = photographed.len().max(1);
+        let mut mixed: Vec<(usize, Picture)> =
+            photographed.drain(..).enumerate().map(|(place, stamp)| (place * 211 % count, stamp)).collect();
+        mixed.sort_by_key(|&(place, _)| place);
+        pictures.extend(mixed.into_iter().map(|(_, stamp)| stamp));
+        pictures.extend(drawn);
+    }
+    pictures.extend(copies);
+    Ok(pictures)
+}
+
+/// The photographs that show an everyday thing, with its name.
+fn photographs(directory: &Path) -> Result<Vec<Picture>, Box<dyn Error>> {
     let (found, _) = own(directory)?;
-    let mut pictures: Vec<Picture> = found
+    let pictures: Vec<Picture> = found
         .into_iter()
         .filter_map(|mut picture| {
             let path = Path::new(&picture.name);
             let stem = path.file_stem()?.to_str()?;
             let (_, label) = PHOTO_LABELS.iter().find(|(known, _)| *known == stem)?;
             picture.label = Some((*label).to_owned());
+            picture.folder = Some("photographs".to_owned());
             picture.name = path.file_name()?.to_str()?.to_owned();
             Some(picture)
         })
@@ -91,10 +140,49 @@ pub fn samples(directory: &Path) -> Result<Vec<Picture>, Box<dyn Error>> {
     if pictures.is_empty() {
         return Err(format!("no sample photographs in {}; run `make demo`", directory.display()).into());
     }
+    Ok(pictures)
+}
+
+/// The stamps of Tux Paint below a directory; a text beside each says in its first line what it shows. None if they
+/// are not there.
+fn stamps(directory: &Path) -> Vec<Picture> {
+    let Ok((found, _)) = own(directory) else { return Vec::new() };
+    let described = |mut picture: Picture| {
+        let Source::File(path) = &picture.source else { return picture };
+        let text = fs::read_to_string(path.with_extension("txt")).unwrap_or_default();
+        let line = text.lines().next().unwrap_or_default().trim().trim_end_matches(['.', '!']);
+        let article = ["A ", "An ", "The ", "Some "].iter().find_map(|article| line.strip_prefix(article));
+        let label = article.unwrap_or(line);
+        picture.label = (!label.is_empty() && label.len() < 60).then(|| label.to_owned());
+        picture.folder = picture.name.split('/').next().map(str::to_owned);
+        picture
+    };
+    found.into_iter().map(described).collect()
+}
+
+/// A copy as a photo gets around: smaller, and with the losses of JPEG.
+fn copy(original: &Picture) -> Option<Picture> {
+    let image = image::load_from_memory(&original.read().ok()?).ok()?;
+    let small = image.thumbnail(image.width() * 2 / 3, image.height() * 2 / 3);
+    // JPEG knows no transparency.
+    let mut white = image::RgbaImage::from_pixel(small.width(), small.height(), image::Rgba([255; 4]));
+    image::imageops::overlay(&mut white, &small.to_rgba8(), 0, 0);
+    let mut bytes = Vec::new();
+    let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 60);
+    image::DynamicImage::from(white).to_rgb8().write_with_encoder(encoder).ok()?;
+    let name = Path::new(&original.name).file_stem()?.to_string_lossy();
+    Some(Picture {
+        name: format!("copy of {name}.jpg"),
+        label: original.label.clone(),
+        folder: Some("copies".to_owned()),
+        source: Source::Bytes(bytes),
+    })
+}
+
+fn colored_emoji() -> Result<Vec<Picture>, Box<dyn Error>> {
     let font = EMOJI_FONTS.iter().find_map(|path| fs::read(path).ok());
     let font = font.ok_or("no color emoji font; install fonts-noto-color-emoji or run `make demo`")?;
-    pictures.extend(emoji(&font)?);
-    Ok(pictures)
+    emoji(&font)
 }
 
 /// Emoji of one code point from the groups that show things, as the font's PNG images.
@@ -110,6 +198,7 @@ fn emoji(font: &[u8]) -> Result<Vec<Picture>, Box<dyn Error>> {
         (image.format == RasterImageFormat::PNG).then(|| Picture {
             name: format!("{emoji} {}", emoji.name()),
             label: Some(emoji.name().to_owned()),
+            folder: Some("emoji".to_owned()),
             source: Source::Bytes(image.data.to_vec()),
         })
     });
@@ -137,7 +226,7 @@ pub fn own(directory: &Path) -> Result<(Vec<Picture>, usize), Box<dyn Error>> {
                 directories.push(path);
             } else if is_picture(&path) {
                 let name = path.strip_prefix(directory).unwrap_or(&path).to_string_lossy().into_owned();
-                pictures.push(Picture { name, label: None, source: Source::File(path) });
+                pictures.push(Picture { name, label: None, folder: None, source: Source::File(path) });
             } else {
                 others += 1;
             }
