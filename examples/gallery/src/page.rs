@@ -5,7 +5,8 @@ use std::time::Duration;
 use maud::{DOCTYPE, Markup, html};
 use tokio_postgres::Row;
 
-use crate::search::{PAGE, Search};
+use crate::schema::Model;
+use crate::search::{PAGE, Search, query_string_of};
 use crate::statement::{Answer, Statement};
 
 const NAVIGATION: [(&str, &str); 6] = [
@@ -108,6 +109,32 @@ fn optional<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: &st
     row.try_get::<_, Option<T>>(column).ok().flatten()
 }
 
+/// What several models find for the same words, a row for each.
+pub fn compared(words: &str, models: &[Model], asked: &Statement, answer: &Answer) -> Markup {
+    let of = |place: i32| answer.rows.iter().filter(move |row| row.get::<_, i32>("model") == place);
+    html! {
+        h1 { "Models side by side" }
+        form method="get" class="labels" {
+            input type="search" name="q" value=(words) maxlength="500" aria-label="Words to look for" placeholder="What do you look for?" autofocus;
+            button class="primary" { "Compare" }
+        }
+        (statement(asked, answer.elapsed, &format!("/plan/compare?{}", query_string_of(&[("q", words)]))))
+        @for (place, model) in (0..).zip(models) {
+            section class="cluster" {
+                h2 { (model.name) }
+                div class="strip" {
+                    @for row in of(place) {
+                        a href={ "/picture/" (row.get::<_, i64>("id")) } title=(alternative(row)) {
+                            img src=(thumbnail(row)) alt=(alternative(row)) loading="lazy"
+                                width=(row.get::<_, i32>("width")) height=(row.get::<_, i32>("height"));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// What the picture shows, for those who do not see it.
 pub fn alternative(row: &Row) -> String {
     let (label, name): (Option<String>, String) = (row.get("label"), row.get("name"));
@@ -126,8 +153,10 @@ pub fn card(row: &Row) -> Markup {
     let (distance, mark): (Option<f64>, Option<i32>) = (optional(row, "distance"), row.get("mark"));
     let (width, height): (i32, i32) = (row.get("width"), row.get("height"));
     let text = alternative(row);
+    // A photograph fills its card; a drawing keeps its edges.
+    let is_photograph = row.get::<_, &str>("format") == "JPEG" && width.min(height) > 150;
     html! {
-        figure class="card" data-id=(id) {
+        figure class={ "card" @if is_photograph { " photograph" } } data-id=(id) {
             a class="picture" href={ "/picture/" (id) } {
                 img src=(thumbnail(row)) alt=(text) width=(width) height=(height) loading="lazy" decoding="async";
             }

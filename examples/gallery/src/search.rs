@@ -10,8 +10,12 @@ use crate::statement::Statement;
 
 /// Pictures of a page.
 pub const PAGE: usize = 40;
+/// So many rows of the same distance may stand at the end of a page; of more, some would be left out.
+const TIES: usize = 20;
 /// Where the page should not repeat itself, it is chosen from so many of the nearest.
 const CANDIDATES: usize = 400;
+/// Pictures of each model where models are compared.
+const COMPARED: usize = 12;
 /// Longer queries are refused; models read fewer words.
 const QUERY_CHARACTERS: usize = 500;
 /// Taste beside words or a picture.
@@ -124,10 +128,12 @@ impl Search {
             conditions.push(format!("({distance}, id) > ({last}, {id})"));
         }
         let filter = filter(&conditions);
-        // Rows of the same distance all come along, so that the next page misses none of them.
+        // The index orders by distance alone. Some rows more than the page has come along, so that rows of one distance may
+        // then be put in the order of their ids; FETCH FIRST ... WITH TIES would do that without a bound, but uses no index.
+        let rows = PAGE + TIES;
         statement.sql = format!(
             "{with}SELECT {shown}, distance{marked}\nFROM (\n    SELECT {columns}, {distance} AS distance\n    \
-             FROM pictures{filter}\n    ORDER BY {distance}\n    FETCH FIRST {PAGE} ROWS WITH TIES\n) AS nearest\n\
+             FROM pictures{filter}\n    ORDER BY {distance} LIMIT {rows}\n) AS nearest\n\
              ORDER BY distance, id LIMIT {PAGE}"
         );
         Ok(statement)
@@ -220,10 +226,35 @@ impl Search {
     }
 }
 
+/// What each model finds for the same words, best first.
+///
+/// # Errors
+/// If there are too many words.
+pub fn compared(words: &str, models: &[Model]) -> Result<Statement, Problem> {
+    if words.chars().count() > QUERY_CHARACTERS {
+        return Err(bad(&format!("a query has {QUERY_CHARACTERS} characters at most")));
+    }
+    let mut statement = Statement::default();
+    let words = statement.bind(words.to_owned(), Type::TEXT);
+    let of_each: Vec<String> = models
+        .iter()
+        .enumerate()
+        .map(|(place, model)| {
+            let (column, name) = (&model.column, model.literal());
+            format!(
+                "(SELECT {place} AS model, {COLUMNS}, {column} <=> embed_text({words}, {name}) AS distance\n \
+                 FROM pictures ORDER BY {column} <=> embed_text({words}, {name}) LIMIT {COMPARED})"
+            )
+        })
+        .collect();
+    statement.sql = format!("{}\nORDER BY model, distance, id", of_each.join("\nUNION ALL\n"));
+    Ok(statement)
+}
+
 /// What a card shows.
-const COLUMNS: &str = "id, name, folder, label, width, height, left(digest, 12) AS version";
+const COLUMNS: &str = "id, name, label, format, width, height, left(digest, 12) AS version";
 /// The same of a subquery.
-const SHOWN: &str = "id, name, folder, label, width, height, version";
+const SHOWN: &str = "id, name, label, format, width, height, version";
 const MARKED: &str = ",\n    (SELECT weight FROM marks WHERE picture = id) AS mark";
 
 fn filter(conditions: &[String]) -> String {

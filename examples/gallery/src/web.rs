@@ -26,7 +26,7 @@ use crate::library::{self, Asked};
 use crate::page;
 use crate::problem::Problem;
 use crate::schema::Model;
-use crate::search::Search;
+use crate::search::{self, Search, query_string_of};
 use crate::statement::{Statement, plan, run, shortened};
 
 /// A picture that is uploaded.
@@ -79,6 +79,7 @@ pub fn router(pool: Pool, models: Vec<Model>, progress: Arc<Progress>) -> Router
     Router::new()
         .route("/", get(front))
         .route("/results", get(results))
+        .route("/compare", get(compare))
         .route("/picture/{id}", get(picture))
         .route("/asked", post(ask))
         .route("/asked/{id}", get(asked_image))
@@ -95,6 +96,7 @@ pub fn router(pool: Pool, models: Vec<Model>, progress: Arc<Progress>) -> Router
         .route("/pictures", post(upload))
         .route("/progress", get(progress_of))
         .route("/plan/search", get(plan_of_search))
+        .route("/plan/compare", get(plan_of_compare))
         .route("/plan/picture/{id}", get(plan_of_picture))
         .route("/plan/{page}", get(plan_of_page))
         .route("/gallery.css", get(|| asset("text/css; charset=utf-8", include_str!("gallery.css"))))
@@ -217,6 +219,7 @@ async fn front(State(gallery): State<Gallery>, Query(search): Query<Search>) -> 
                             option value=(if place == 0 { String::new() } else { place.to_string() }) selected[search.model == place.to_string()] { (model.name) }
                         }
                     }
+                    a href={ "/compare?" (query_string_of(&[("q", &search.q)])) } { "side by side" }
                 }
                 @if !search.cluster.is_empty() { input type="hidden" name="cluster" value=(search.cluster); }
                 label class="slide" { "similar" input type="range" name="diverse" min="0" max="10" value=(if search.diverse.is_empty() { "0" } else { &search.diverse }) aria-label="From similar to diverse"; "diverse" }
@@ -235,6 +238,18 @@ async fn front(State(gallery): State<Gallery>, Query(search): Query<Search>) -> 
         (page::statement(&statement, answer.elapsed, "/plan/filters"))
     };
     Ok(document("Search", path, &content))
+}
+
+#[derive(Deserialize)]
+struct Words {
+    #[serde(default)]
+    q: String,
+}
+
+async fn compare(State(gallery): State<Gallery>, Query(Words { q }): Query<Words>) -> Answered {
+    let statement = search::compared(&q, &gallery.models)?;
+    let answer = run(&gallery.pool, &statement).await?;
+    Ok(document("Models", "/compare", &page::compared(&q, &gallery.models, &statement, &answer)))
 }
 
 async fn results(
@@ -379,11 +394,13 @@ async fn remove(
     Ok(back(&headers))
 }
 
-/// To the page that the form was on, if that is one of ours and is still there.
+/// To the page that the form was on, if that is one of ours; from a picture's page to the front, as it may be gone.
 fn back(headers: &HeaderMap) -> Response {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let ours = format!("http://{}/", text(header::HOST));
-    let path = text(header::REFERER).strip_prefix(&ours).filter(|path| !path.starts_with(['/', '\\', 'p']));
+    let path = text(header::REFERER)
+        .strip_prefix(&ours)
+        .filter(|path| !path.starts_with(['/', '\\']) && !path.starts_with("picture/"));
     Redirect::to(&format!("/{}", path.unwrap_or_default())).into_response()
 }
 
@@ -492,6 +509,14 @@ async fn plan_of_search(
     Query(search): Query<Search>,
 ) -> Answered {
     explained(&gallery, &headers, search.statement(&gallery.models)).await
+}
+
+async fn plan_of_compare(
+    State(gallery): State<Gallery>,
+    headers: HeaderMap,
+    Query(Words { q }): Query<Words>,
+) -> Answered {
+    explained(&gallery, &headers, search::compared(&q, &gallery.models)).await
 }
 
 async fn plan_of_picture(

@@ -27,9 +27,10 @@ struct Gallery {
 }
 
 impl Gallery {
-    fn start(pictures: Option<&Path>) -> Self {
+    fn start(pictures: Option<&Path>, models: &str) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_gallery"))
             .args(pictures)
+            .env("MODELS", models)
             .env("PORT", "0")
             .env_remove("DATABASE_URL")
             .stdout(Stdio::piped())
@@ -121,7 +122,7 @@ fn library() -> PathBuf {
 fn people_search_mark_upload_and_review() {
     let Some(browser) = browser("people") else { return };
     let directory = library();
-    let gallery = Gallery::start(Some(&directory));
+    let gallery = Gallery::start(Some(&directory), "starter");
     gallery.wait();
     let go = |path: &str| browser.open(&gallery.address(path));
     let count =
@@ -265,7 +266,8 @@ fn other_sites_and_large_bodies_are_refused() {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gallery-one");
     fs::create_dir_all(&directory).expect("a directory can be made");
     picture(1).save(directory.join("one.png")).expect("a picture can be saved");
-    let gallery = Gallery::start(Some(&directory));
+    // Two columns, each with its index; one model does for both here.
+    let gallery = Gallery::start(Some(&directory), "starter,starter");
     let status = |method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]| {
         request(gallery.port, method, path, headers, body).0
     };
@@ -282,6 +284,10 @@ fn other_sites_and_large_bodies_are_refused() {
     assert_eq!(status("GET", "/results?q=%00", &[], b""), 422);
     assert_eq!(status("GET", &format!("/results?q={}", "a".repeat(501)), &[], b""), 400);
     assert_eq!(status("GET", "/nothing", &[], b""), 404);
+    assert_eq!(status("GET", "/plan/compare?q=blue", &[], b""), 200);
+    gallery.wait();
+    let compared = request(gallery.port, "GET", "/compare?q=blue", &[], b"").1;
+    assert_eq!(compared.matches("<img").count(), 2, "each model finds the one picture: {compared}");
 }
 
 /// The pages with the sample pictures, for the documentation.
@@ -290,7 +296,7 @@ fn pages_are_shown() {
     let Some(directory) = std::env::var_os("IMGVEC_SCREENSHOTS").map(PathBuf::from) else { return };
     let Some(browser) = browser("shown") else { return };
     fs::create_dir_all(&directory).expect("a directory can be made");
-    let gallery = Gallery::start(None);
+    let gallery = Gallery::start(None, "starter");
     gallery.wait();
     let go = |path: &str| browser.open(&gallery.address(path));
     let shoot = |name: &str, width: u32, height: u32| {
@@ -303,7 +309,7 @@ fn pages_are_shown() {
     let results = "document.querySelectorAll('#results .card').length >= 20";
     browser.resize(1280, 800);
 
-    go("/?q=butterfly");
+    go("/?q=flower");
     browser.wait_until(results);
     shoot("search", 1280, 800);
     go("/?q=fruit");
@@ -311,17 +317,19 @@ fn pages_are_shown() {
     browser.script("document.querySelector('#results .sql').open = true; document.querySelector('#results a.plan').click()");
     browser.wait_until("document.querySelector('#results pre.plan')?.textContent.includes('Execution Time')");
     shoot("statement", 1280, 900);
+    go("/?label=cat");
+    browser.wait_until("document.querySelector('#results .card')");
     let first = browser.script("return document.querySelector('#results .card').dataset.id");
     go(&format!("/picture/{}", first.as_str().expect("an id is a text")));
     browser.wait_until("document.querySelectorAll('.fragment .card').length >= 20");
     shoot("picture", 1280, 900);
-    for query in ["cat", "flower", "car"] {
+    for query in ["fruit", "flower"] {
         go(&format!("/?q={query}"));
         browser.wait_until(results);
         browser.script("[...document.querySelectorAll('#results .like')].slice(0, 2).forEach((button) => button.click())");
         browser.wait_until("document.querySelectorAll('.like[aria-pressed=true]').length >= 2");
     }
-    go("/?taste=1&diverse=4");
+    go("/?taste=1&diverse=2");
     browser.wait_until(results);
     shoot("for-you", 1280, 800);
     go("/duplicates");
@@ -339,7 +347,7 @@ fn pages_are_shown() {
     shoot("dark", 1280, 800);
     browser.set_dark(false);
     browser.resize(390, 780);
-    go("/?q=flower");
+    go("/?q=fruit");
     browser.wait_until(results);
     shoot("phone", 390, 780);
     browser.resize(1280, 800);
