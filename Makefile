@@ -65,8 +65,7 @@ demo:
 	@set -e; stage=$$(tests/stage.sh); \
 	IMGVEC_STAGE=$$stage $(CARGO_OUTPUT)/$(PROFILE)/examples/demo $(if $(PHOTOS),"$(PHOTOS)")
 
-# The gallery is a program of its own, in examples/gallery.
-export DATABASE_URL MODELS MODEL_PATH PORT
+# The gallery is a package of its own. It reads DATABASE_URL, MODELS, MODEL_PATH and PORT.
 .PHONY: gallery
 gallery:
 	@tests/setup.sh gallery
