@@ -38,7 +38,13 @@ fn main() -> ExitCode {
     match gallery() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("gallery: {error}");
+            let mut told = error.to_string();
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                told = format!("{told}: {error}");
+                cause = error.source();
+            }
+            eprintln!("gallery: {told}");
             ExitCode::FAILURE
         }
     }
