@@ -26,6 +26,9 @@ pub struct Report {
     code: Code,
     /// The server's number of the code, where it was caught: a user's own code is none of the list.
     number: Option<i32>,
+    /// Whether it was caught, and neither the server's handling of interrupts nor we have raised it: a function of a user may
+    /// raise an error with any code.
+    is_foreign: bool,
     message: String,
     detail: Option<String>,
     hint: Option<String>,
@@ -33,7 +36,7 @@ pub struct Report {
 
 impl Report {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, number: None, message: message.into(), detail: None, hint: None }
+        Self { code, number: None, is_foreign: false, message: message.into(), detail: None, hint: None }
     }
 
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
@@ -75,7 +78,8 @@ impl Report {
 
     /// Whether the statement was cancelled, which is nobody's failure.
     pub fn is_interrupt(&self) -> bool {
-        matches!(self.sqlstate().as_str(), "57014" | "57P01" | "57P02" | "57P03" | "57P05")
+        !self.is_foreign
+            && matches!(self.sqlstate().as_str(), "57014" | "57P01" | "57P02" | "57P03" | "57P05")
     }
 
     /// The report with each of its texts changed.
@@ -83,6 +87,7 @@ impl Report {
         Self {
             code: self.code,
             number: self.number,
+            is_foreign: self.is_foreign,
             message: change(self.message),
             detail: self.detail.map(&change),
             hint: self.hint.map(&change),
@@ -187,9 +192,12 @@ impl From<pg_sys::panic::CaughtError> for Report {
         let (pg_sys::panic::CaughtError::PostgresError(report)
         | pg_sys::panic::CaughtError::ErrorReport(report)
         | pg_sys::panic::CaughtError::RustPanic { ereport: report, .. }) = error;
+        // Such as ProcessInterrupts, or a function of this crate.
+        let is_known = |function: &str| function.contains("Interrupt") || function.starts_with("imgvec");
         Self {
             code: report.sql_error_code(),
             number: None,
+            is_foreign: !report.function_name().is_some_and(is_known),
             message: report.message().to_owned(),
             detail: report.detail().map(str::to_owned),
             hint: report.hint().map(str::to_owned),

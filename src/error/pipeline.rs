@@ -220,6 +220,19 @@ pub fn damaged_trigger(table: &str, why: &str) -> Report {
     .hint("End it with imgvec_maintain(..., stop => true), and declare the column again.")
 }
 
+/// A declaration that does not count; `is_right` if for want of a right.
+pub fn doubtful(column: &str, why: &str, is_right: bool) -> Report {
+    let code = if is_right {
+        Code::ERRCODE_INSUFFICIENT_PRIVILEGE
+    } else {
+        Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+    };
+    Report::new(code, format!("what a trigger declares of column {column} does not count")).detail(why).hint(
+        "Give queue and log to the table's owner, or end it with imgvec_maintain(..., stop => true), and declare the \
+         column again.",
+    )
+}
+
 pub fn in_recovery(function: &str) -> Report {
     Report::new(Code::ERRCODE_READ_ONLY_SQL_TRANSACTION, format!("{function} cannot run on a standby"))
         .detail("A standby cannot write; it receives embeddings from its primary.")

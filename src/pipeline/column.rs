@@ -1,9 +1,10 @@
 //! Maintained columns as the catalogs have them now.
 
 use super::definition::Definition;
+use super::proof::{self, Doubt};
 use super::query::{operator, qualified, quoted};
 use crate::error::{Report, pipeline as error};
-use crate::server::{catalog, expression, spi};
+use crate::server::{catalog, expression, security, spi};
 use pgrx::pg_sys;
 use std::collections::BTreeMap;
 
@@ -229,25 +230,70 @@ pub struct Column {
     pub definition: Definition,
     /// Whether the stored declaration has other names of these two.
     pub is_moved: bool,
+    /// The declaration as the triggers have it.
+    pub argument: String,
 }
 
 impl Column {
-    /// All of the database, or of one table, in order of their tables and names.
+    /// One that was just declared.
+    pub fn new(table: Table, definition: Definition) -> Self {
+        let argument = definition.to_json();
+        Self { table, definition, is_moved: false, argument }
+    }
+
+    /// All of the database, or of one table, in order of their tables and names, whose declarations count.
     pub fn all(extension: &Extension, relation: Option<pg_sys::Oid>) -> Vec<Self> {
-        // Insert is 4 in tgtype. A partition's trigger has a parent.
+        let mut all: Vec<Self> = Vec::new();
+        for (column, doubt) in Self::declared(extension, relation) {
+            let mut of_table = all.iter().rev().take_while(|other| other.table.oid == column.table.oid);
+            if doubt.is_none() && !of_table.any(|other| other.argument == column.argument) {
+                all.push(column);
+            }
+        }
+        all
+    }
+
+    /// What triggers declare, each with the reason why it does not count, if there is one.
+    pub fn declared(extension: &Extension, relation: Option<pg_sys::Oid>) -> Vec<(Self, Option<Doubt>)> {
+        let found = Self::found(extension, relation, |_| true).into_iter();
+        found
+            .map(|(column, trigger)| {
+                let doubt = proof::doubt(extension, &column, trigger);
+                (column, doubt)
+            })
+            .collect()
+    }
+
+    /// What triggers declare, whether it counts or not, with their oids. Whatever somebody has written there, it keeps nobody
+    /// from reading the others: arguments that are none of ours are passed by.
+    pub fn found(
+        extension: &Extension,
+        relation: Option<pg_sys::Oid>,
+        mut is_wanted: impl FnMut(&Definition) -> bool,
+    ) -> Vec<(Self, pg_sys::Oid)> {
+        // Insert is 4 in tgtype. A partition's trigger has a parent. Between two arguments is a zero byte, which is no text.
         let sql =
-            "SELECT tgrelid, convert_from(substring(tgargs FOR length(tgargs) - 1), getdatabaseencoding())
-            FROM pg_trigger WHERE tgfoid = $1 AND tgtype & 4 <> 0 AND tgparentid = 0 AND length(tgargs) > 1
+            "SELECT tgrelid, oid, convert_from(substring(tgargs FOR length(tgargs) - 1), getdatabaseencoding())
+            FROM pg_trigger WHERE tgfoid = $1 AND tgtype & 4 <> 0 AND tgparentid = 0 AND tgnargs = 1 AND length(tgargs) > 1
             AND (tgrelid = $2 OR $2 = 0) ORDER BY tgrelid, tgname";
         let relation = relation.unwrap_or(pg_sys::InvalidOid);
         let found = spi::rows(sql, &[spi::oid(extension.enqueue), spi::oid(relation)], |row| {
-            (row.oid(1), row.string(2))
+            (row.oid(1), row.oid(2), row.string(3))
         });
-        let read = |(table, argument): (pg_sys::Oid, String)| Self::read(Table::find(table)?, &argument);
+        let read = |(table, trigger, argument): (pg_sys::Oid, pg_sys::Oid, String)| {
+            if !Definition::from_json(&argument).is_some_and(|definition| is_wanted(&definition)) {
+                return None;
+            }
+            let table = Table::find(table)?;
+            // Views have triggers too, and other sessions' temporary tables cannot be read.
+            let is_table = matches!(table.kind, b'r' | b'p') && table.persistence != b't';
+            let column = is_table.then(|| Self::read(table, &argument)).flatten()?;
+            Some((column, trigger))
+        };
         found.into_iter().filter_map(read).collect()
     }
 
-    /// The column that a trigger's argument declares.
+    /// The column that a trigger's argument declares, whether it counts or not.
     pub fn read(table: Table, argument: &str) -> Option<Self> {
         let mut definition = Definition::from_json(argument)?;
         let mut is_moved = false;
@@ -261,7 +307,7 @@ impl Column {
                 }
             }
         }
-        Some(Self { table, definition, is_moved })
+        Some(Self { table, definition, is_moved, argument: argument.to_owned() })
     }
 
     /// Whether the stored declaration has other names or numbers than the catalogs have now.
@@ -303,7 +349,11 @@ impl Column {
                 declared.map_or_else(|| format!("imgvec {number}"), |declared| declared.0.clone())
             };
             let names: Vec<String> = table.columns.iter().map(name).collect();
-            expression::analyze(table.oid, &table.from(), &names, &definition.source)?.text
+            // What is stored may be anything, and reading its literals runs code: the owner's, as the owner.
+            security::as_owner(table.owner, || {
+                expression::analyze(table.oid, &table.from(), &names, &definition.source)
+            })?
+            .text
         };
         let succeeds = definition.succeeds.as_ref().and_then(now);
         let named = key.iter().chain(&watch).chain([&target]).chain(&succeeds);

@@ -75,19 +75,42 @@ pub fn chosen(extension: &Extension, table: &Table, target: Option<&str>) -> Res
     if let Some(target) = target {
         columns.retain(|column| column.target() == target);
     }
-    if columns.is_empty() { Err(error::not_maintained(&table.qualified(), target)) } else { Ok(columns) }
+    if columns.is_empty() { Err(not_chosen(extension, table, target)) } else { Ok(columns) }
+}
+
+/// Why there is no such column.
+pub fn not_chosen(extension: &Extension, table: &Table, target: Option<&str>) -> Report {
+    let declared = Column::declared(extension, Some(table.oid));
+    let doubtful = declared.iter().find_map(|(column, doubt)| {
+        let doubt = doubt.as_ref().filter(|_| target.is_none_or(|target| column.target() == target))?;
+        Some(doubt.report(column))
+    });
+    doubtful.unwrap_or_else(|| error::not_maintained(&table.qualified(), target))
 }
 
 fn end(extension: &Extension, table: &Table, target: Option<&str>) {
-    let columns = chosen(extension, table, target).or_raise();
-    columns.iter().for_each(|column| tables::drop(extension, column));
+    let is_meant = |column: &Column| target.is_none_or(|target| column.target() == target);
+    let mut is_any = false;
+    for column in Column::all(extension, Some(table.oid)).iter().filter(|column| is_meant(column)) {
+        tables::drop(extension, column);
+        is_any = true;
+    }
+    for (column, _) in Column::declared(extension, Some(table.oid)) {
+        if is_meant(&column) {
+            tables::drop_doubtful(extension, &column);
+            is_any = true;
+        }
+    }
+    if !is_any {
+        error::not_maintained(&table.qualified(), target).raise();
+    }
 }
 
 /// Type modifier of the target.
 ///
 /// # Errors
 /// If it cannot hold embeddings.
-fn check_target(extension: &Extension, table: &Table, target: &str) -> Result<i32, Report> {
+pub fn check_target(extension: &Extension, table: &Table, target: &str) -> Result<i32, Report> {
     let Some(number) = table.number(target) else {
         return Err(error::no_column(&table.qualified(), target));
     };
@@ -152,8 +175,11 @@ fn declare(
     backfill: &str,
 ) -> Result<(), Report> {
     let modifier = security::pinned(|| check_target(extension, table, target))?;
-    // The source is read by the caller's search path, as everything that the caller writes.
-    let source = expression::analyze(table.oid, &table.from(), &[], source)?;
+    // The source is read by the caller's search path, as everything that the caller writes, and with the rights that it is
+    // evaluated with. A literal may be read by a type of the owner, whose code is no business of the caller's rights.
+    let source = security::as_owner_by_path(table.owner, || {
+        expression::analyze(table.oid, &table.from(), &[], source)
+    })?;
     let kind = security::pinned(|| kind_of(&source.text, source.data_type))?;
     let number = table.number(target).expect("checked");
     // The row as a whole has the target too.
@@ -163,11 +189,14 @@ fn declare(
     let watch: Vec<String> = watched.iter().filter_map(|number| table.columns.get(number).cloned()).collect();
     check_model(model, kind, target, modifier)?;
     security::pinned(|| {
-        if let Some(other) =
-            Column::all(extension, Some(table.oid)).iter().find(|column| column.target() == target)
-        {
+        let declared = Column::declared(extension, Some(table.oid));
+        let mut others = declared.iter().filter(|(column, _)| column.target() == target);
+        if let Some((other, _)) = others.clone().find(|(_, doubt)| doubt.is_none()) {
             let other = &other.definition;
             return Err(error::already_maintained(&table.qualified(), target, &other.source, &other.model));
+        }
+        if let Some((other, Some(doubt))) = others.next() {
+            return Err(doubt.report(other));
         }
         let Some(key) = Key::find(table.oid, None) else {
             return Err(error::no_key(&table.qualified()));

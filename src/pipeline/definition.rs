@@ -65,9 +65,19 @@ impl Definition {
         serde_json::to_string(self).expect("strings, numbers and lists")
     }
 
-    /// Reads the argument of a trigger; `None` for what is none, or of a newer version.
+    /// Reads the argument of a trigger; `None` for what is none, or of a newer version, or has zero characters, which no name
+    /// and no SQL has.
     pub fn from_json(text: &str) -> Option<Self> {
-        serde_json::from_str(text).ok().filter(|definition: &Self| definition.version == VERSION)
+        let definition: Self = serde_json::from_str(text).ok()?;
+        let is_text = !definition.texts().any(|text| text.contains('\0'));
+        (definition.version == VERSION && is_text).then_some(definition)
+    }
+
+    fn texts(&self) -> impl Iterator<Item = &String> {
+        let tables = [&self.queue, &self.log].into_iter().flat_map(|(schema, name)| [schema, name]);
+        let rest = [&self.target, &self.source, &self.model].into_iter().chain(&self.succeeds);
+        let columns = self.columns.keys().chain(&self.key).chain(&self.watch);
+        tables.chain(rest).chain(columns)
     }
 
     /// The number that a column of the declaration has in a table that has the declaration: its own, a partition of that,

@@ -199,8 +199,12 @@ fn open_queue(firing: &Firing, definition: &Definition, key: &[(pg_sys::Oid, boo
     };
     // Rows go in past all checks of rights. So the queue must be one that the table's owner may fill, or one that was tied
     // to the table when it was declared: nobody fills somebody else's table by way of a trigger that names it.
+    // Which table that is, the argument says, so it counts only for that table and for a partition's copy of its trigger.
+    let declared = pg_sys::Oid::from(definition.relation);
+    let is_declared = firing.relation() == declared
+        || (firing.is_clone() && raw::is_partition_of(firing.relation(), declared));
     let is_allowed = catalog::may_insert(firing.owner(), table)
-        || catalog::is_part_of_column(table, pg_sys::Oid::from(definition.relation), 0);
+        || (is_declared && catalog::is_part_of_column(table, declared, 0));
     if !is_allowed {
         damaged(&format!("The table's owner may not insert into its queue, \"{schema}.{name}\"."));
     }

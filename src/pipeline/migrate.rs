@@ -9,7 +9,7 @@
 //! 5. Under a short lock, the first column is dropped, and the second one takes its name and its indexes' names.
 
 use super::column::{Column, Extension, Table};
-use super::declare::{dimensions, owned};
+use super::declare::{check_target, dimensions, not_chosen, owned};
 use super::definition::{Definition, VERSION};
 use super::query::{literal, qualified, quoted};
 use super::successor::{self, Follower, State};
@@ -134,9 +134,10 @@ enum Found {
 /// The column, with the one that is to take its place, if there is one.
 fn find(relation: pg_sys::Oid, target: &str) -> Result<Found, Report> {
     let table = owned(relation)?;
-    let columns = Column::all(&Extension::find(), Some(relation));
+    let extension = Extension::find();
+    let columns = Column::all(&extension, Some(relation));
     let Some(old) = columns.iter().find(|it| it.target() == target) else {
-        return Err(error::not_maintained(&table.qualified(), Some(target)));
+        return Err(not_chosen(&extension, &table, Some(target)));
     };
     let next = columns.iter().find(|it| it.predecessor() == Some(target));
     Ok(match next {
@@ -223,6 +224,8 @@ fn begin(relation: pg_sys::Oid, target: &str, model: &str, data_type: &(String, 
         Found::Under(_) => return,
     };
     refuse_obstacles(&extension, &old);
+    // A domain's checks would run as the caller when the column is added; and a declaration is not sure to be of ours.
+    check_target(&extension, &table, old.target()).or_raise();
     let key = old.key().or_raise();
     let name = unused_column(&old);
     let qualified_table = old.table.qualified();
@@ -444,7 +447,7 @@ fn swap(relation: pg_sys::Oid, target: &str, accepts_failures: bool) -> Option<I
     definition.columns.insert(definition.target.clone(), number);
     let table = owned(relation).or_raise();
     tables::create_triggers(&extension, &table, &definition);
-    tables::tie_anew(&extension, &Column { table, definition, is_moved: false });
+    tables::tie_anew(&extension, &Column::new(table, definition));
     Some(locked)
 }
 

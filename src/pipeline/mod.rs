@@ -11,6 +11,7 @@ mod indexer;
 mod migrate;
 mod outdated;
 mod progress;
+mod proof;
 mod query;
 mod read;
 mod retry;

@@ -29,32 +29,36 @@ type ProgressRows = TableIterator<
     ),
 >;
 
-/// The columns that the current user may know of: of tables that the user may read, all rows of them.
+/// Whether the current user may know of a column: of tables that the user may read, all rows of them.
+fn is_visible(column: &Column) -> bool {
+    let table = column.table.oid;
+    security::owns(table) || (security::may_select(table) && !security::is_bound_by_policies(table))
+}
+
+/// The columns that the current user may know of.
 fn visible() -> Vec<Column> {
     let mut columns = Column::all(&Extension::find(), None);
-    columns.retain(|column| {
-        let table = column.table.oid;
-        security::owns(table) || (security::may_select(table) && !security::is_bound_by_policies(table))
-    });
+    columns.retain(is_visible);
     columns
 }
 
 #[pg_extern]
 fn imgvec_progress_list() -> ProgressRows {
     let rows = security::pinned(|| {
-        visible()
+        Column::declared(&Extension::find(), None)
             .iter()
-            .map(|column| {
-                let counts =
-                    subtransaction::caught(|| security::as_owner(column.table.owner, || count(column)));
+            .filter(|(column, _)| is_visible(column))
+            .map(|(column, doubt)| {
+                let counts = match doubt {
+                    Some(doubt) => Err(doubt.report(column)),
+                    None => {
+                        subtransaction::caught(|| security::as_owner(column.table.owner, || count(column)))
+                    }
+                };
                 let (counts, error) = match counts {
                     Ok(counts) => (Some(counts), None),
-                    // A table of ours is gone, or the target.
-                    Err(report) if !report.is_interrupt() => (None, Some(report.summary())),
-                    Err(report) => {
-                        pgrx::check_for_interrupts!();
-                        (None, Some(report.summary()))
-                    }
+                    // Something that the column needs is gone.
+                    Err(report) => (None, Some(report.summary())),
                 };
                 let error = error.or_else(|| counts.as_ref().and_then(|counts| counts.last_error.clone()));
                 let counts = counts.as_ref();
@@ -94,7 +98,6 @@ fn imgvec_outdated_list() -> OutdatedRows {
                     security::as_owner(column.table.owner, || outdated::count(column))
                 });
                 // What is wrong with a column, imgvec_progress tells.
-                pgrx::check_for_interrupts!();
                 let count = count.ok().filter(|&count| count > 0)?;
                 let target = NewText::from_utf8(column.target());
                 Some((column.table.oid, target, NewText::from_utf8(&column.definition.model), count))
@@ -236,7 +239,6 @@ fn imgvec_failure_list() -> FailureRows {
                 })
             });
             // The log of a column may be gone, which imgvec_progress tells.
-            pgrx::check_for_interrupts!();
             all.extend(found.unwrap_or_default());
         }
         all

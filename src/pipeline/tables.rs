@@ -2,6 +2,7 @@
 
 use super::column::{Column, Extension, Key, KeyColumn, Table};
 use super::definition::{Definition, Kind};
+use super::proof;
 use super::query::{literal, name, qualified, quoted};
 use crate::server::{catalog, security, spi};
 use pgrx::pg_sys;
@@ -101,7 +102,7 @@ pub fn create(extension: &Extension, table: &Table, key: &Key, mut definition: D
         |(schema, name): &(String, String)| catalog::relation(schema, name).expect("just made").to_u32();
     definition.tables = (oid(&definition.queue), oid(&definition.log));
     create_triggers(extension, table, &definition);
-    let column = Column { table: table.clone(), definition, is_moved: false };
+    let column = Column::new(table.clone(), definition);
     tie_anew(extension, &column);
     column
 }
@@ -137,8 +138,8 @@ fn create_trigger(
 
 /// Writes a declaration anew that has names of earlier days. Nobody writes to the table meanwhile.
 pub fn refresh(extension: &Extension, column: &Column, definition: Definition) {
-    let fresh = Column { table: column.table.clone(), definition, is_moved: false };
-    for trigger in triggers(extension, column) {
+    let fresh = Column::new(column.table.clone(), definition);
+    for trigger in triggers(extension, column, |argument| argument == column.argument) {
         let event = EVENTS[usize::from(!trigger.is_insert)];
         create_trigger(extension, &fresh.table, &fresh.definition, event, &trigger.name);
     }
@@ -167,7 +168,8 @@ pub fn tie_anew(extension: &Extension, column: &Column) {
     let mut read: Vec<i16> = read.filter_map(|name| column.table.number(column.name(name)?)).collect();
     read.sort_unstable();
     read.dedup();
-    for trigger in triggers(extension, column) {
+    // Only those that say just this: a tie is the proof of whose declaration it is (`proof.rs`).
+    for trigger in triggers(extension, column, |argument| argument == column.argument) {
         let trigger = catalog::Object::Trigger(trigger.oid);
         catalog::make_part_of_column(trigger, relation, number);
         catalog::make_need(trigger, queue, 0);
@@ -187,32 +189,49 @@ struct Trigger {
     is_insert: bool,
 }
 
-/// The column's triggers.
-fn triggers(extension: &Extension, column: &Column) -> Vec<Trigger> {
-    // Insert is 4 in tgtype.
+/// Triggers of the column's table whose argument is one of these.
+fn triggers(extension: &Extension, column: &Column, is_wanted: impl Fn(&str) -> bool) -> Vec<Trigger> {
+    // Insert is 4 in tgtype. Between two arguments is a zero byte, which is no text.
     let sql = "SELECT oid, tgname, tgtype & 4 <> 0,
             convert_from(substring(tgargs FOR length(tgargs) - 1), getdatabaseencoding())
-        FROM pg_trigger WHERE tgfoid = $1 AND tgrelid = $2 AND tgparentid = 0 AND length(tgargs) > 1";
+        FROM pg_trigger WHERE tgfoid = $1 AND tgrelid = $2 AND tgparentid = 0 AND tgnargs = 1 AND length(tgargs) > 1";
     let all = spi::rows(sql, &[spi::oid(extension.enqueue), spi::oid(column.table.oid)], |row| {
         let trigger = Trigger { oid: row.oid(1), name: row.string(2), is_insert: row.is_true(3) };
-        (trigger, Column::read(column.table.clone(), &row.string(4)))
+        is_wanted(&row.string(4)).then_some(trigger)
     });
-    all.into_iter()
-        .filter(|(_, found)| {
-            found.as_ref().is_some_and(|found| found.definition.queue == column.definition.queue)
-        })
-        .map(|found| found.0)
-        .collect()
+    all.into_iter().flatten().collect()
 }
 
+/// Drops the triggers that fill the column's queue, whoever made them.
 pub fn drop_triggers(extension: &Extension, column: &Column) {
-    for trigger in triggers(extension, column) {
+    let fills = |argument: &str| {
+        let other = Column::read(column.table.clone(), argument);
+        other.is_some_and(|other| other.definition.queue == column.definition.queue)
+    };
+    for trigger in triggers(extension, column, fills) {
         spi::run(&format!("DROP TRIGGER {} ON {}", quoted(&trigger.name), column.table.qualified()), &[]);
     }
 }
 
-/// Drops triggers, queue and log.
+/// Drops triggers, queue and log of a column whose declaration counts.
 pub fn drop(extension: &Extension, column: &Column) {
     drop_triggers(extension, column);
     spi::run(&format!("DROP TABLE IF EXISTS {}, {}", column.queue(), column.log()), &[]);
+}
+
+/// Drops the triggers of a declaration that does not count. The tables that it names may be anybody's, and are dropped only
+/// where they are tied to the column.
+pub fn drop_doubtful(extension: &Extension, column: &Column) {
+    let [has_queue, has_log] = proof::tied(column);
+    if has_queue {
+        drop_triggers(extension, column);
+    }
+    for trigger in triggers(extension, column, |argument| argument == column.argument) {
+        spi::run(&format!("DROP TRIGGER {} ON {}", quoted(&trigger.name), column.table.qualified()), &[]);
+    }
+    for (is_ours, table) in [(has_queue, column.queue()), (has_log, column.log())] {
+        if is_ours {
+            spi::run(&format!("DROP TABLE IF EXISTS {table}"), &[]);
+        }
+    }
 }

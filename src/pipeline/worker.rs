@@ -1,6 +1,6 @@
 //! A background worker: works the queues of one database, a batch of each in turn, and sleeps when all are empty.
 
-use super::batch::Pace;
+use super::batch::{Pace, is_conflict};
 use super::column::{Column, Extension};
 use super::work::{Step, Subject, note_error, shrink, step};
 use crate::guc;
@@ -19,6 +19,9 @@ const LOOK_AROUND: Duration = Duration::from_secs(15);
 /// How long a column rests after an error that concerns all of its rows, at first and at most.
 const REST: Duration = Duration::from_secs(5);
 const LONGEST_REST: Duration = Duration::from_secs(300);
+
+/// How long a batch waits for a lock on its table.
+const LOCK_TIMEOUT: &str = "1s";
 
 /// A column's table and queue.
 type Name = (u32, (String, String));
@@ -42,6 +45,8 @@ pub extern "C-unwind" fn imgvec_worker_main(argument: pg_sys::Datum) {
     };
     process::connect_worker(&database);
     process::be_nice(guc::worker_nice());
+    // Whoever locks one table for long keeps the others from nothing.
+    process::set(c"lock_timeout", LOCK_TIMEOUT);
     process::until_stopped(work);
 }
 
@@ -116,12 +121,14 @@ fn round(memories: &mut HashMap<Name, Memory>) -> bool {
 fn one_batch(column: &Column, memory: &mut Memory) -> bool {
     let subject = Subject { relation: column.table.oid, queue: column.definition.queue.clone() };
     let result = process::transaction(&format!("embedding {}", column.title()), || {
-        let result = subtransaction::caught(|| step(&subject, &mut memory.pace, None, &mut |_| ()));
+        let result =
+            subtransaction::caught_with_interrupts(|| step(&subject, &mut memory.pace, None, &mut |_| ()));
         let error = match result {
             Ok(Ok(step)) => return Some(step),
             Ok(Err(report)) | Err(report) => report,
         };
-        if !error.is_interrupt() && !process::is_stopping() {
+        // Somebody in the way is no error of the column.
+        if !error.is_interrupt() && !is_conflict(&error) && !process::is_stopping() {
             note_error(column, &error);
         }
         None

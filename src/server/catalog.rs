@@ -111,7 +111,7 @@ pub fn make_need(object: Object, relation: pg_sys::Oid, column: i16) {
 pub fn is_part_of_column(object: pg_sys::Oid, relation: pg_sys::Oid, column: i16) -> bool {
     let sql = "SELECT FROM pg_catalog.pg_depend WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND objid = $1
         AND refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND refobjid = $2
-        AND (refobjsubid = $3 OR $3 = 0) AND deptype = 'a'";
+        AND objsubid = 0 AND (refobjsubid = $3 OR $3 = 0 AND refobjsubid > 0) AND deptype = 'a'";
     let arguments =
         [super::spi::oid(object), super::spi::oid(relation), super::spi::integer(i64::from(column))];
     super::security::pinned(|| super::spi::first(sql, &arguments, |_| ()).is_some())

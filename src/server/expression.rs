@@ -21,9 +21,10 @@ pub struct Expression {
     pub is_column: bool,
 }
 
-/// Looks at an expression as a SELECT of the current user would read it. `from` is how FROM names the table; `names` are
-/// what the expression calls its columns, in their order, where these are other names than they have. Nothing is evaluated,
-/// but literals are read by their types.
+/// Looks at an expression as a SELECT of the current user would read it. Nothing is evaluated, but literals are read by their
+/// types, and a domain's or a composite type's checks are code of whoever made it: so callers do this as the table's owner
+/// (`security::as_owner`), whose types the table has. `from` is how FROM names the table; `names` are
+/// what the expression calls its columns, in their order, where these are other names than they have.
 pub fn analyze(
     relation: pg_sys::Oid,
     from: &str,

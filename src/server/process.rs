@@ -160,7 +160,9 @@ pub fn set(name: &std::ffi::CStr, value: &str) {
     }
 }
 
-/// Has a worker, between transactions, do everything else as another role.
+/// Has a worker, between transactions, do everything else as another role. That takes no rights from code of that role,
+/// since the session stays a superuser's: SET ROLE would answer to it. So such code runs only where the server itself, or
+/// `security::as_owner`, restricts it. (A context that is not 0 between transactions the server does not allow for.)
 pub fn become_user(role: pg_sys::Oid) {
     // SAFETY: outside of any transaction; each transaction begins and ends as this role.
     unsafe { pg_sys::SetUserIdAndSecContext(role, 0) };

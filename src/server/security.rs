@@ -53,23 +53,45 @@ pub fn restricted<T>(owner: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
 /// Runs `work`, which reads and writes a table, with its owner's rights and path. Policies that bind the owner too
 /// (FORCE ROW LEVEL SECURITY) do not hide rows from it: the server's own checks of foreign keys do the same.
 ///
-/// Where the user is the owner, nobody else's code runs with the user's rights, so nothing is forbidden that a statement
-/// of the user may do. Otherwise the work is a security-restricted operation.
+/// Where the session is the owner's own, nobody else's code runs with the user's rights, so nothing is forbidden that a
+/// statement of the user may do. Otherwise the work is a security-restricted operation: that the *current* user is the
+/// owner is not enough, since SET ROLE looks at the session's user, and a background worker is a superuser's session.
 pub fn as_owner<T>(owner: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
+    let _guard = become_owner(owner);
+    restrict_search_path();
+    work()
+}
+
+/// Runs `work` as [`as_owner`] does, but by the path of the session: for what the caller wrote, over what the owner made.
+pub fn as_owner_by_path<T>(owner: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
+    let _guard = become_owner(owner);
+    work()
+}
+
+/// Whether the session was begun by this role, and has not become another one.
+fn is_session_of(role: pg_sys::Oid) -> bool {
+    // SAFETY: plain state of the session. A background worker has no role in its entry, and is its session's user.
+    unsafe {
+        let begun_by = pg_sys::MyProc.as_ref().map_or(pg_sys::InvalidOid, |process| process.roleId);
+        pg_sys::GetUserId() == role
+            && pg_sys::GetSessionUserId() == role
+            && (begun_by == role || begun_by == pg_sys::InvalidOid)
+    }
+}
+
+fn become_owner(owner: pg_sys::Oid) -> Restricted {
+    let mut flags = pg_sys::SECURITY_NOFORCE_RLS.cast_signed();
+    if !is_session_of(owner) {
+        flags |= pg_sys::SECURITY_RESTRICTED_OPERATION.cast_signed();
+    }
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);
     // SAFETY: as in `restricted`.
-    let _guard = unsafe {
+    unsafe {
         pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
         let level = pg_sys::NewGUCNestLevel();
-        let mut flags = pg_sys::SECURITY_NOFORCE_RLS.cast_signed();
-        if user != owner {
-            flags |= pg_sys::SECURITY_RESTRICTED_OPERATION.cast_signed();
-        }
         pg_sys::SetUserIdAndSecContext(owner, context | flags);
-        restrict_search_path();
         Restricted { user, context, level }
-    };
-    work()
+    }
 }
 
 /// Runs `work`, statements of our own, as the same user by the path that [`restricted`] has.

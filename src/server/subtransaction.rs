@@ -76,10 +76,20 @@ impl Progress {
     }
 }
 
-/// Runs `work` in a subtransaction, and answers the error that ended it and undid it. A bug's panic goes on from here.
-///
-/// The caller looks whether the error is a request to cancel, which must go on: [`Report::is_interrupt`].
+/// Runs `work` in a subtransaction, and answers the error that ended it and undid it. A bug's panic goes on from here, and so
+/// does a request to cancel.
 pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Report> {
+    caught_with_interrupts(work).map_err(|report| {
+        pgrx::check_for_interrupts!();
+        if report.is_interrupt() {
+            report.raise();
+        }
+        report
+    })
+}
+
+/// The same, but a request to cancel is answered like any other error: for a worker, which then ends in its own way.
+pub fn caught_with_interrupts<T>(work: impl FnOnce() -> T) -> Result<T, Report> {
     // SAFETY: as in `attempt`. The server's error was copied and its state flushed before it became a panic.
     unsafe {
         let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
