@@ -325,10 +325,11 @@ fn a_cut_image_is_an_error_or_the_same_picture() {
             if let Ok(image) = try_decode(&data[..len])
                 && upright
             {
-                // A JPEG may lack the last bits of its last block, as Pillow tolerates as well.
+                // A JPEG may lack the last bits of its last block, as Pillow tolerates as well. Its colors reach a pixel
+                // into the blocks beside it.
                 let (image, whole) = (image.upright_pixels().unwrap(), whole.upright_pixels().unwrap());
                 let differing = image.iter().zip(whole.iter()).filter(|(a, b)| a != b).count();
-                assert!(differing <= 3 * 16 * 16, "{name} cut to {len} of {}: {differing}", data.len());
+                assert!(differing <= 3 * 18 * 18, "{name} cut to {len} of {}: {differing}", data.len());
             }
         }
     }
