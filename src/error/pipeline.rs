@@ -154,6 +154,7 @@ pub fn column_failed(column: &str, why: &Report) -> Report {
     Report {
         code: why.code,
         number: why.number,
+        is_foreign: why.is_foreign,
         message: format!("could not embed rows of column {column}: {}", why.message),
         detail: why.detail.clone(),
         hint: why.hint.clone(),
