@@ -75,15 +75,15 @@ fn when_at_work<T: Send + 'static>(
     (session.join().unwrap(), used - before)
 }
 
-/// Ends a statement after longer and longer times, until it is too fast to be ended. Returns how often it was.
+/// Ends a statement after times each of which is `growth` times the last, until it is too fast to be ended. Returns how often it was.
 #[track_caller]
-fn end_in_every_phase(client: &mut Client, statement: &str) -> u32 {
+fn end_in_every_phase(client: &mut Client, statement: &str, growth: f64) -> u32 {
     let mut limit = Duration::from_millis(30);
     for count in 0.. {
         if !is_ended_promptly(client, statement, limit) {
             return count;
         }
-        limit = limit * 7 / 5;
+        limit = limit.mul_f64(growth);
     }
     unreachable!("the loop has no end")
 }
@@ -92,7 +92,7 @@ fn end_in_every_phase(client: &mut Client, statement: &str) -> u32 {
 fn builds_vacuums_and_scans_end_within_a_second() {
     let (cluster, mut client) = cluster_with_items("ann-cancel");
     let begin = Instant::now();
-    let ended = end_in_every_phase(&mut client, CREATE_INDEX);
+    let ended = end_in_every_phase(&mut client, CREATE_INDEX, 1.8);
     eprintln!("CREATE INDEX was ended {ended} times; {:?}", begin.elapsed());
     assert!(ended >= 4, "the build was ended {ended} times only");
     assert_eq!(check(&mut client, "items_embedding").rows, ROWS);
@@ -120,14 +120,14 @@ fn builds_vacuums_and_scans_end_within_a_second() {
     client.batch_execute("SET enable_seqscan = off; SET enable_sort = off").unwrap();
     let scan =
         "SELECT count(*) FROM (SELECT id FROM items ORDER BY embedding <-> vec(-1, 64) OFFSET 0) AS ordered";
-    assert!(end_in_every_phase(&mut client, scan) >= 2, "the scan was too short");
+    assert!(end_in_every_phase(&mut client, scan, 1.4) >= 2, "the scan was too short");
     assert_eq!(value::<i64>(&mut client, scan), ROWS);
 
-    let ended = end_in_every_phase(&mut client, "REINDEX INDEX items_embedding");
+    let ended = end_in_every_phase(&mut client, "REINDEX INDEX items_embedding", 1.8);
     assert!(ended >= 4, "the second build was ended {ended} times only");
 
     client.batch_execute("DELETE FROM items WHERE id % 3 = 0").unwrap();
-    let ended = end_in_every_phase(&mut client, "VACUUM items");
+    let ended = end_in_every_phase(&mut client, "VACUUM items", 1.4);
     eprintln!("VACUUM was ended {ended} times");
     assert!(ended >= 1, "the vacuum was too short");
     let rows: i64 = value(&mut client, "SELECT count(*) FROM items");
