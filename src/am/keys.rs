@@ -28,6 +28,9 @@ const CONTAINS: u16 = 7;
 /// The largest strategy of a condition.
 pub const LAST_STRATEGY: u16 = CONTAINS;
 
+/// Collation "POSIX": 18 has no name for its number.
+const POSIX_COLLATION: u32 = 951;
+
 const MICROSECONDS_OF_DAY: i64 = 86_400_000_000;
 /// Local time differs from universal time by less, whatever the time zone.
 const ZONES: i64 = 8 * MICROSECONDS_OF_DAY;
@@ -190,7 +193,7 @@ impl Column {
 
     /// Raises an error where texts are to be kept in order and their collation orders them otherwise than by bytes.
     fn require_bytewise_order(&self, index: Relation) {
-        let bytewise = [pg_sys::C_COLLATION_OID, pg_sys::POSIX_COLLATION_OID];
+        let bytewise = [pg_sys::C_COLLATION_OID, pg_sys::Oid::from_u32(POSIX_COLLATION)];
         let is_ordered_text = self.class == Class::Ordered && is_text(self.of_type);
         if is_ordered_text && !bytewise.contains(&self.collation) {
             Report::new(
