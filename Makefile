@@ -31,7 +31,7 @@ help:
 	@echo 'make test-export        models/export.py against torch, which it fetches'
 	@echo 'make test-matrix        everything on PostgreSQL 15, 17 and 18, in chroots where needed, and pg_upgrade between two'
 	@echo '                        of them with live indexes; VERSIONS="17 upgrade" is a part'
-	@echo 'make check-versions     compile for the versions that no test runs on, 14 and 16'
+	@echo 'make check-versions     compile for 14, 16, 17 and 18'
 	@echo 'make build              compile the extension'
 	@echo 'make install            copy it into the server of PG_CONFIG; DESTDIR as usual'
 	@echo 'make deb                a Debian package for the server of PG_CONFIG, in target/deb; DEB_MAINTAINER="Name <address>"'
@@ -133,8 +133,8 @@ VERSIONS ?= 15 17 18 14 16 upgrade
 test-matrix:
 	@tests/matrix.sh $(VERSIONS)
 
-# What no Debian release has: 16 against the headers of a Python wheel, 14 against the bindings that pgrx ships.
-COMPILED ?= 14 16
+# Compiles for versions that are not here: 16 against the headers of a Python wheel, the others against the bindings that pgrx ships.
+COMPILED ?= 14 16 17 18
 .PHONY: check-versions
 check-versions: setup
 	@tests/check-versions.sh $(COMPILED)
