@@ -280,7 +280,7 @@ def vectors(server, rows, parts):
         server.run("CREATE INDEX items_embedding ON items USING ann (embedding)")
         print(f"\n## {name}: {rows} x {DIM}; index built in {time.time() - begin:.0f} s", flush=True)
         everything = np.concatenate(blocks)
-        asked = np.arange(rows) if rows <= 100_000 else np.sort(random.permutation(rows)[:5000])
+        asked = np.arange(rows) if rows <= 20_000 else np.sort(random.permutation(rows)[:5000])
         # Exact neighbors of the rows asked, to 30 each.
         close, ids = [], []
         for start in range(0, len(asked), 500):
