@@ -8,6 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use image::codecs::jpeg::JpegEncoder;
 use image::{DynamicImage, ImageDecoder as _, ImageReader, Rgb, RgbImage};
 
+use crate::pictures::on_white;
+
 /// Longest edge of a thumbnail in pixels: twice what the page shows, for dense screens.
 const THUMBNAIL_PIXELS: u32 = 256;
 /// A PNG up to this size is shown as it is, so that emoji keep their transparent background.
@@ -163,15 +165,6 @@ fn decode(bytes: &[u8]) -> Option<DynamicImage> {
     let mut image = DynamicImage::from_decoder(decoder).ok()?;
     image.apply_orientation(orientation);
     Some(image)
-}
-
-fn on_white(image: &DynamicImage) -> RgbImage {
-    let pixels = image.to_rgba8();
-    RgbImage::from_fn(pixels.width(), pixels.height(), |x, y| {
-        let [red, green, blue, alpha] = pixels.get_pixel(x, y).0.map(u32::from);
-        let mix = |color: u32| u8::try_from((color * alpha + 255 * (255 - alpha)) / 255).unwrap_or(u8::MAX);
-        Rgb([mix(red), mix(green), mix(blue)])
-    })
 }
 
 fn jpeg(image: &RgbImage, quality: u8) -> Vec<u8> {

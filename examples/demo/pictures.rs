@@ -8,6 +8,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use emojis::Group;
+use image::{DynamicImage, Rgb, RgbImage};
 use ttf_parser::{Face, RasterImageFormat};
 
 /// Where Debian and other systems keep the color emoji font (CBDT: one PNG for each glyph).
@@ -249,4 +250,14 @@ fn is_picture(path: &Path) -> bool {
     let opened = path.is_file().then(|| fs::File::open(path).ok()).flatten();
     let read = opened.and_then(|file| file.take(32).read_to_end(&mut start).ok());
     read.is_some() && image::guess_format(&start).is_ok()
+}
+
+/// A picture without transparency, as imgvec embeds it.
+pub fn on_white(image: &DynamicImage) -> RgbImage {
+    let pixels = image.to_rgba8();
+    RgbImage::from_fn(pixels.width(), pixels.height(), |x, y| {
+        let [red, green, blue, alpha] = pixels.get_pixel(x, y).0.map(u32::from);
+        let mix = |color: u32| u8::try_from((color * alpha + 255 * (255 - alpha)) / 255).unwrap_or(u8::MAX);
+        Rgb([mix(red), mix(green), mix(blue)])
+    })
 }

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use deadpool_postgres::Pool;
 use image::codecs::jpeg::JpegEncoder;
-use image::{DynamicImage, ImageDecoder as _, ImageReader, Limits, Rgb, RgbImage};
+use image::{DynamicImage, ImageDecoder as _, ImageReader, Limits};
 use tokio_postgres::types::Type;
 
 use crate::library::{self, Asked};
-use crate::pictures::Picture;
+use crate::pictures::{Picture, on_white};
 use crate::problem::Problem;
 use crate::schema::Model;
 use crate::statement::{Statement, run};
@@ -183,13 +183,4 @@ fn year(exif: Vec<u8>) -> Option<i32> {
     let exif::Value::Ascii(texts) = &field.value else { return None };
     let digits = std::str::from_utf8(texts.first()?.get(..4)?).ok()?;
     digits.parse().ok().filter(|year| (1800..=2200).contains(year))
-}
-
-fn on_white(image: &DynamicImage) -> RgbImage {
-    let pixels = image.to_rgba8();
-    RgbImage::from_fn(pixels.width(), pixels.height(), |x, y| {
-        let [red, green, blue, alpha] = pixels.get_pixel(x, y).0.map(u32::from);
-        let mix = |color: u32| u8::try_from((color * alpha + 255 * (255 - alpha)) / 255).unwrap_or(u8::MAX);
-        Rgb([mix(red), mix(green), mix(blue)])
-    })
 }
