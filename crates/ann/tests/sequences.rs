@@ -213,6 +213,28 @@ fn every_prefix_of_an_insert_and_a_vacuum_is_sound() {
 }
 
 #[test]
+fn a_vacuum_may_end_between_the_cells_of_a_node_and_its_header() {
+    let ends_early = |commits: u64| {
+        let mut model = Model::new(Metric::L2, 30);
+        // Two rows of one node, one in its header and one in a cell. The first to go leaves the node to the cell.
+        model.run(&Operation::Insert { count: 2, center: 0, spread: 0 });
+        model.run(&Operation::Delete { every: 30 });
+        model.vacuum().unwrap();
+        model.run(&Operation::Delete { every: 1 });
+        model.store.crash_after(commits);
+        let crashed = model.vacuum().is_err();
+        model.store = std::mem::take(&mut model.store).restart();
+        model.check();
+        model.dead.extend(0..model.next);
+        model.vacuum().unwrap();
+        let report = check(&model.store, |_, _| ()).unwrap();
+        assert_eq!((report.live, report.dead, report.rows), (0, 0, 0));
+        crashed
+    };
+    assert!((0..).find(|&commits| !ends_early(commits)).unwrap() > 10);
+}
+
+#[test]
 fn an_index_that_starts_empty_grows() {
     let mut model = Model::new(Metric::Cosine, 0);
     for center in 0..40 {
