@@ -215,6 +215,12 @@ fn claim(column: &Column, pace: &Pace) -> Vec<String> {
     spi::rows(&sql, &[], |row| row.string(1))
 }
 
+/// Whether a row waits that nobody holds.
+pub fn is_waiting(column: &Column) -> bool {
+    let sql = format!("SELECT FROM {} LIMIT 1 FOR UPDATE SKIP LOCKED", column.queue());
+    spi::first(&sql, &[], |_| ()).is_some()
+}
+
 /// The array of these places.
 pub fn places<'a>(claims: impl Iterator<Item = &'a str>) -> String {
     array(claims, "tid")

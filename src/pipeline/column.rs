@@ -29,7 +29,7 @@ impl Extension {
         let sql = "SELECT n.nspname, p.oid, t.oid, t.typarray FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
             JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = 'imgvec_enqueue'
             JOIN pg_type t ON t.typnamespace = n.oid AND t.typname = 'imgvec' WHERE e.extname = 'imgvec'";
-        spi::first(sql, &[], |row| Self {
+        spi::prepared_first(sql, &[], |row| Self {
             schema: row.string(1),
             enqueue: row.oid(2),
             vector: row.oid(3),
@@ -59,7 +59,7 @@ impl Table {
         let sql = "SELECT c.relowner, r.rolname, n.nspname, c.relname, c.relkind, c.relispartition, c.relpersistence
             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_roles r ON r.oid = c.relowner
             WHERE c.oid = $1";
-        let mut table = spi::first(sql, &[spi::oid(oid)], |row| Self {
+        let mut table = spi::prepared_first(sql, &[spi::oid(oid)], |row| Self {
             oid,
             owner: row.oid(1),
             owner_name: row.string(2),
@@ -71,7 +71,7 @@ impl Table {
             columns: BTreeMap::new(),
         })?;
         let sql = "SELECT attnum, attname FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped";
-        let columns = spi::rows(sql, &[spi::oid(oid)], |row| {
+        let columns = spi::prepared_rows(sql, &[spi::oid(oid)], |row| {
             (i16::try_from(row.integer(1)).expect("a column's number"), row.string(2))
         });
         table.columns = columns.into_iter().collect();
@@ -116,23 +116,19 @@ pub struct Key(pub Vec<KeyColumn>);
 impl Key {
     /// The best key of a table: its primary key, or the shortest other one. With `wanted`, one of just these columns.
     pub fn find(table: pg_sys::Oid, wanted: Option<&[i16]>) -> Option<Self> {
-        let columns = match wanted {
-            Some(numbers) => {
-                let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
-                format!("'{{{}}}'::int2[]", numbers.join(","))
-            }
-            None => "NULL".to_owned(),
-        };
-        let sql = format!(
-            "SELECT i.indexrelid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
+        let wanted = wanted.map(|numbers| {
+            let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+            format!("{{{}}}", numbers.join(","))
+        });
+        let sql = "SELECT i.indexrelid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
              CROSS JOIN LATERAL (SELECT (i.indkey::int2[])[0:i.indnkeyatts - 1]) AS k(numbers)
              WHERE i.indrelid = $1 AND m.amname = 'btree' AND i.indisunique AND i.indisvalid AND i.indimmediate
              AND i.indpred IS NULL AND i.indexprs IS NULL
              AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum = ANY(k.numbers) AND NOT a.attnotnull)
-             AND coalesce(k.numbers @> {columns} AND k.numbers <@ {columns}, true)
-             ORDER BY i.indisprimary DESC, i.indisreplident DESC, i.indnkeyatts, i.indexrelid LIMIT 1"
-        );
-        let index = spi::first(&sql, &[spi::oid(table)], |row| row.oid(1))?;
+             AND coalesce(k.numbers @> $2::int2[] AND k.numbers <@ $2::int2[], true)
+             ORDER BY i.indisprimary DESC, i.indisreplident DESC, i.indnkeyatts, i.indexrelid LIMIT 1";
+        let wanted = wanted.as_deref().map_or((pg_sys::TEXTOID, None), spi::text);
+        let index = spi::prepared_first(sql, &[spi::oid(table), wanted], |row| row.oid(1))?;
         let sql = "SELECT a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), ns.nspname, o.opcname,
                 ncol.nspname, col.collname, eqn.nspname, eq.oprname, gtn.nspname, gt.oprname, ltn.nspname, lt.oprname
             FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) WITH ORDINALITY AS k(number, class, place)
@@ -149,7 +145,7 @@ impl Key {
                 AND al.amoplefttype = o.opcintype AND al.amoprighttype = o.opcintype
             JOIN pg_operator lt ON lt.oid = al.amopopr JOIN pg_namespace ltn ON ltn.oid = lt.oprnamespace
             WHERE i.indexrelid = $1 AND k.place <= i.indnkeyatts ORDER BY k.place";
-        let columns = spi::rows(sql, &[spi::oid(index)], |row| KeyColumn {
+        let columns = spi::prepared_rows(sql, &[spi::oid(index)], |row| KeyColumn {
             number: i16::try_from(row.integer(1)).expect("a column's number"),
             name: row.string(2),
             type_name: row.string(3),
@@ -277,7 +273,7 @@ impl Column {
             FROM pg_trigger WHERE tgfoid = $1 AND tgtype & 4 <> 0 AND tgparentid = 0 AND tgnargs = 1 AND length(tgargs) > 1
             AND (tgrelid = $2 OR $2 = 0) ORDER BY tgrelid, tgname";
         let relation = relation.unwrap_or(pg_sys::InvalidOid);
-        let found = spi::rows(sql, &[spi::oid(extension.enqueue), spi::oid(relation)], |row| {
+        let found = spi::prepared_rows(sql, &[spi::oid(extension.enqueue), spi::oid(relation)], |row| {
             (row.oid(1), row.oid(2), row.string(3))
         });
         let read = |(table, trigger, argument): (pg_sys::Oid, pg_sys::Oid, String)| {

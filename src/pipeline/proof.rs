@@ -77,7 +77,7 @@ fn prove(extension: &Extension, column: &Column, trigger: pg_sys::Oid) -> Result
             "SELECT FROM pg_depend WHERE classid = 'pg_trigger'::regclass AND objid = $1 AND deptype = 'a'
             AND refclassid = 'pg_class'::regclass AND refobjid = $2 AND refobjsubid = $3";
         let arguments = [spi::oid(trigger), spi::oid(column.table.oid), spi::integer(i64::from(number))];
-        if spi::first(sql, &arguments, |_| ()).is_none() {
+        if spi::prepared_first(sql, &arguments, |_| ()).is_none() {
             return Err(Doubt::new("Its trigger was not made by imgvec_maintain.".to_owned()));
         }
     } else if has_rival(extension, column) {
@@ -104,7 +104,7 @@ fn prove_table(
             AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0 AND d.deptype = 'a'
         WHERE c.oid = $1 GROUP BY c.oid, c.relkind, c.relpersistence, c.relowner";
     let arguments = [spi::oid(relation), spi::oid(column.table.oid), spi::integer(i64::from(number))];
-    let found = spi::first(sql, &arguments, |row| {
+    let found = spi::prepared_first(sql, &arguments, |row| {
         (row.is_true(1), row.oid(2), row.string(3), row.integer(4), row.integer(5))
     });
     let Some((is_table, owner, columns, ties, ours)) = found else {

@@ -224,7 +224,9 @@ pub fn step(
         if !pace.is_at_start() {
             return Ok(Step::Empty);
         }
-        let is_more = queue_retries(&column, &key) | backfill::advance(&column, &key);
+        // Last, whether somebody else has queued rows since the claim: whoever leaves now leaves them to one session.
+        let is_more =
+            queue_retries(&column, &key) | backfill::advance(&column, &key) || batch::is_waiting(&column);
         Ok(if is_more { Step::More } else { Step::Empty })
     });
     match result {

@@ -6,6 +6,8 @@
 use crate::encoding;
 use crate::error::{Code, Report};
 use pgrx::pg_sys;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 
 /// A value for `$1`, `$2` and so on, with its type; `None` is NULL.
@@ -94,33 +96,81 @@ pub fn c_string(sql: &str) -> CString {
     })
 }
 
+/// Arguments as the server takes them.
+struct Values {
+    types: Vec<pg_sys::Oid>,
+    values: Vec<pg_sys::Datum>,
+    nulls: Vec<std::ffi::c_char>,
+}
+
+impl Values {
+    fn of(arguments: &[Argument]) -> Self {
+        let null = |argument: &Argument| if argument.1.is_none() { b'n' } else { b' ' }.cast_signed();
+        Self {
+            types: arguments.iter().map(|argument| argument.0).collect(),
+            values: arguments.iter().map(|it| it.1.unwrap_or(pg_sys::Datum::null())).collect(),
+            nulls: arguments.iter().map(null).collect(),
+        }
+    }
+
+    fn count(&self) -> i32 {
+        i32::try_from(self.types.len()).expect("a handful")
+    }
+}
+
 /// Runs one statement and hands its rows to `read`, while the connection lasts.
 pub fn query<T>(sql: &str, arguments: &[Argument], read: impl FnOnce(&Rows) -> T) -> T {
     let text = c_string(sql);
-    let mut types: Vec<pg_sys::Oid> = arguments.iter().map(|argument| argument.0).collect();
-    let mut values: Vec<pg_sys::Datum> =
-        arguments.iter().map(|argument| argument.1.unwrap_or(pg_sys::Datum::null())).collect();
-    let nulls: Vec<std::ffi::c_char> = arguments
-        .iter()
-        .map(|argument| if argument.1.is_none() { b'n' } else { b' ' }.cast_signed())
-        .collect();
-    // SAFETY: the arrays have as many entries as there are arguments and live through the call. After an error the
-    // transaction, or subtransaction, closes the connection.
+    let mut given = Values::of(arguments);
+    let count = given.count();
+    let Values { types, values, nulls } = &mut given;
+    // SAFETY: the arrays have as many entries as there are arguments and live through the call.
+    connected(read, || unsafe {
+        let (types, values) = (types.as_mut_ptr(), values.as_mut_ptr());
+        pg_sys::SPI_execute_with_args(text.as_ptr(), count, types, values, nulls.as_ptr(), false, 0)
+    })
+}
+
+thread_local! {
+    /// Statements of [`prepared`], by their texts.
+    static PREPARED: RefCell<HashMap<&'static str, pg_sys::SPIPlanPtr>> = RefCell::default();
+}
+
+/// As [`query`], for a text that is always the same: the session keeps its plan, which the server makes anew when it must. The
+/// joins of the catalogs take longer to plan than to run.
+pub fn prepared<T>(sql: &'static str, arguments: &[Argument], read: impl FnOnce(&Rows) -> T) -> T {
+    let mut given = Values::of(arguments);
+    let count = given.count();
+    let Values { types, values, nulls } = &mut given;
+    connected(read, || {
+        let known = PREPARED.with_borrow(|plans| plans.get(sql).copied());
+        let plan = known.unwrap_or_else(|| {
+            let text = c_string(sql);
+            // SAFETY: as many types as arguments; NULL is asked for. A plan that is kept lives as long as the session.
+            let plan = unsafe {
+                let plan = pg_sys::SPI_prepare(text.as_ptr(), count, types.as_mut_ptr());
+                if plan.is_null() {
+                    refuse(pg_sys::SPI_result);
+                }
+                pg_sys::SPI_keepplan(plan);
+                plan
+            };
+            PREPARED.with_borrow_mut(|plans| plans.insert(sql, plan));
+            plan
+        });
+        // SAFETY: a kept plan, with the arguments that it was made for: the text says how many and of which types.
+        unsafe { pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), false, 0) }
+    })
+}
+
+/// Runs a statement in a connection of its own.
+fn connected<T>(read: impl FnOnce(&Rows) -> T, execute: impl FnOnce() -> i32) -> T {
+    // SAFETY: after an error the transaction, or subtransaction, closes the connection. The table is the statement's.
     unsafe {
         pg_sys::SPI_connect();
-        let status = pg_sys::SPI_execute_with_args(
-            text.as_ptr(),
-            i32::try_from(arguments.len()).expect("a handful"),
-            types.as_mut_ptr(),
-            values.as_mut_ptr(),
-            nulls.as_ptr(),
-            false,
-            0,
-        );
+        let status = execute();
         if status < 0 {
-            Report::new(Code::ERRCODE_INTERNAL_ERROR, "could not run a statement of imgvec's own")
-                .detail(format!("The server answers {status}."))
-                .raise();
+            refuse(status);
         }
         let table = pg_sys::SPI_tuptable;
         let count = if table.is_null() { 0 } else { usize::try_from(pg_sys::SPI_processed).unwrap_or(0) };
@@ -128,6 +178,12 @@ pub fn query<T>(sql: &str, arguments: &[Argument], read: impl FnOnce(&Rows) -> T
         pg_sys::SPI_finish();
         result
     }
+}
+
+fn refuse(status: i32) -> ! {
+    Report::new(Code::ERRCODE_INTERNAL_ERROR, "could not run a statement of imgvec's own")
+        .detail(format!("The server answers {status}."))
+        .raise()
 }
 
 /// Runs one statement; tells how many rows it processed.
@@ -146,6 +202,24 @@ pub fn rows<T>(sql: &str, arguments: &[Argument], mut read: impl FnMut(&Row) -> 
 /// What `read` makes of the first row, if there is one.
 pub fn first<T>(sql: &str, arguments: &[Argument], read: impl FnOnce(&Row) -> T) -> Option<T> {
     query(sql, arguments, |rows| rows.iter().next().map(|row| read(&row)))
+}
+
+/// What `read` makes of each row of a [`prepared`] statement.
+pub fn prepared_rows<T>(
+    sql: &'static str,
+    arguments: &[Argument],
+    mut read: impl FnMut(&Row) -> T,
+) -> Vec<T> {
+    prepared(sql, arguments, |rows| rows.iter().map(|row| read(&row)).collect())
+}
+
+/// What `read` makes of the first row of a [`prepared`] statement, if there is one.
+pub fn prepared_first<T>(
+    sql: &'static str,
+    arguments: &[Argument],
+    read: impl FnOnce(&Row) -> T,
+) -> Option<T> {
+    prepared(sql, arguments, |rows| rows.iter().next().map(|row| read(&row)))
 }
 
 /// An argument of type `text`.

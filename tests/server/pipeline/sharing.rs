@@ -124,6 +124,40 @@ fn no_row_is_locked_while_others_are_embedded() {
 }
 
 #[test]
+fn who_comes_while_another_session_queues_old_rows_has_a_share_of_them() {
+    let (cluster, mut client) = start("pipeline-backfill-share");
+    run(
+        &mut client,
+        "CREATE TABLE notes (id bigint PRIMARY KEY, caption text, embedding imgvec(256));
+         INSERT INTO notes SELECT i, 'thing number ' || i FROM generate_series(1, 100) AS i;
+         SELECT imgvec_maintain('notes', 'caption', 'embedding', 'starter');
+         SELECT embed_text('x', 'starter')",
+    );
+    // What another session does, which then has something else to do.
+    run(
+        &mut client,
+        "BEGIN;
+         SELECT FROM notes_embedding_log WHERE kind = 'backfill' FOR UPDATE;
+         INSERT INTO notes_embedding_queue SELECT id, now() FROM notes",
+    );
+    let mut worker = cluster.client();
+    let pid: i32 = value(&mut worker, "SELECT pg_backend_pid()");
+    thread::scope(|scope| {
+        let work = scope.spawn(move || run(&mut worker, "CALL imgvec_work('notes')"));
+        let is_waiting = format!("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = {pid}");
+        while value::<Option<bool>>(&mut client, &is_waiting) != Some(true) {
+            assert!(!work.is_finished(), "it waits for what the other one queues");
+            // pg_stat_activity is a transaction's snapshot.
+            run(&mut client, "SELECT pg_stat_clear_snapshot()");
+            thread::sleep(Duration::from_millis(10));
+        }
+        run(&mut client, "DELETE FROM notes_embedding_log WHERE kind = 'backfill';\nCOMMIT");
+        work.join().unwrap();
+    });
+    assert_complete(&mut client, "notes", TEXT);
+}
+
+#[test]
 fn a_long_queue_leaves_nothing_behind() {
     let (_cluster, mut client) = start("pipeline-long");
     // Rows of the queue whose rows of the table are gone: what it costs is the queue's own.
