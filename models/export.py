@@ -31,6 +31,8 @@ FILES = [
     "special_tokens_map.json", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json",
     "1_Pooling/config.json", "README.md",
 ]  # fmt: skip
+# Files of a module behind the pooling; the second of weights is another form of the first.
+MODULE_FILES = ["config.json", "model.safetensors", "pytorch_model.bin"]
 
 
 class Tower(torch.nn.Module):
@@ -57,7 +59,26 @@ def source_of(name):
         return Path(name)
     import huggingface_hub
 
-    return Path(huggingface_hub.snapshot_download(name, allow_patterns=FILES))
+    modules = [f"[2-9]_*/{file}" for file in MODULE_FILES]
+    return Path(huggingface_hub.snapshot_download(name, allow_patterns=FILES + modules))
+
+
+def copy_modules(source, target):
+    """Copies the layers that modules.json names behind the pooling, their weights as safetensors."""
+    import safetensors.torch
+
+    listed = source / "modules.json"
+    for entry in json.loads(listed.read_text()) if listed.is_file() else []:
+        module = source / entry["path"]
+        if not entry["path"] or entry["path"] == "1_Pooling" or not module.is_dir():
+            continue
+        (target / entry["path"]).mkdir()
+        for file in MODULE_FILES[:2]:
+            if (module / file).is_file():
+                shutil.copyfile(module / file, target / entry["path"] / file)
+        if not (module / MODULE_FILES[1]).is_file() and (module / MODULE_FILES[2]).is_file():
+            weights = torch.load(module / MODULE_FILES[2], weights_only=True)
+            safetensors.torch.save_file(weights, target / entry["path"] / MODULE_FILES[1])
 
 
 def picture_size(source, config):
@@ -143,6 +164,7 @@ def export(name, target):
         if (source / file).is_file():
             (target / file).parent.mkdir(exist_ok=True)
             shutil.copyfile(source / file, target / file)
+    copy_modules(source, target)
     if has_texts:
         if not (target / "tokenizer.json").exists():
             tokenizer = transformers.AutoTokenizer.from_pretrained(name)

@@ -2,7 +2,7 @@
 
 use super::image::sentence;
 use super::{Code, Report, paths};
-use imgvec_encoder::package::{FileRole, GraphValue, MalformedFile, PackageError};
+use imgvec_encoder::package::{FileRole, GraphValue, MalformedFile, PackageError, Unsupported};
 use std::io;
 
 const COPY_AGAIN: &str = "Copy the model's directory again, whole.";
@@ -36,6 +36,7 @@ fn word(error: PackageError) -> Report {
                     FileRole::ExternalData => "An ONNX graph keeps its weights in this file.",
                     FileRole::Tokenizer => "Text cannot be embedded without the model's tokenizer.",
                     FileRole::Preprocessing => "Images cannot be embedded without the model's preprocessing.",
+                    FileRole::Weights => "A module of modules.json keeps its weights in this file.",
                     FileRole::Config => "The package needs this configuration file.",
                 })
                 .hint(COPY_AGAIN),
@@ -58,12 +59,15 @@ fn word(error: PackageError) -> Report {
                     MalformedFile::Setting { .. } if path.ends_with("modality_means.json") => {
                         "Measure the means with this model, or remove the file."
                     }
+                    MalformedFile::Setting { .. } if path.extension().is_some_and(|kind| kind == "json") => COPY_AGAIN,
                     MalformedFile::Toml(_) | MalformedFile::Setting { .. } => "Correct the file imgvec.toml.",
                     MalformedFile::Preprocessing(_) => SEE_DOCUMENTATION,
                     MalformedFile::Json(_)
                     | MalformedFile::NotUtf8
                     | MalformedFile::TooLarge { .. }
                     | MalformedFile::Onnx(_)
+                    | MalformedFile::Weights(_)
+                    | MalformedFile::Width { .. }
                     | MalformedFile::Tokenizer(_) => COPY_AGAIN,
                 };
                 Report::new(Code::ERRCODE_CONFIG_FILE_ERROR, message).detail(sentence(&source)).hint(hint)
@@ -109,6 +113,11 @@ fn word(error: PackageError) -> Report {
                         graph.0, graph.1, preprocessing.0, preprocessing.1
                     ))
                     .hint("Correct the preprocessing configuration, or override it in imgvec.toml.")
+            }
+            PackageError::Unsupported { feature: feature @ Unsupported::Pickle, .. } => {
+                Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
+                    .detail(format!("It holds {feature}, which can run any program."))
+                    .hint("Convert it to model.safetensors, as docs/models.md shows.")
             }
             PackageError::Unsupported { feature, .. } => {
                 Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)

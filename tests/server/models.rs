@@ -68,6 +68,7 @@ fn packages_of_every_family_give_the_embeddings_of_their_reference() {
         "resnet",
         "bert-mean",
         "bert-cls",
+        "bert-dense",
     ];
     let (cluster, _) = cluster_with_packages("families", &packages);
     let mut client = cluster.client();
@@ -118,6 +119,37 @@ fn a_package_that_is_completed_works_in_the_same_session() {
 
     fs::write(&graph, &whole).unwrap();
     assert_eq!(value::<i32>(&mut client, "SELECT imgvec_dims(embed_text('dog', 'clip'))"), 12);
+}
+
+#[test]
+fn layers_behind_the_pooling_that_do_not_fit_are_told_with_what_to_do() {
+    let (cluster, models) = cluster_with_packages("layers", &["bert-dense"]);
+    let layer = models.join("bert-dense/2_Dense");
+    let mut client = cluster.client();
+    assert_eq!(value::<i32>(&mut client, "SELECT dims FROM imgvec_models WHERE name = 'bert-dense'"), 12);
+    let mut told = |code: &SqlState, word: &str| {
+        let error = failure(&mut client, "SELECT embed_text('dog', 'bert-dense')");
+        assert_eq!(error.code(), code, "{error:?}");
+        assert!(error.detail().is_some_and(|detail| detail.contains(word)), "{error:?}");
+        assert!(error.hint().is_some(), "{error:?}");
+    };
+    let config = fs::read_to_string(layer.join("config.json")).unwrap();
+    fs::write(layer.join("config.json"), config.replace("Tanh", "Mish")).unwrap();
+    told(&SqlState::FEATURE_NOT_SUPPORTED, "Mish");
+    fs::write(layer.join("config.json"), config.replace("16", "15")).unwrap();
+    told(&SqlState::CONFIG_FILE_ERROR, "15");
+    fs::write(layer.join("config.json"), config).unwrap();
+    let (weights, pickle) = (layer.join("model.safetensors"), layer.join("pytorch_model.bin"));
+    let whole = fs::read(&weights).unwrap();
+    fs::write(&weights, &whole[..whole.len() - 1]).unwrap();
+    told(&SqlState::CONFIG_FILE_ERROR, "should have at least");
+    fs::rename(&weights, &pickle).unwrap();
+    told(&SqlState::FEATURE_NOT_SUPPORTED, "pickle");
+    fs::remove_file(&pickle).unwrap();
+    told(&SqlState::UNDEFINED_FILE, "weights");
+    fs::write(&weights, &whole).unwrap();
+    cluster.give(&weights);
+    assert_eq!(value::<i32>(&mut client, "SELECT imgvec_dims(embed_text('dog', 'bert-dense'))"), 12);
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn packages() -> Vec<PathBuf> {
         .filter(|dir| dir.join("expected.json").exists())
         .collect();
     packages.sort();
-    assert!(packages.len() >= 11, "{packages:?}");
+    assert!(packages.len() >= 12, "{packages:?}");
     packages
 }
 
@@ -77,6 +77,7 @@ fn families_and_dimensions_are_read_from_the_files() {
         ("dinov2", Family::Dinov2, &[Modality::Image], 16),
         ("bert-mean", Family::Sentence, &[Modality::Text], 16),
         ("bert-cls", Family::Sentence, &[Modality::Text], 16),
+        ("bert-dense", Family::Sentence, &[Modality::Text], 12),
     ] {
         let package = Package::open(&data().join(name)).unwrap();
         assert_eq!(package.name, name);

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
+use imgvec_encoder::interrupt::never_interrupted;
 use imgvec_encoder::package::{
     FileRole, MalformedFile, OnnxError, Package, PackageError, Padding, Precision, Scoring, Unsupported,
 };
@@ -481,10 +482,218 @@ fn sentence_encoders_with_unknown_parts_are_refused() {
     );
     assert_matches!(error(&scratch), PackageError::Unsupported { feature: Unsupported::Pooling(mode), .. }
         if mode == "cls_token+mean_tokens");
-    let scratch = copy_of("bert-mean");
-    scratch.write("modules.json", r#"[{"type": "sentence_transformers.models.Dense"}]"#);
-    assert_matches!(error(&scratch), PackageError::Unsupported { feature: Unsupported::Module(module), .. }
-        if module == "Dense");
+    // A module that is not known, and a dense layer of token vectors.
+    for (modules, kind) in [
+        (
+            r#"[{"type": "sentence_transformers.models.Pooling"}, {"type": "sentence_transformers.models.CNN"}]"#,
+            "CNN",
+        ),
+        (r#"[{"type": "sentence_transformers.models.Dense"}]"#, "Dense"),
+    ] {
+        let scratch = copy_of("bert-mean");
+        scratch.write("modules.json", modules);
+        assert_matches!(error(&scratch), PackageError::Unsupported { feature: Unsupported::Module(module), .. }
+            if module == kind);
+    }
+}
+
+/// The error of `bert-dense` after a change.
+fn error_of_dense(change: impl FnOnce(&Scratch)) -> PackageError {
+    let scratch = copy_of("bert-dense");
+    change(&scratch);
+    error(&scratch)
+}
+
+#[test]
+fn layers_behind_the_pooling_must_fit() {
+    let package = Package::open(&data().join("bert-dense")).unwrap();
+    let tower = package.text.as_ref().unwrap();
+    assert_eq!((package.dim, tower.output.dim, tower.modules.len()), (Some(12), Some(16), 4));
+    let config = |inputs: usize, outputs: usize, activation: &str| {
+        format!(
+            r#"{{"in_features": {inputs}, "out_features": {outputs}, "bias": true, "activation_function": "{activation}"}}"#
+        )
+    };
+    let tanh = "torch.nn.modules.activation.Tanh";
+    let written =
+        |content: String| error_of_dense(|scratch| drop(scratch.write("2_Dense/config.json", content)));
+    assert_matches!(written(config(16, 24, "torch.nn.modules.activation.Mish")),
+        PackageError::Unsupported { feature: Unsupported::Activation(name), .. } if name.ends_with("Mish"));
+    assert_matches!(written(config(8, 24, tanh)), PackageError::Malformed { .. });
+    // The tensor has another shape than the configuration, and then the next layer takes another number.
+    assert_matches!(written(config(16, 20, tanh)),
+        PackageError::Malformed { path, source: MalformedFile::Weights(reason) }
+            if path.ends_with("2_Dense/model.safetensors") && reason.contains("[24, 16]"));
+    assert_matches!(
+        written("{}".to_owned()),
+        PackageError::Malformed { source: MalformedFile::Setting { setting: "in_features", .. }, .. }
+    );
+    for width in ["0", "-1", "65537", "1e300", "\"16\"", "18446744073709551616"] {
+        let content = format!(r#"{{"in_features": {width}, "out_features": 24}}"#);
+        assert_matches!(
+            written(content),
+            PackageError::Malformed { source: MalformedFile::Setting { setting: "in_features", .. }, .. }
+        );
+    }
+    let of_tokens = config(16, 24, tanh).replace("{", r#"{"module_input_name": "token_embeddings", "#);
+    assert_matches!(
+        written(of_tokens),
+        PackageError::Unsupported { feature: Unsupported::ModuleInput(_), .. }
+    );
+    let narrower = error_of_dense(|scratch| {
+        for (from, to) in [("5_Dense", "2_Dense")] {
+            for file in ["config.json", "model.safetensors"] {
+                fs::copy(scratch.path().join(from).join(file), scratch.path().join(to).join(file)).unwrap();
+            }
+        }
+    });
+    assert_matches!(
+        narrower,
+        PackageError::Malformed { source: MalformedFile::Width { expected: 16, found: 24 }, .. }
+    );
+    let missing = |file: &'static str| {
+        error_of_dense(move |scratch| fs::remove_file(scratch.path().join(file)).unwrap())
+    };
+    assert_matches!(missing("2_Dense/config.json"), PackageError::Missing { role: FileRole::Config, .. });
+    assert_matches!(
+        missing("2_Dense/model.safetensors"),
+        PackageError::Missing { role: FileRole::Weights, .. }
+    );
+    let pickled = error_of_dense(|scratch| {
+        let dir = scratch.path().join("2_Dense");
+        fs::rename(dir.join("model.safetensors"), dir.join("pytorch_model.bin")).unwrap();
+    });
+    assert_matches!(pickled, PackageError::Unsupported { feature: Unsupported::Pickle, path } if path.ends_with("pytorch_model.bin"));
+    let many = error_of_dense(|scratch| {
+        let entry = r#"{"type": "sentence_transformers.models.Normalize", "path": ""}"#;
+        let pooling = r#"{"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}"#;
+        scratch.write("modules.json", format!("[{pooling}, {}]", [entry; 17].join(", ")));
+    });
+    assert_matches!(
+        many,
+        PackageError::Malformed { source: MalformedFile::Setting { setting: "modules", .. }, .. }
+    );
+    // A path out of the package.
+    let outside = error_of_dense(|scratch| {
+        let modules = fs::read_to_string(scratch.path().join("modules.json")).unwrap();
+        scratch.write("modules.json", modules.replace("2_Dense", "../../../../../../../../../../etc"));
+    });
+    assert_matches!(outside, PackageError::Missing { .. } | PackageError::Outside { .. });
+}
+
+#[test]
+fn weights_cut_short_or_bent_are_errors_and_never_a_panic() {
+    let scratch = copy_of("bert-dense");
+    let path = scratch.path().join("2_Dense/model.safetensors");
+    let whole = fs::read(&path).unwrap();
+    for length in (0..whole.len()).step_by(7).chain([whole.len() - 1]) {
+        fs::write(&path, &whole[..length]).unwrap();
+        assert_matches!(error(&scratch), PackageError::Truncated { path: found, .. } if found == path);
+    }
+    // A header that claims everything.
+    for length in [u64::MAX, 1 << 40, (1 << 20) + 1] {
+        fs::write(&path, [&length.to_le_bytes(), &whole[8..]].concat()).unwrap();
+        assert_matches!(error(&scratch), PackageError::Malformed { source: MalformedFile::Weights(_), .. });
+    }
+    let header = |json: &str, data: usize| {
+        let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(json.as_bytes());
+        bytes.resize(bytes.len() + data, 0);
+        bytes
+    };
+    let tensors = |dtype: &str, weight: &str, offsets: [usize; 4]| {
+        format!(
+            r#"{{"linear.weight": {{"dtype": "{dtype}", "shape": {weight}, "data_offsets": [{}, {}]}},
+                "linear.bias": {{"dtype": "F32", "shape": [24], "data_offsets": [{}, {}]}}}}"#,
+            offsets[0], offsets[1], offsets[2], offsets[3]
+        )
+    };
+    for json in [
+        "[]".to_owned(),
+        "{".to_owned(),
+        r#"{"linear.bias": {"dtype": "F32", "shape": [24], "data_offsets": [0, 96]}}"#.to_owned(),
+        tensors("I8", "[24, 16]", [0, 384, 384, 480]),
+        tensors("F64", "[24, 16]", [0, 3072, 3072, 3168]),
+        // Overlapping, backwards, overflowing.
+        tensors("F32", "[24, 16]", [0, 1536, 1500, 1596]),
+        tensors("F32", "[24, 16]", [1536, 0, 1536, 1632]),
+        tensors("F32", "[4294967296, 4294967296]", [0, 1536, 1536, 1632]),
+        tensors("F32", "[24, 16]", [0, 1536, 1536, 18_446_744_073_709_551_615]),
+        "[".repeat(100_000),
+    ] {
+        fs::write(&path, header(&json, 4096)).unwrap();
+        assert_matches!(error(&scratch), PackageError::Malformed { source: MalformedFile::Weights(_), .. });
+    }
+    // A fixed sequence of places and values; whatever opens also reads.
+    let mut state = 54321_u64;
+    for _ in 0..2000 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let mut bytes = whole.clone();
+        bytes[(state >> 33) as usize % 300] = (state >> 24) as u8;
+        fs::write(&path, &bytes).unwrap();
+        if let Ok(package) = Package::open(scratch.path()) {
+            let tower = package.text.unwrap();
+            let weights = tower.modules.iter().flat_map(|module| module.weights());
+            assert!(weights.map(|weights| weights.read(never_interrupted)).all(|read| read.is_ok()));
+        }
+    }
+}
+
+#[test]
+fn weights_that_change_after_the_package_was_opened_are_told() {
+    let scratch = copy_of("bert-dense");
+    let package = Package::open(scratch.path()).unwrap();
+    let digest = package.digest(None).unwrap();
+    let path = scratch.path().join("2_Dense/model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    assert!(package.changed_since_open());
+    assert_ne!(Package::open(scratch.path()).unwrap().digest(None).unwrap(), digest);
+    fs::write(&path, &bytes[..last]).unwrap();
+    let tower = package.text.unwrap();
+    let read: Vec<_> = tower
+        .modules
+        .iter()
+        .flat_map(|module| module.weights())
+        .map(|weights| weights.read(never_interrupted))
+        .collect();
+    assert!(read.iter().any(|read| matches!(read, Err(PackageError::Truncated { .. }))), "{read:?}");
+    let stopped =
+        tower.modules.iter().flat_map(|module| module.weights()).last().unwrap().read(|| true).unwrap();
+    assert_eq!(stopped, None);
+}
+
+#[test]
+fn an_output_that_holds_the_layers_is_not_treated_twice() {
+    // The graph of `bert-dense` beside an output of whole embeddings: these are taken, and as they are.
+    let scratch = copy_of("bert-dense");
+    let table: Vec<f32> = (0..200 * 12).map(|index| (index % 7) as f32 - 3.0).collect();
+    let graph = GraphBuilder::new()
+        .input("input_ids", I64, &[-1, -1])
+        .output("token_embeddings", F32, &[-1, -1, 12])
+        .output("sentence_embedding", F32, &[-1, 12])
+        .floats("table", &[200, 12], &table)
+        .node("Gather", &["table", "input_ids"], "token_embeddings")
+        .node_with(
+            "ReduceMean",
+            &["token_embeddings"],
+            "sentence_embedding",
+            &[("axes", &[1]), ("keepdims", &[0])],
+        );
+    scratch.write("onnx/model.onnx", graph.finish());
+    let package = Package::open(scratch.path()).unwrap();
+    let tower = package.text.as_ref().unwrap();
+    assert_eq!((&*tower.output.name, tower.modules.len(), package.dim), ("sentence_embedding", 0, Some(12)));
+    if onnx_runtime("an_output_that_holds_the_layers_is_not_treated_twice") {
+        let mut encoder = Encoder::open(package, options()).unwrap();
+        let ids = encoder.token_ids(&["a dog"]).unwrap();
+        let sum = |dim: usize| ids[0].ids.iter().map(|&id| table[id as usize * 12 + dim]).sum::<f32>();
+        let expected: Vec<f32> = (0..12).map(sum).collect();
+        let found = encoder.embed_texts(&["a dog"]).unwrap();
+        assert!(model_support::cosine(&found[0], &expected) > 0.999_999);
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod budget;
 mod error;
 mod images;
+mod layers;
 mod parts;
 mod pooling;
 mod prepare;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use budget::{Architecture, Footprint};
 pub use error::{EncodeError, RunSize};
+use layers::Layer;
 pub use parts::Part;
 
 use crate::image::ImageLimits;
@@ -106,6 +108,8 @@ pub struct Encoder {
     /// By the graph's path.
     footprints: Vec<(PathBuf, Footprint)>,
     tokenizer: Option<TextEncoder>,
+    /// What follows the pooling of a text, loaded with the first one.
+    layers: Option<Vec<Layer>>,
     dim: Option<usize>,
     warnings: Vec<Warning>,
     counts: EncoderCounts,
@@ -224,6 +228,7 @@ impl Encoder {
             sessions: Vec::new(),
             footprints: Vec::new(),
             tokenizer: None,
+            layers: None,
             warnings: Vec::new(),
             counts: EncoderCounts::default(),
         })
@@ -443,7 +448,8 @@ impl Encoder {
         EncodeError::RunTooLarge { model: self.package.name.clone(), size, needed_bytes, limit_bytes }
     }
 
-    /// Pools, cuts, normalizes and proves the output of one run: `mask` has one row per item.
+    /// Pools, passes through the layers behind the pooling, cuts, normalizes and proves the output of one run: `mask`
+    /// has one row per item.
     fn finish(
         &mut self,
         modality: Modality,
@@ -463,7 +469,18 @@ impl Encoder {
         };
         let mut vectors = pooling::pool(tensor, output.pooling, mask, rows).ok_or_else(wrong_shape)?;
         vectors.truncate(rows);
+        let layers = self.layers.as_deref().filter(|_| modality == Modality::Text).unwrap_or_default();
         for vector in &mut vectors {
+            for layer in layers {
+                if (self.options.interrupt)() {
+                    return Err(EncodeError::Interrupted);
+                }
+                *vector = layer.apply(vector).map_err(|expected| EncodeError::Dimensions {
+                    graph: graph.path.clone(),
+                    expected,
+                    found: vector.len(),
+                })?;
+            }
             if let Some(keep) = self.package.truncate_dims {
                 if vector.len() < keep {
                     return Err(wrong_shape());

@@ -1,6 +1,7 @@
 //! Embedding text.
 
 use super::images::{BatchSize, Placeholder, batch_size};
+use super::layers::Layer;
 use super::pooling::Mask;
 use super::{EncodeError, Encoder, Expected, RunSize};
 use crate::memory;
@@ -186,7 +187,11 @@ impl Encoder {
         self.tokenize(&tower, texts, Prompting::Default)
     }
 
+    /// Loads the tokenizer, and what follows the pooling.
     pub(super) fn load_tokenizer(&mut self, tower: &TextTower) -> Result<(), EncodeError> {
+        if self.layers.is_none() {
+            self.layers = Some(Layer::load(&tower.modules, self.options.interrupt)?);
+        }
         if self.tokenizer.is_none() {
             self.tokenizer = Some(self.open_tokenizer(tower)?);
             self.check()?;

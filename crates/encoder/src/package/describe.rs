@@ -17,6 +17,7 @@ use super::overrides::{Overrides, PaddingName};
 use super::tower::{ExternalFile, Graph, Inputs, Modality, Output, Pooling};
 use super::{
     Classification, Family, ImageTower, JointModel, Package, Padding, QuerySettings, TextTower, joint,
+    modules,
 };
 use crate::image::{Patching, Preprocessing, SettingsError};
 
@@ -299,7 +300,7 @@ impl Configs {
         text: Option<&TextTower>,
     ) -> Result<Option<usize>, PackageError> {
         let of_image = image.and_then(|tower| tower.output.dim);
-        let of_text = text.and_then(|tower| tower.output.dim);
+        let of_text = text.and_then(TextTower::dim);
         if let (Some(image), Some(text)) = (of_image, of_text)
             && image != text
         {
@@ -398,11 +399,13 @@ fn text_tower(
     let wanted = overrides.output.as_deref();
     let rules = family.rules();
     let mut output = Output::of(&graph, Modality::Text, family, wanted, rules.text_pooling, inputs.both())?;
+    // Any other output of such a model is made of these, with all that its modules do.
+    let is_of_tokens = matches!(&*output.name, "last_hidden_state" | "token_embeddings");
+    let behind = configs.sentence_transformers && is_of_tokens;
+    let modules = if behind { modules::read(files, output.dim)? } else { Vec::new() };
     if let Some(pooling) = overrides.pooling {
         output.pooling = pooling.into();
-    } else if configs.sentence_transformers
-        && matches!(&*output.name, "last_hidden_state" | "token_embeddings")
-    {
+    } else if behind {
         output.pooling = sentence_pooling(files)?;
     }
 
@@ -433,6 +436,7 @@ fn text_tower(
         configs.open_clip.is_object() && configs.open_clip["text_cfg"]["hf_tokenizer_name"].is_null();
     Ok(TextTower {
         output,
+        modules,
         tokenizer_file: files.real(&tokenizer, FileRole::Tokenizer)?,
         tokenizer: files.dir().join(tokenizer),
         max_length,
@@ -502,16 +506,6 @@ fn max_length(files: &mut PackageFiles, configs: &Configs) -> Result<usize, Pack
 
 /// The pooling that sentence-transformers states for token vectors.
 fn sentence_pooling(files: &mut PackageFiles) -> Result<Pooling, PackageError> {
-    let modules = Path::new("modules.json");
-    if let Some(Value::Array(list)) = files.json(modules)? {
-        for module in &list {
-            let kind = module["type"].as_str().unwrap_or_default().rsplit('.').next().unwrap_or_default();
-            if !matches!(kind, "Transformer" | "Pooling" | "Normalize") {
-                let feature = Unsupported::Module(kind.to_owned());
-                return Err(PackageError::Unsupported { path: files.dir().join(modules), feature });
-            }
-        }
-    }
     let path = Path::new("1_Pooling/config.json");
     let Some(config) = files.json(path)? else { return Ok(Pooling::Mean) };
     let flags = config.as_object().into_iter().flatten();

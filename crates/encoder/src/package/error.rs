@@ -170,6 +170,8 @@ pub enum FileRole {
     Tokenizer,
     /// The image preprocessing: `preprocessor_config.json` or its equivalents.
     Preprocessing,
+    /// Weights of a module behind the pooling.
+    Weights,
     /// Any other configuration file.
     Config,
 }
@@ -203,6 +205,17 @@ pub enum MalformedFile {
     /// The tokenizer library cannot use the file.
     #[error("{0}")]
     Tokenizer(#[source] tokenizers::Error),
+    /// No file of weights in the format safetensors, or not with the tensors that its module has.
+    #[error("{0}")]
+    Weights(String),
+    /// A module takes vectors of another length than the one before it gives.
+    #[error("the module takes {found} numbers, and what comes before it gives {expected}")]
+    Width {
+        /// What comes in.
+        expected: usize,
+        /// What the module takes.
+        found: usize,
+    },
     /// A setting is outside its range or contradicts another.
     #[error("\"{setting}\" must be {expected}")]
     Setting {
@@ -219,9 +232,18 @@ pub enum Unsupported {
     /// A sentence-transformers pooling mode.
     #[error("the pooling mode \"{0}\"")]
     Pooling(String),
-    /// A sentence-transformers module behind the pooling, such as a dense layer.
+    /// A sentence-transformers module, or one where it is not expected, such as a dense layer before the pooling.
     #[error("the sentence-transformers module \"{0}\"")]
     Module(String),
+    /// What a dense layer is fed with, if that is not the pooled vector.
+    #[error("a dense layer of \"{0}\"")]
+    ModuleInput(String),
+    /// The function at the end of a dense layer.
+    #[error("the activation \"{0}\"")]
+    Activation(String),
+    /// Weights in Python's own format, which is a program.
+    #[error("weights in Python's pickle format")]
+    Pickle,
     /// The graph's input has an element type that we cannot feed.
     #[error("a graph without image or text input")]
     NoModality,

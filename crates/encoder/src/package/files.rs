@@ -143,8 +143,11 @@ impl PackageFiles {
         self.take(name, role).map(|(_, size)| size)
     }
 
-    /// Opens a file and remembers its stamp.
-    fn take(&mut self, name: &Path, role: FileRole) -> Result<(File, u64), PackageError> {
+    /// Opens a file and remembers its stamp. Gives its size in bytes, too.
+    ///
+    /// # Errors
+    /// As [`PackageFiles::open`].
+    pub fn take(&mut self, name: &Path, role: FileRole) -> Result<(File, u64), PackageError> {
         let (_, file, metadata) = self.open(name, role)?;
         self.opened.insert(name.to_owned(), Stamp::of(&metadata));
         Ok((file, metadata.len()))

@@ -13,6 +13,7 @@ mod files;
 mod joint;
 mod layout;
 mod locate;
+mod modules;
 mod onnx;
 mod overrides;
 mod place;
@@ -31,6 +32,7 @@ pub use files::Stamp;
 pub use joint::JointModel;
 pub use layout::Precision;
 pub use locate::Listed;
+pub use modules::{Activation, Dense, LayerNorm, Module, Weights};
 pub use onnx::{Element, Extent, GraphValue, OnnxError, Outline};
 pub use query::{ModalityMeans, QuerySettings};
 pub use tower::{
@@ -101,8 +103,10 @@ pub struct TextTower {
     pub graph: Graph,
     /// All inputs of the graph; token ids are among them.
     pub inputs: Inputs,
-    /// The embedding.
+    /// The embedding, or what `modules` make it of.
     pub output: Output,
+    /// What is done with each pooled vector, in this order.
+    pub modules: Vec<Module>,
     /// The tokenizer file, as the package names it.
     pub tokenizer: PathBuf,
     /// The same without links.
@@ -125,6 +129,14 @@ pub struct TextTower {
     pub lowercase: bool,
     /// Rows of the graph's token table, if the files tell.
     pub vocab_size: Option<usize>,
+}
+
+impl TextTower {
+    /// Dimensions of an embedding, if the files tell.
+    #[must_use]
+    pub fn dim(&self) -> Option<usize> {
+        Module::width_of(&self.modules).or(self.output.dim)
+    }
 }
 
 /// How token sequences of a batch get equal length.
