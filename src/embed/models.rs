@@ -7,7 +7,7 @@ use crate::error::package::list;
 use crate::error::{Report, paths};
 use crate::guc;
 use crate::types::datum::{NewRecord, NewText};
-use imgvec_encoder::package::{Listed, Modality, Package};
+use imgvec_encoder::package::{Listed, Package};
 use pgrx::prelude::*;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -30,11 +30,13 @@ type ModelRows = TableIterator<
     ),
 >;
 
-fn modality_name(modality: Modality) -> &'static str {
-    match modality {
-        Modality::Image => "image",
-        Modality::Text => "text",
-    }
+/// What to know of a package that works: whose towers it has, and that its prompts are not put before a text by themselves.
+fn notes(package: &Package) -> Option<String> {
+    let lent = package
+        .lenders()
+        .map(|(modality, lender)| format!("its {} tower is that of \"{}\"", modality.name(), lender.name));
+    let notes: Vec<String> = lent.chain(unused_prompts(package)).collect();
+    (!notes.is_empty()).then(|| notes.join("; "))
 }
 
 /// What to know of a package whose prompts are not put before a text by themselves.
@@ -87,20 +89,14 @@ fn imgvec_model_list() -> ModelRows {
                     (
                         text(&name),
                         Some(text(package.family.name())),
-                        Some(
-                            package
-                                .modalities
-                                .iter()
-                                .map(|modality| modality_name(*modality).to_owned())
-                                .collect(),
-                        ),
+                        Some(package.modalities.iter().map(|modality| modality.name().to_owned()).collect()),
                         package.dim.and_then(|dim| i32::try_from(dim).ok()),
                         Some(text(package.precision.name())),
                         Some(text(&digest.to_string())),
                         path,
                         package.license.as_deref().map(text),
                         text(if memory.is_some() { "loaded" } else { "available" }),
-                        unused_prompts(&package).as_deref().map(text),
+                        notes(&package).as_deref().map(text),
                         memory.and_then(|bytes| i64::try_from(bytes).ok()),
                     )
                 }

@@ -106,6 +106,16 @@ fn word(error: PackageError) -> Report {
         PackageError::TowersDiffer { .. } => Report::new(Code::ERRCODE_CONFIG_FILE_ERROR, message)
                 .detail("Image and text of one model are compared with each other.")
                 .hint("Supply both towers of one model, with their projections."),
+            PackageError::Half { modality, package, source } => word(*source).detail_after(&format!(
+                "The file imgvec.toml takes the {} tower from the model \"{package}\".",
+                modality.name()
+            )),
+            PackageError::NestedHalf { .. } => Report::new(Code::ERRCODE_CONFIG_FILE_ERROR, message)
+                .detail("A model that lends a tower has it itself.")
+                .hint("Name the model that has the tower in imgvec.toml."),
+            PackageError::NoHalf { .. } => Report::new(Code::ERRCODE_CONFIG_FILE_ERROR, message)
+                .detail("A tower can be taken from a model that embeds such inputs by themselves.")
+                .hint("Name another model in imgvec.toml; the column \"modalities\" of the view imgvec_models says what each embeds."),
             PackageError::ImageSizeDiffers { graph, preprocessing, .. } => {
                 Report::new(Code::ERRCODE_CONFIG_FILE_ERROR, message)
                     .detail(format!(

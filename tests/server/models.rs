@@ -153,6 +153,60 @@ fn layers_behind_the_pooling_that_do_not_fit_are_told_with_what_to_do() {
 }
 
 #[test]
+fn two_packages_make_one_model() {
+    let (cluster, models) = cluster_with_packages("halves", &["clip", "bert-dense", "bert-mean"]);
+    let toml = models.join("pair/imgvec.toml");
+    fs::create_dir(models.join("pair")).unwrap();
+    let write = |text: &str| {
+        fs::write(&toml, format!("[image]\npackage = \"clip\"\n[text]\npackage = \"{text}\"\n")).unwrap();
+        cluster.give(&models.join("pair"));
+    };
+    write("bert-dense");
+    let mut client = cluster.client();
+    let row = client
+        .query_one(
+            "SELECT modalities, dims, state, detail, digest FROM imgvec_models WHERE name = 'pair'",
+            &[],
+        )
+        .unwrap();
+    assert_eq!(row.get::<_, Vec<String>>(0), ["image", "text"]);
+    assert_eq!((row.get::<_, i32>(1), row.get::<_, &str>(2)), (12, "available"));
+    assert_eq!(
+        row.get::<_, &str>(3),
+        "its image tower is that of \"clip\"; its text tower is that of \"bert-dense\""
+    );
+    let digest: String = row.get(4);
+    let equal = "SELECT embed_text('a dog', 'pair') = embed_text('a dog', 'bert-dense')";
+    assert!(value::<bool>(&mut client, equal));
+
+    // A session that has the pair open sees that one half is another.
+    let weights = models.join("bert-dense/2_Dense/model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&weights, &bytes).unwrap();
+    let now: String = value(&mut client, "SELECT digest FROM imgvec_models WHERE name = 'pair'");
+    assert_ne!(now, digest);
+    assert!(value::<bool>(&mut client, equal));
+
+    for (text, code, word) in [
+        ("bert-mean", SqlState::CONFIG_FILE_ERROR, "dimensions"),
+        ("none", SqlState::UNDEFINED_OBJECT, "does not exist"),
+        ("pair", SqlState::CONFIG_FILE_ERROR, "from another model itself"),
+        ("../clip", SqlState::INVALID_PARAMETER_VALUE, "invalid model name"),
+    ] {
+        write(text);
+        let error = failure(&mut client, "SELECT embed_text('a dog', 'pair')");
+        assert_eq!(error.code(), &code, "{text}: {error:?}");
+        assert!(error.message().contains(word), "{text}: {error:?}");
+        assert!(error.detail().is_some() && error.hint().is_some(), "{text}: {error:?}");
+        let state: String = value(&mut client, "SELECT state FROM imgvec_models WHERE name = 'pair'");
+        assert_eq!(state, "broken", "{text}");
+    }
+    write("bert-dense");
+    assert!(value::<bool>(&mut client, equal));
+}
+
+#[test]
 fn a_package_that_the_server_cannot_read_says_so() {
     let (cluster, models) = cluster_with_packages("unreadable", &["clip"]);
     fs::set_permissions(models.join("clip"), fs::Permissions::from_mode(0o000)).unwrap();

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use imgvec_encoder::interrupt::never_interrupted;
 use imgvec_encoder::package::{
-    FileRole, MalformedFile, OnnxError, Package, PackageError, Padding, Precision, Scoring, Unsupported,
+    Family, FileRole, MalformedFile, Modality, OnnxError, Package, PackageError, Padding, Precision, Scoring,
+    Unsupported,
 };
 use imgvec_encoder::{EncodeError, Encoder};
 use model_support::graph::{F32, GraphBuilder, I64, STRING, text_tower, word_tokenizer};
@@ -942,4 +943,154 @@ fn graphs_that_do_not_load_or_give_nonsense_are_errors() {
         try_with(disagrees.finish()),
         Err(EncodeError::Dimensions { expected: 12, found: 1, .. })
     );
+}
+
+/// A model path with copies of packages from `data` and one more, `pair`, of this `imgvec.toml`.
+fn model_path_with_pair(packages: &[&str], toml: &str) -> (Scratch, [PathBuf; 1]) {
+    let models = Scratch::new();
+    for package in packages {
+        copy(&data().join(package), &models.path().join(package));
+    }
+    models.write("pair/imgvec.toml", toml);
+    let root = [models.path().to_owned()];
+    (models, root)
+}
+
+/// The tower of texts of one package and that of pictures of another.
+const PAIR: &str = "[image]\npackage = \"clip\"\n[text]\npackage = \"bert-dense\"";
+
+#[test]
+fn two_halves_make_one_model() {
+    let (models, root) = model_path_with_pair(&["clip", "bert-dense"], PAIR);
+    let pair = Package::find(&root, "pair").unwrap();
+    assert_eq!((pair.family, pair.dim, pair.modalities.len()), (Family::Clip, Some(12), 2));
+    let lenders: Vec<_> = pair.lenders().map(|(modality, lender)| (modality, &*lender.name)).collect();
+    assert_eq!(lenders, [(Modality::Image, "clip"), (Modality::Text, "bert-dense")]);
+    assert_eq!(pair.graphs().len(), 2);
+    // Beside each other, packages are found without a model path, too.
+    assert_eq!(Package::open(&models.path().join("pair")).unwrap().dim, Some(12));
+    let listed = Package::list(&root);
+    assert_eq!(listed.iter().filter(|listed| listed.package.is_ok()).count(), 3);
+    if onnx_runtime("two_halves_make_one_model") {
+        let cache = Scratch::new();
+        let picture = fs::read(data().join("pictures/wide.png")).unwrap();
+        let mut options = options();
+        options.cache_dir = Some(cache.path().to_owned());
+        let mut encoder = Encoder::open(pair, options.clone()).unwrap();
+        let alone =
+            |name: &str| Encoder::open(Package::find(&root, name).unwrap(), options.clone()).unwrap();
+        let (image, text) =
+            (encoder.embed_images(&[&picture]).unwrap(), encoder.embed_texts(&["a dog"]).unwrap());
+        assert_eq!(image, alone("clip").embed_images(&[&picture]).unwrap());
+        assert_eq!(text, alone("bert-dense").embed_texts(&["a dog"]).unwrap());
+        assert_eq!(encoder.loaded().len(), 2);
+        // What was prepared belongs to the packages that have the graphs, and serves them as well.
+        let sources: std::collections::BTreeSet<String> = fs::read_dir(cache.path().join("prepared"))
+            .into_iter()
+            .flatten()
+            .map(|entry| fs::read_to_string(entry.unwrap().path().join("source")).unwrap())
+            .collect();
+        assert!(sources.iter().all(|source| !source.trim().ends_with("pair")), "{sources:?}");
+    }
+}
+
+#[test]
+fn the_digest_of_two_halves_follows_both_and_not_their_names() {
+    let (models, root) = model_path_with_pair(&["clip", "bert-dense"], PAIR);
+    let digest = |name: &str| Package::find(&root, name).unwrap().digest(None).unwrap();
+    let first = digest("pair");
+    assert!(first != digest("clip") && first != digest("bert-dense"));
+    let pair = Package::find(&root, "pair").unwrap();
+    fs::rename(models.path().join("clip"), models.path().join("other")).unwrap();
+    assert!(pair.changed_since_open());
+    assert_matches!(Package::find(&root, "pair"), Err(PackageError::Half { modality: Modality::Image, source, .. })
+        if matches!(*source, PackageError::NotFound { .. }));
+    models.write("pair/imgvec.toml", PAIR.replace("clip", "other"));
+    let renamed = Package::find(&root, "pair").unwrap();
+    // The file of the pair is part of it; the lender's name is not.
+    assert_eq!(renamed.owner_of(Modality::Image).digest(None).unwrap(), digest("other"));
+    for (package, file) in [("other", "config.json"), ("bert-dense", "2_Dense/model.safetensors")] {
+        let before = Package::find(&root, "pair").unwrap();
+        let digest = before.digest(None).unwrap();
+        let path = models.path().join(package).join(file);
+        let mut bytes = fs::read(&path).unwrap();
+        if file.ends_with("json") {
+            bytes.push(b'\n')
+        } else {
+            *bytes.last_mut().unwrap() ^= 1
+        }
+        fs::write(&path, bytes).unwrap();
+        assert!(before.changed_since_open(), "{package}");
+        assert_ne!(Package::find(&root, "pair").unwrap().digest(None).unwrap(), digest, "{package}");
+    }
+}
+
+#[test]
+fn one_tower_may_be_replaced() {
+    let (models, root) = model_path_with_pair(&["clip", "bert-dense"], "");
+    fs::write(models.path().join("clip/imgvec.toml"), "license = \"MIT\"\n[text]\npackage = \"bert-dense\"")
+        .unwrap();
+    let package = Package::find(&root, "clip").unwrap();
+    assert_eq!(
+        (package.family, package.license.as_deref(), package.dim),
+        (Family::Clip, Some("MIT"), Some(12))
+    );
+    assert!(package.text.as_ref().unwrap().graph.path.starts_with(models.path().join("bert-dense")));
+    assert!(package.image.as_ref().unwrap().graph.path.starts_with(models.path().join("clip")));
+    // The half of a combined graph gets pictures of the size of its own package.
+    let (_models, root) =
+        model_path_with_pair(&["clip-combined", "clip"], &PAIR.replace("bert-dense", "clip-combined"));
+    let package = Package::find(&root, "pair").unwrap();
+    assert_eq!(package.text.as_ref().unwrap().picture_size, Some((30, 30)));
+    if onnx_runtime("one_tower_may_be_replaced") {
+        let found = Encoder::open(package, options()).unwrap().embed_texts(&["a dog"]).unwrap();
+        assert_eq!(found, encoder(&data().join("clip-combined")).embed_texts(&["a dog"]).unwrap());
+    }
+}
+
+#[test]
+fn halves_that_do_not_fit_are_refused() {
+    let half = |toml: &str| {
+        let (_models, root) = model_path_with_pair(&["clip", "bert-dense", "bert-mean", "dinov2"], toml);
+        Package::find(&root, "pair").expect_err("the halves do not fit")
+    };
+    assert_matches!(
+        half(&PAIR.replace("bert-dense", "bert-mean")),
+        PackageError::TowersDiffer { image: 12, text: 16 }
+    );
+    assert_matches!(half(&PAIR.replace("bert-dense", "dinov2")),
+        PackageError::Half { modality: Modality::Text, source, .. } if matches!(*source, PackageError::NoHalf { .. }));
+    for name in ["../clip", "/etc", "a/../../b", "", ".", "..", "clip/../clip", "pair/.."] {
+        assert_matches!(half(&PAIR.replace("\"clip\"", &format!("{name:?}"))),
+            PackageError::Half { source, .. } if matches!(*source, PackageError::InvalidName { .. }));
+    }
+    // A package that takes a tower of itself, or of one that takes one itself.
+    assert_matches!(half(&PAIR.replace("\"clip\"", "\"pair\"")),
+        PackageError::Half { source, .. } if matches!(&*source, PackageError::NestedHalf { package } if package == "pair"));
+    let (models, root) = model_path_with_pair(&["clip", "bert-dense"], PAIR);
+    models.write("second/imgvec.toml", PAIR.replace("\"clip\"", "\"pair\""));
+    models.write("pair/imgvec.toml", PAIR.replace("\"clip\"", "\"second\""));
+    for name in ["pair", "second"] {
+        assert_matches!(Package::find(&root, name), Err(PackageError::Half { source, .. })
+            if matches!(*source, PackageError::NestedHalf { .. }));
+    }
+    assert_eq!(Package::list(&root).iter().filter(|listed| listed.package.is_err()).count(), 2);
+    for table in ["image", "text"] {
+        let other = if table == "image" { "graph = \"a.onnx\"" } else { "prompt = \"a\"" };
+        assert_matches!(half(&format!("[{table}]\npackage = \"clip\"\n{other}")),
+            PackageError::Malformed { source: MalformedFile::Setting { setting, .. }, .. }
+                if setting.starts_with(table) && setting.ends_with(".package"));
+    }
+    // What is wrong with a half is said of the pair.
+    let (models, root) = model_path_with_pair(&["clip", "bert-dense"], PAIR);
+    fs::remove_file(models.path().join("clip/preprocessor_config.json")).unwrap();
+    assert_matches!(Package::find(&root, "pair"), Err(PackageError::Half { source, .. })
+        if matches!(*source, PackageError::Missing { role: FileRole::Preprocessing, .. }));
+    // A package out of the model path.
+    let elsewhere = Scratch::new();
+    copy(&data().join("clip"), &elsewhere.path().join("clip"));
+    fs::remove_dir_all(models.path().join("clip")).unwrap();
+    symlink(elsewhere.path().join("clip"), models.path().join("clip")).unwrap();
+    assert_matches!(Package::find(&root, "pair"), Err(PackageError::Half { source, .. })
+        if matches!(*source, PackageError::Outside { .. }));
 }

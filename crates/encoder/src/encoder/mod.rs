@@ -155,6 +155,15 @@ fn repeats_shapes(tower: &TextTower) -> bool {
     shapes.saturating_mul(tower.graph.outline.nodes) <= MAX_PLANNED
 }
 
+/// The digest of a package.
+fn digest(package: &Package, options: &EncoderOptions) -> Result<ModelDigest, EncodeError> {
+    match package.digest_interruptible(options.cache_dir.as_deref(), options.interrupt) {
+        Ok(digest) => Ok(digest),
+        Err(DigestError::Package(error)) => Err(EncodeError::Package(error)),
+        Err(DigestError::Interrupted) => Err(EncodeError::Interrupted),
+    }
+}
+
 /// Whether two paths are spelled alike. Comparing them part by part would cost short runs a percent.
 fn is_same(left: &Path, right: &Path) -> bool {
     left.as_os_str() == right.as_os_str()
@@ -191,7 +200,7 @@ struct Architectures {
 
 impl Architectures {
     fn of(package: &Package) -> Self {
-        let read = |modality| Architecture::read(&package.dir, modality);
+        let read = |modality| Architecture::read(&package.owner_of(modality).dir, modality);
         Architectures { image: read(Modality::Image), text: read(Modality::Text) }
     }
 
@@ -254,14 +263,18 @@ impl Encoder {
         if let Some(digest) = self.digest {
             return Ok(digest);
         }
-        let cache_dir = self.options.cache_dir.as_deref();
-        let digest = match self.package.digest_interruptible(cache_dir, self.options.interrupt) {
-            Ok(digest) => digest,
-            Err(DigestError::Package(error)) => return Err(EncodeError::Package(error)),
-            Err(DigestError::Interrupted) => return Err(EncodeError::Interrupted),
-        };
+        let digest = digest(&self.package, &self.options)?;
         self.digest = Some(digest);
         Ok(digest)
+    }
+
+    /// The digest of the package whose directory has a graph: what it shares is shared by all that take a tower from it.
+    fn digest_of(&mut self, graph: &Graph) -> Result<ModelDigest, EncodeError> {
+        if self.package.lenders().next().is_none() {
+            return self.digest();
+        }
+        let owner = self.package.owner_of_graph(graph);
+        digest(owner, &self.options)
     }
 
     /// Gives the warnings since the last call.
@@ -311,12 +324,11 @@ impl Encoder {
         }
         let cache_dir = self.options.cache_dir.clone();
         let place = match &cache_dir {
-            Some(cache_dir) => Some(Place {
-                cache_dir,
-                package_key: self.package.path_key(),
-                digest: self.digest()?,
-                package_dir: &self.package.dir,
-            }),
+            Some(cache_dir) => {
+                let digest = self.digest_of(graph)?;
+                let owner = self.package.owner_of_graph(graph);
+                Some(Place { cache_dir, package_key: owner.path_key(), digest, package_dir: &owner.dir })
+            }
             None => None,
         };
         let text = self.package.text.as_ref().filter(|tower| tower.graph.path == graph.path);

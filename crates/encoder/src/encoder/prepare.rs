@@ -40,11 +40,14 @@ impl Encoder {
         }
         let takes_text = modality == Modality::Text || self.package.joint.is_some();
         let tokenizer = self.package.text.clone().filter(|tower| takes_text && is_large(tower));
-        let place = self.place(&cache_dir)?;
-        if graphs.iter().any(|graph| runtime::outlook(graph, &place) == Outlook::Wanted) {
-            return Ok(true);
+        for graph in &graphs {
+            if runtime::outlook(graph, &self.place(&cache_dir, graph)?) == Outlook::Wanted {
+                return Ok(true);
+            }
         }
-        Ok(tokenizer.is_some_and(|tower| tokenizer_entry(&place, &tower).outlook() == Outlook::Wanted))
+        let Some(tower) = tokenizer else { return Ok(false) };
+        let place = self.place(&cache_dir, &tower.graph)?;
+        Ok(tokenizer_entry(&place, &tower).outlook() == Outlook::Wanted)
     }
 
     /// Prepares everything of the model that processes share, and keeps nothing of it in memory.
@@ -61,7 +64,7 @@ impl Encoder {
                 interrupt: self.options.interrupt,
                 repeats_shapes: false,
             };
-            let place = self.place(&cache_dir)?;
+            let place = self.place(&cache_dir, &graph)?;
             if let Some(reason) = runtime::prepare(&graph, &place, options)? {
                 self.warnings.push(Warning::NotShared { graph: graph.path.clone(), reason });
             }
@@ -102,7 +105,7 @@ impl Encoder {
         tower: &TextTower,
     ) -> Result<Option<runtime::Prepared>, EncodeError> {
         let interrupt = self.options.interrupt;
-        let place = self.place(cache_dir)?;
+        let place = self.place(cache_dir, &tower.graph)?;
         let broken: std::cell::Cell<Option<PackageError>> = std::cell::Cell::new(None);
         let made = tokenizer_entry(&place, tower).obtain(interrupt, |dir| {
             let target = dir.join(TOKENIZER);
@@ -149,11 +152,11 @@ impl Encoder {
         Ok(Box::new(bytes))
     }
 
-    /// Where the package's entries of the cache directory lie.
-    fn place<'a>(&'a mut self, cache_dir: &'a Path) -> Result<Place<'a>, EncodeError> {
-        let digest = self.digest()?;
-        let package_key = self.package.path_key();
-        Ok(Place { cache_dir, package_key, package_dir: &self.package.dir, digest })
+    /// Where the entries of a graph and of its tokenizer lie in the cache directory.
+    fn place<'a>(&'a mut self, cache_dir: &'a Path, graph: &Graph) -> Result<Place<'a>, EncodeError> {
+        let digest = self.digest_of(graph)?;
+        let owner = self.package.owner_of_graph(graph);
+        Ok(Place { cache_dir, package_key: owner.path_key(), package_dir: &owner.dir, digest })
     }
 }
 

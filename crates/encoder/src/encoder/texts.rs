@@ -162,18 +162,11 @@ impl Encoder {
     pub(super) fn estimate_texts(&self, tower: &TextTower, rows: usize, width: usize) -> u64 {
         let own = self.architectures.text.of_tokens(rows as u64, width as u64);
         let picture = tower.inputs.pixels.as_ref().map_or(0, |pixels| {
-            let (width, height) = self.placeholder_size(pixels);
+            let (width, height) = placeholder_size(tower, pixels);
             let rows = if tower.inputs.shared_batch { rows } else { 1 };
             self.architectures.of_placeholder_pixels(pixels, rows, width, height)
         });
         own.saturating_add(picture)
-    }
-
-    /// Width and height of the picture that the unwanted image half of a combined graph gets.
-    fn placeholder_size(&self, pixels: &PixelInput) -> (usize, usize) {
-        let size = self.package.image.as_ref().map(|image| image.preprocessing.output_size());
-        let size = size.map(|(height, width)| (width as usize, height as usize));
-        pixels.size.or(size).unwrap_or((224, 224))
     }
 
     /// Token ids of each text, as the model sees them.
@@ -251,7 +244,7 @@ impl Encoder {
         let mut feeds: Vec<(&str, &[usize], Feed<'_>)> =
             columns.iter().map(|column| (column.name, &shape[..], column.feed())).collect();
         let picture = tower.inputs.pixels.as_ref().map(|pixels| {
-            let (width, height) = self.placeholder_size(pixels);
+            let (width, height) = placeholder_size(tower, pixels);
             Placeholder::pixels(pixels, if tower.inputs.shared_batch { rows } else { 1 }, width, height)
         });
         feeds.extend(picture.iter().map(Placeholder::feed));
@@ -277,6 +270,11 @@ impl Encoder {
             .map_err(|failure| failure.or_word(|error| run_error(tower, error)))?;
         self.finish(Modality::Text, &tensor, Mask::Rows(&mask), items.len())
     }
+}
+
+/// Width and height of the picture that the unwanted image half of a combined graph gets.
+fn placeholder_size(tower: &TextTower, pixels: &PixelInput) -> (usize, usize) {
+    pixels.size.or(tower.picture_size).unwrap_or((224, 224))
 }
 
 /// Whether texts of these lengths, which rise, are better not run together: the shorter ones would be

@@ -13,11 +13,11 @@ use super::error::{FileRole, MalformedFile, PackageError, Unsupported};
 use super::family::{self, CLIP_TOKENS, Evidence, Fill};
 use super::files::PackageFiles;
 use super::layout::{GraphChoice, Graphs};
-use super::overrides::{Overrides, PaddingName};
+use super::overrides::{ImageOverrides, Overrides, PaddingName, TextOverrides};
 use super::tower::{ExternalFile, Graph, Inputs, Modality, Output, Pooling};
 use super::{
-    Classification, Family, ImageTower, JointModel, Package, Padding, QuerySettings, TextTower, joint,
-    modules,
+    Classification, Family, FindHalf, ImageTower, JointModel, Package, Padding, QuerySettings, TextTower,
+    joint, modules,
 };
 use crate::image::{Patching, Preprocessing, SettingsError};
 
@@ -39,28 +39,44 @@ struct Configs {
     family: Family,
 }
 
-pub(super) fn describe(mut files: PackageFiles, name: String) -> Result<Package, PackageError> {
+pub(super) fn describe(
+    mut files: PackageFiles,
+    name: String,
+    halves: Option<FindHalf<'_>>,
+) -> Result<Package, PackageError> {
     let configs = Configs::read(&mut files)?;
-    let family = configs.family;
     let overrides = &configs.overrides;
+    let image_from = lender(&name, &files, &configs, Modality::Image, halves)?;
+    let text_from = lender(&name, &files, &configs, Modality::Text, halves)?;
+    let is_lent = |modality| match modality {
+        Modality::Image => image_from.is_some(),
+        Modality::Text => text_from.is_some(),
+    };
+    // Without a word of its own about the kind of model, it is that of the tower that is taken.
+    let of_lender = image_from.as_ref().or(text_from.as_ref()).map(|lender| lender.family);
+    let family = of_lender.filter(|_| configs.family == Family::Generic).unwrap_or(configs.family);
     let classification = Classification::of(family, overrides.classification.as_ref())
         .map_err(|source| configs.malformed(&files, source))?;
 
     let of_image = overrides.image.as_ref().and_then(|image| image.graph.as_deref());
     let of_text = overrides.text.as_ref().and_then(|text| text.graph.as_deref());
-    let graphs = Graphs::find(&mut files, of_image, of_text, overrides.precision, family)?;
+    let graphs = if image_from.is_some() && text_from.is_some() {
+        Graphs::default()
+    } else {
+        Graphs::find(&mut files, of_image, of_text, overrides.precision, configs.family)?
+    };
 
-    let mut image = None;
-    let mut text = None;
+    let mut image = image_from.as_ref().and_then(|lender| lender.image.clone());
+    let mut text = text_from.as_ref().and_then(|lender| lender.text.clone());
     let mut vision = None;
     for (choice, wants) in
         [(&graphs.image, Some(Modality::Image)), (&graphs.text, Some(Modality::Text)), (&graphs.whole, None)]
     {
-        let Some(choice) = choice else { continue };
+        let Some(choice) = choice.as_ref().filter(|_| !wants.is_some_and(is_lent)) else { continue };
         let graph = open_graph(&mut files, choice)?;
         let inputs = Inputs::of(&graph)?;
         // Inputs of other kinds belong to models of their own.
-        let is_joint = family == Family::EmbeddingGemma2;
+        let is_joint = configs.family == Family::EmbeddingGemma2;
         if !is_joint && (inputs.patches.is_some() || !inputs.features.is_empty()) {
             return Err(not_fed(graph, &inputs));
         }
@@ -85,7 +101,10 @@ pub(super) fn describe(mut files: PackageFiles, name: String) -> Result<Package,
             image = Some(Arc::new(image_tower(&mut files, &configs, graph.clone(), inputs.clone())?));
         }
         if text.is_none() && takes(Modality::Text) && wants != Some(Modality::Image) {
-            text = Some(Arc::new(text_tower(&mut files, &configs, graph, inputs)?));
+            let mut tower = text_tower(&mut files, &configs, graph, inputs)?;
+            let own = image.as_deref().filter(|_| image_from.is_none());
+            tower.picture_size = own.map(ImageTower::size);
+            text = Some(Arc::new(tower));
         }
     }
 
@@ -95,8 +114,10 @@ pub(super) fn describe(mut files: PackageFiles, name: String) -> Result<Package,
         }
         _ => None,
     };
-    let dim = configs.dim(image.as_deref(), text.as_deref())?;
-    let truncate_dims = overrides.truncate_dims;
+    let lenders = || image_from.iter().chain(&text_from);
+    let of_lenders = || lenders().find_map(|lender| lender.dim.filter(|_| lender.truncate_dims.is_none()));
+    let dim = configs.dim(image.as_deref(), text.as_deref())?.or_else(of_lenders);
+    let truncate_dims = overrides.truncate_dims.or_else(|| lenders().find_map(|lender| lender.truncate_dims));
     if truncate_dims.is_some_and(|keep| keep == 0 || dim.is_some_and(|dim| keep > dim)) {
         let expected = "between 1 and the model's dimensions";
         let source = MalformedFile::Setting { setting: "truncate_dims", expected };
@@ -106,7 +127,15 @@ pub(super) fn describe(mut files: PackageFiles, name: String) -> Result<Package,
     let query = QuerySettings::read(&mut files, overrides.query.as_ref(), truncate_dims.or(dim))?;
     let modalities =
         [(Modality::Image, image.is_some() || joint.is_some()), (Modality::Text, text.is_some())];
-    let precision = graphs.image.or(graphs.text).or(graphs.whole).map(|choice| choice.precision);
+    let mut own = [&graphs.image, &graphs.text, &graphs.whole].into_iter().flatten();
+    let lent = image_from.as_ref().or(text_from.as_ref()).map(|lender| lender.precision);
+    let precision =
+        if is_lent(Modality::Image) { lent } else { own.next().map(|choice| choice.precision).or(lent) };
+    let mut licenses: Vec<String> = license(&mut files, overrides).into_iter().collect();
+    licenses.extend(lenders().filter_map(|lender| lender.license.clone()));
+    licenses.dedup();
+    let prompts_of = text_from.as_ref().map(|lender| lender.prompts.clone()).unwrap_or_default();
+    let prompts = prompts_of.into_iter().chain(prompts(&mut files, overrides.prompts.as_ref())?).collect();
     Ok(Package {
         name,
         dir: files.dir().to_owned(),
@@ -118,7 +147,7 @@ pub(super) fn describe(mut files: PackageFiles, name: String) -> Result<Package,
             .collect(),
         dim: truncate_dims.or(dim),
         precision: precision.expect("a package has a graph"),
-        license: license(&mut files, overrides),
+        license: (!licenses.is_empty()).then(|| licenses.join(" and ")),
         classification,
         query,
         normalize: overrides.normalize.unwrap_or(true),
@@ -126,9 +155,56 @@ pub(super) fn describe(mut files: PackageFiles, name: String) -> Result<Package,
         image,
         text,
         joint,
-        prompts: prompts(&mut files, overrides.prompts.as_ref())?,
+        prompts,
+        image_from,
+        text_from,
         files,
     })
+}
+
+/// The package that lends the tower for `modality`, if `imgvec.toml` names one.
+fn lender(
+    name: &str,
+    files: &PackageFiles,
+    configs: &Configs,
+    modality: Modality,
+    halves: Option<FindHalf<'_>>,
+) -> Result<Option<Box<Package>>, PackageError> {
+    let overrides = &configs.overrides;
+    let (setting, lender, is_alone) = match modality {
+        Modality::Image => {
+            let table = overrides.image.clone().unwrap_or_default();
+            let alone = ImageOverrides { package: table.package.clone(), ..Default::default() };
+            ("image.package", table.package.clone(), table == alone)
+        }
+        Modality::Text => {
+            let table = overrides.text.clone().unwrap_or_default();
+            let alone = TextOverrides { package: table.package.clone(), ..Default::default() };
+            ("text.package", table.package.clone(), table == alone)
+        }
+    };
+    let Some(lender) = lender else { return Ok(None) };
+    if !is_alone {
+        let expected = "the only key of its table, as the tower is taken as that package has it";
+        return Err(configs.malformed(files, MalformedFile::Setting { setting, expected }));
+    }
+    if configs.family == Family::EmbeddingGemma2 {
+        let expected = "left out in a package that takes pictures and words in one input";
+        return Err(configs.malformed(files, MalformedFile::Setting { setting, expected }));
+    }
+    let Some(find) = halves else {
+        return Err(PackageError::NestedHalf { package: name.to_owned() });
+    };
+    let wrap = |source| PackageError::Half { modality, package: lender.clone(), source: Box::new(source) };
+    let package = find(&lender).map_err(wrap)?;
+    let has_tower = match modality {
+        Modality::Image => package.image.is_some(),
+        Modality::Text => package.text.is_some(),
+    };
+    if !has_tower || package.joint.is_some() {
+        return Err(wrap(PackageError::NoHalf { package: lender.clone(), modality }));
+    }
+    Ok(Some(Box::new(package)))
 }
 
 /// The error of a graph with inputs that its family has no use for.
@@ -453,6 +529,7 @@ fn text_tower(
             rules.lowercase.is_some_and(|unless_told| told.unwrap_or(unless_told))
         }),
         vocab_size: configs.text_number("vocab_size"),
+        picture_size: None,
         graph,
         inputs,
     })

@@ -21,6 +21,8 @@ use crate::interrupt::InterruptCheck;
 pub(super) const CARD: &str = "README.md";
 /// Changes whenever the rules of the digest do.
 const CONTEXT: &str = "imgvec model package digest, version 1";
+/// The same for packages that take a tower from another.
+const HALVES_CONTEXT: &str = "imgvec model package digest with towers of other packages, version 1";
 
 /// Identity of a model: equal digests mean equal embeddings, up to the runtime's rounding.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -114,6 +116,17 @@ impl Package {
         {
             // A cache that cannot be written costs time, never an error.
             let _ = cache::write_file(&file, &bytes);
+        }
+        let own = *total.finalize().as_bytes();
+        if self.lenders().next().is_none() {
+            return Ok(ModelDigest(own));
+        }
+        // What a lender is called does not matter, and where it lies neither.
+        let mut total = blake3::Hasher::new_derive_key(HALVES_CONTEXT);
+        total.update(&own);
+        for (modality, lender) in self.lenders() {
+            total.update(modality.name().as_bytes());
+            total.update(&lender.digest_interruptible(cache_dir, interrupt)?.0);
         }
         Ok(ModelDigest(*total.finalize().as_bytes()))
     }

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::Precision;
 use super::onnx::{GraphValue, OnnxError};
+use super::{Modality, Precision};
 use crate::image::SettingsError;
 
 /// Why a model package cannot be used.
@@ -114,6 +114,30 @@ pub enum PackageError {
         image: usize,
         /// Dimensions of a text embedding.
         text: usize,
+    },
+    /// A tower that is taken from another package cannot be had.
+    #[error("{source}")]
+    Half {
+        /// The tower.
+        modality: Modality,
+        /// The other package, as `imgvec.toml` names it.
+        package: String,
+        /// What is wrong with it.
+        source: Box<PackageError>,
+    },
+    /// The other package takes a tower from a package itself, perhaps from this one.
+    #[error("model \"{package}\" takes a tower from another model itself")]
+    NestedHalf {
+        /// The other package.
+        package: String,
+    },
+    /// The other package has no such tower, or none that works by itself.
+    #[error("model \"{package}\" has no {} tower of its own", modality.name())]
+    NoHalf {
+        /// The other package.
+        package: String,
+        /// The tower that is wanted.
+        modality: Modality,
     },
     /// The graph takes images of one size only, and preprocessing makes another.
     #[error("graph \"{}\" takes images of another size than preprocessing makes", path.display())]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::place::Bounds;
-use super::{Package, PackageError};
+use super::{FindHalf, Package, PackageError};
 
 /// Longest name of a package, in bytes.
 const MAX_NAME_BYTES: usize = 200;
@@ -31,6 +31,20 @@ impl Package {
     /// # Errors
     /// [`PackageError::InvalidName`], [`PackageError::NotFound`], or what [`Package::open`] says.
     pub fn find(model_path: &[PathBuf], name: &str) -> Result<Package, PackageError> {
+        Self::find_with(model_path, name, Some(&|half| Self::find_lender(model_path, half)))
+    }
+
+    /// A package that lends a tower, and so takes none from another.
+    pub(super) fn find_lender(model_path: &[PathBuf], name: &str) -> Result<Package, PackageError> {
+        Self::find_with(model_path, name, None)
+    }
+
+    /// As [`Package::find`], with the way to find packages that lend a tower, if this one may borrow.
+    fn find_with(
+        model_path: &[PathBuf],
+        name: &str,
+        halves: Option<FindHalf<'_>>,
+    ) -> Result<Package, PackageError> {
         if !is_valid(name) {
             return Err(PackageError::InvalidName { name: name.to_owned() });
         }
@@ -38,7 +52,7 @@ impl Package {
             let dir = root.join(name);
             match dir.metadata() {
                 Ok(metadata) if metadata.is_dir() => {
-                    return Package::open_named(&dir, name.to_owned(), bounds(model_path));
+                    return Package::open_named(&dir, name.to_owned(), bounds(model_path), halves);
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
@@ -61,7 +75,8 @@ impl Package {
     pub fn list(model_path: &[PathBuf]) -> Vec<Listed> {
         let bounds = bounds(model_path);
         let open = |(name, dir): (String, PathBuf)| {
-            let package = Package::open_named(&dir, name.clone(), bounds.clone());
+            let half = |half: &str| Self::find_lender(model_path, half);
+            let package = Package::open_named(&dir, name.clone(), bounds.clone(), Some(&half));
             Listed { name, dir, package }
         };
         directories(model_path).into_iter().map(open).collect()

@@ -78,8 +78,15 @@ pub struct Package {
     pub joint: Option<Arc<JointModel>>,
     /// Texts put before an input, by the name of a use.
     pub prompts: BTreeMap<String, String>,
+    /// The package that the image tower is taken from, if it is not this one.
+    pub image_from: Option<Box<Package>>,
+    /// The package that the text tower is taken from, if it is not this one.
+    pub text_from: Option<Box<Package>>,
     files: PackageFiles,
 }
+
+/// Finds a package that lends a tower, by its name. Such a package borrows none itself, so that no two wait for each other.
+type FindHalf<'a> = &'a dyn Fn(&str) -> Result<Package, PackageError>;
 
 /// How images are embedded.
 #[derive(Debug, Clone)]
@@ -129,6 +136,17 @@ pub struct TextTower {
     pub lowercase: bool,
     /// Rows of the graph's token table, if the files tell.
     pub vocab_size: Option<usize>,
+    /// Width and height of the pictures of a combined graph, whose unwanted half gets one.
+    pub picture_size: Option<(usize, usize)>,
+}
+
+impl ImageTower {
+    /// Width and height of what the preprocessing makes.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
+        let (height, width) = self.preprocessing.output_size();
+        (width as usize, height as usize)
+    }
 }
 
 impl TextTower {
@@ -150,21 +168,28 @@ pub enum Padding {
 
 impl Package {
     /// Reads the package in `dir`, named after the directory. Loads no graph and no tokenizer. All its
-    /// files lie in `dir`: links that lead elsewhere are refused.
+    /// files lie in `dir`: links that lead elsewhere are refused. A package that lends a tower lies beside it.
     ///
     /// # Errors
     /// [`PackageError`] says which file is missing, unreadable, malformed, or of a kind that is not
     /// supported.
     pub fn open(dir: &Path) -> Result<Package, PackageError> {
         let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Self::open_named(dir, name, Bounds::of([dir]))
+        let beside = [dir.parent().unwrap_or(dir).to_owned()];
+        let half = |half: &str| Self::find_lender(&beside, half);
+        Self::open_named(dir, name, Bounds::of([dir]), Some(&half))
     }
 
-    fn open_named(dir: &Path, name: String, bounds: Bounds) -> Result<Package, PackageError> {
+    fn open_named(
+        dir: &Path,
+        name: String,
+        bounds: Bounds,
+        halves: Option<FindHalf<'_>>,
+    ) -> Result<Package, PackageError> {
         if let Err(place::Refusal::Outside) = bounds.resolve(dir) {
             return Err(PackageError::Outside { path: dir.to_owned() });
         }
-        describe::describe(PackageFiles::new(dir, bounds), name)
+        describe::describe(PackageFiles::new(dir, bounds), name, halves)
     }
 
     /// Whether it embeds this kind of input.
@@ -177,7 +202,26 @@ impl Package {
     /// a `stat` for about ten paths.
     #[must_use]
     pub fn changed_since_open(&self) -> bool {
-        self.files.changed()
+        self.files.changed() || self.lenders().any(|(_, lender)| lender.changed_since_open())
+    }
+
+    /// The packages that lend a tower.
+    pub fn lenders(&self) -> impl Iterator<Item = (Modality, &Package)> {
+        let image = self.image_from.as_deref().map(|lender| (Modality::Image, lender));
+        let text = self.text_from.as_deref().map(|lender| (Modality::Text, lender));
+        image.into_iter().chain(text)
+    }
+
+    /// The package whose directory has a tower.
+    #[must_use]
+    pub fn owner_of(&self, modality: Modality) -> &Package {
+        self.lenders().find(|(lent, _)| *lent == modality).map_or(self, |(_, lender)| lender)
+    }
+
+    /// The package whose directory has a graph of this one.
+    pub(crate) fn owner_of_graph(&self, graph: &Graph) -> &Package {
+        let has = |package: &&Package| package.graphs().iter().any(|own| own.path == graph.path);
+        self.lenders().map(|(_, lender)| lender).find(has).unwrap_or(self)
     }
 
     /// The graphs that embedding inputs of a kind runs.

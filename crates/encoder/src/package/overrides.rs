@@ -47,9 +47,11 @@ pub struct QueryOverrides {
 }
 
 /// The table `[image]`.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageOverrides {
+    /// The package that the tower is taken from, as it is there. No other key of the table goes with it.
+    pub package: Option<String>,
     /// The graph file, relative to the package.
     pub graph: Option<PathBuf>,
     /// The output that is the embedding.
@@ -61,9 +63,11 @@ pub struct ImageOverrides {
 }
 
 /// The table `[text]`.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextOverrides {
+    /// The package that the tower is taken from, as it is there. No other key of the table goes with it.
+    pub package: Option<String>,
     /// The graph file, relative to the package.
     pub graph: Option<PathBuf>,
     /// The output that is the embedding.

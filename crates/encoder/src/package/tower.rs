@@ -309,6 +309,17 @@ pub enum Modality {
     Text,
 }
 
+impl Modality {
+    /// As it is called in `imgvec.toml` and in the view of models.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Modality::Image => "image",
+            Modality::Text => "text",
+        }
+    }
+}
+
 /// Names of outputs that are an image's embedding, the best first.
 const IMAGE_OUTPUTS: [&str; 12] = [
     "image_embeds",
