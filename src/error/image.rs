@@ -4,7 +4,7 @@ use super::{Code, Report};
 use imgvec_encoder::image::{ImageError, ImageFormat};
 
 /// Formats that are decoded, most common first.
-const FORMATS: [ImageFormat; 8] = [
+const FORMATS: [ImageFormat; 10] = [
     ImageFormat::Jpeg,
     ImageFormat::Png,
     ImageFormat::Gif,
@@ -13,6 +13,8 @@ const FORMATS: [ImageFormat; 8] = [
     ImageFormat::Tiff,
     ImageFormat::Pnm,
     ImageFormat::Qoi,
+    ImageFormat::Ico,
+    ImageFormat::JpegXl,
 ];
 
 /// What to supply instead of data of format `but`, which is not among it.

@@ -33,6 +33,8 @@ fn unusual_files_decode_as_in_pillow() {
         let tolerance = match file.extension().and_then(|extension| extension.to_str()).unwrap() {
             "jpg" => 6,
             "webp" | "tif" => 1,
+            // Lossy JPEG XL is computed in floats. What is lossless has no tolerance.
+            "jxl" if file.to_str().is_some_and(|name| !name.contains("lossless")) => 2,
             _ => 0,
         };
         assert!(differences.max().unwrap() <= tolerance, "{}", file.display());

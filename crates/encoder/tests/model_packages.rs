@@ -977,8 +977,7 @@ fn two_halves_make_one_model() {
         let mut options = options();
         options.cache_dir = Some(cache.path().to_owned());
         let mut encoder = Encoder::open(pair, options.clone()).unwrap();
-        let alone =
-            |name: &str| Encoder::open(Package::find(&root, name).unwrap(), options.clone()).unwrap();
+        let alone = |name: &str| Encoder::open(Package::find(&root, name).unwrap(), options.clone()).unwrap();
         let (image, text) =
             (encoder.embed_images(&[&picture]).unwrap(), encoder.embed_texts(&["a dog"]).unwrap());
         assert_eq!(image, alone("clip").embed_images(&[&picture]).unwrap());

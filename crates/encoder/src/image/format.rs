@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A format that is recognized. The last four are named only to be refused clearly.
+/// A format that is recognized. The last three are named only to be refused clearly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ImageFormat {
     /// JPEG (ITU T.81), baseline and progressive Huffman coding.
@@ -21,12 +21,14 @@ pub enum ImageFormat {
     Pnm,
     /// QOI.
     Qoi,
+    /// ICO, a Windows icon: its largest picture.
+    Ico,
+    /// JPEG XL, bare or in its container, the first frame of an animation.
+    JpegXl,
     /// AVIF: recognized, not decoded.
     Avif,
     /// HEIC and HEIF: recognized, not decoded.
     Heic,
-    /// JPEG XL: recognized, not decoded.
-    JpegXl,
     /// JPEG 2000: recognized, not decoded.
     Jpeg2000,
 }
@@ -45,6 +47,13 @@ impl ImageFormat {
             }
             _ => false,
         };
+        // Four bytes of small numbers; a first picture that is not in the directory itself.
+        let icon = || {
+            let number = |at: usize| Some(u32::from_le_bytes(data.get(at..at + 4)?.try_into().ok()?));
+            let count = data.get(4..6).map_or(0, |count| u32::from(count[0]) | u32::from(count[1]) << 8);
+            let is_behind = number(18).is_some_and(|offset| offset >= 6 + 16 * count);
+            at(0, b"\0\0\x01\0") && count > 0 && data.get(9) == Some(&0) && is_behind
+        };
         Some(match () {
             () if at(0, b"\xff\xd8\xff") => Self::Jpeg,
             () if at(0, b"\x89PNG\r\n\x1a\n") => Self::Png,
@@ -53,6 +62,7 @@ impl ImageFormat {
             () if at(0, b"II*\0") || at(0, b"MM\0*") || at(0, b"II+\0") || at(0, b"MM\0+") => Self::Tiff,
             () if bitmap() => Self::Bmp,
             () if at(0, b"qoif") => Self::Qoi,
+            () if icon() => Self::Ico,
             () if map() => Self::Pnm,
             () if at(4, b"ftyp") => return Self::sniff_brand(data),
             () if at(0, b"\xff\x0a") || at(0, b"\0\0\0\x0cJXL \r\n\x87\n") => Self::JpegXl,
@@ -105,6 +115,7 @@ impl ImageFormat {
             Self::Tiff => "TIFF",
             Self::Pnm => "PNM",
             Self::Qoi => "QOI",
+            Self::Ico => "ICO",
             Self::Avif => "AVIF",
             Self::Heic => "HEIC",
             Self::JpegXl => "JPEG XL",
@@ -125,7 +136,10 @@ mod tests {
 
     #[test]
     fn magic_numbers_name_their_formats() {
-        let cases: [(&[u8], ImageFormat); 11] = [
+        let cases: [(&[u8], ImageFormat); 14] = [
+            (b"\0\0\x01\0\x01\0\x10\x10\0\0\x01\0\x20\0\x68\x04\0\0\x16\0\0\0\x28\0\0\0", Ico),
+            (b"\xff\x0a\xfa\x7f", JpegXl),
+            (b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypjxl ", JpegXl),
             (b"\xff\xd8\xff\xe0", Jpeg),
             (b"\x89PNG\r\n\x1a\n", Png),
             (b"GIF89a", Gif),
@@ -162,5 +176,9 @@ mod tests {
         assert_eq!(ImageFormat::sniff(b"\xff"), None);
         assert_eq!(ImageFormat::sniff(b"P6 is a processor"), None);
         assert_eq!(ImageFormat::sniff(b"P7 12"), None);
+        // A video of MPEG, a directory without entries, and one whose picture lies in itself.
+        assert_eq!(ImageFormat::sniff(b"\0\0\x01\xba\x44\0\x04\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0"), None);
+        assert_eq!(ImageFormat::sniff(&[&b"\0\0\x01\0\0\0"[..], &[0; 26]].concat()), None);
+        assert_eq!(ImageFormat::sniff(&[&b"\0\0\x01\0\x01\0"[..], &[0; 12], &[4, 0, 0, 0]].concat()), None);
     }
 }

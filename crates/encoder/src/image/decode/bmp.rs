@@ -11,12 +11,20 @@ use crate::image::memory::try_zeroed;
 use crate::image::reader::Reader;
 
 pub(super) fn decode(data: &[u8], reader: &mut Reader<'_>, info: &ImageInfo) -> Result<Samples, ImageError> {
-    let bitmap = bmp::bitmap(data)?;
+    decode_bitmap(&bmp::bitmap(data)?, reader, info)
+}
+
+/// The pixels of a bitmap whose header was read.
+pub(super) fn decode_bitmap(
+    bitmap: &Bitmap<'_>,
+    reader: &mut Reader<'_>,
+    info: &ImageInfo,
+) -> Result<Samples, ImageError> {
     let layout = if bitmap.has_alpha() { Layout::Rgba } else { Layout::Rgb };
     let mut out = try_zeroed(buffer_len(info, layout.channels()))?;
     match bitmap.compression {
-        Compression::None => rows(&bitmap, reader, layout.channels(), &mut out)?,
-        Compression::Rle4 | Compression::Rle8 | Compression::Rle24 => runs(&bitmap, reader, &mut out)?,
+        Compression::None => rows(bitmap, reader, layout.channels(), &mut out)?,
+        Compression::Rle4 | Compression::Rle8 | Compression::Rle24 => runs(bitmap, reader, &mut out)?,
     }
     Ok(Samples { layout, data: out })
 }

@@ -8,7 +8,9 @@
 
 mod bmp;
 mod gif;
+mod ico;
 mod jpeg;
+mod jxl;
 mod png;
 mod pnm;
 mod qoi;
@@ -60,7 +62,9 @@ pub fn decode(data: &[u8], limits: &ImageLimits, interrupt: InterruptCheck) -> R
         ImageFormat::Tiff => tiff::decode(data, &mut reader, &info),
         ImageFormat::Pnm => pnm::decode(data, &mut reader, &info),
         ImageFormat::Qoi => qoi::decode(data, &mut reader, &info),
-        ImageFormat::Avif | ImageFormat::Heic | ImageFormat::JpegXl | ImageFormat::Jpeg2000 => {
+        ImageFormat::Ico => ico::decode(data, &mut reader, &info, limits),
+        ImageFormat::JpegXl => jxl::decode(data, &mut reader, &info, limits),
+        ImageFormat::Avif | ImageFormat::Heic | ImageFormat::Jpeg2000 => {
             Err(ImageError::unsupported(info.format, "data"))
         }
     }));

@@ -13,7 +13,9 @@
 pub(super) mod bmp;
 mod bytes;
 mod gif;
+pub(super) mod ico;
 pub(super) mod jpeg;
+pub(super) mod jxl;
 mod png;
 pub(super) mod pnm;
 pub(super) mod qoi;
@@ -85,7 +87,9 @@ pub(super) fn read(data: &[u8], limits: &ImageLimits) -> Result<Header, ImageErr
         ImageFormat::Tiff => tiff::read(data),
         ImageFormat::Pnm => pnm::read(data),
         ImageFormat::Qoi => qoi::read(data),
-        ImageFormat::Avif | ImageFormat::Heic | ImageFormat::JpegXl | ImageFormat::Jpeg2000 => {
+        ImageFormat::Ico => ico::read(data),
+        ImageFormat::JpegXl => jxl::read(data),
+        ImageFormat::Avif | ImageFormat::Heic | ImageFormat::Jpeg2000 => {
             Err(ImageError::unsupported(format, "data"))
         }
     }?;
