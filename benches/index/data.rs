@@ -155,6 +155,19 @@ impl Set {
     }
 }
 
+impl Set {
+    /// Adds queries of a kind that are no rows, such as embedded texts: `queries` of them, evenly spread.
+    ///
+    /// # Panics
+    /// If they have another dimension than the rows.
+    pub fn ask(&mut self, kind: &'static str, vectors: Vec<Vec<f32>>, queries: usize) {
+        assert!(vectors.iter().all(|v| v.len() == self.dim()), "{kind} and rows differ in dimensions");
+        let step = (vectors.len() / queries).max(1);
+        let vectors = vectors.into_iter().step_by(step).take(queries).collect();
+        self.queries.push(Queries { kind, vectors });
+    }
+}
+
 /// Reads `.fvecs`, or `.npy` of two dimensions and little-endian f4.
 ///
 /// # Panics

@@ -110,7 +110,10 @@ fn main() {
         measure::run(&cluster, &set, &kinds, &parts);
     }
     if let Some(path) = option("VECTORS") {
-        let set = Set::of_vectors("vectors", data::read(Path::new(&path)), queries);
+        let mut set = Set::of_vectors("vectors", data::read(Path::new(&path)), queries);
+        if let Some(path) = option("TEXTS") {
+            set.ask("texts", data::read(Path::new(&path)), queries);
+        }
         measure::run(&cluster, &set, &kinds, &parts);
     }
     if let Some(path) = option("PHOTOS") {
