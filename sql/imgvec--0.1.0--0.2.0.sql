@@ -7,7 +7,7 @@ COMMENT ON FUNCTION imgvec_support(internal) IS 'planner support of the check of
 
 ALTER FUNCTION imgvec(imgvec, integer, boolean) SUPPORT imgvec_support;
 
--- Searches have no hops beyond a beam any more; rows that come late are counted instead.
+-- Searches no longer have hops beyond a beam. The view counts rows found out of order instead.
 DROP VIEW ann_scan_stats;
 DROP FUNCTION ann_scan_counters();
 CREATE FUNCTION ann_scan_counters(OUT index regclass, OUT scans bigint, OUT rows_fetched bigint, OUT pages_read bigint,
@@ -39,11 +39,11 @@ CREATE OR REPLACE FUNCTION array_to_imgvec(numeric[], integer, boolean) RETURNS 
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN array_to_imgvec($1::real[], $2, $3);
 
--- Said to be of use for indexes, which have none.
+-- Functions that were meant for indexes, which do not use them.
 DROP FUNCTION imgvec_l2_squared_distance(imgvec, imgvec);
 DROP FUNCTION imgvec_spherical_distance(imgvec, imgvec);
 
--- Labels that tell the truth: it says which models this session has loaded, which a parallel worker does not know.
+-- Correct labels: imgvec_model_list shows which models this session has loaded, which a parallel worker does not know.
 ALTER FUNCTION imgvec_model_list() PARALLEL RESTRICTED;
 ALTER FUNCTION l2_distance(imgvec, imgvec) COST 10;
 ALTER FUNCTION inner_product(imgvec, imgvec) COST 10;
@@ -60,11 +60,11 @@ ALTER FUNCTION imgvec_accum(double precision[], imgvec) COST 10;
 -- Models prepared ahead of use.
 CREATE FUNCTION embed_parts(images bytea[], texts text[]) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_parts_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000;
-COMMENT ON FUNCTION embed_parts(bytea[], text[]) IS 'embedding of images and texts as one input of the default model; each has a place, which is NULL in the other array';
+COMMENT ON FUNCTION embed_parts(bytea[], text[]) IS 'embedding of images and texts as one input of the default model; at each place, one of the arrays has NULL';
 
 CREATE FUNCTION embed_parts(images bytea[], texts text[], model text) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_parts_with_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100000;
-COMMENT ON FUNCTION embed_parts(bytea[], text[], text) IS 'embedding of images and texts as one input of a named model; each has a place, which is NULL in the other array';
+COMMENT ON FUNCTION embed_parts(bytea[], text[], text) IS 'embedding of images and texts as one input of a named model; at each place, one of the arrays has NULL';
 
 CREATE FUNCTION embed_query(image bytea, query text) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_query_wrapper' LANGUAGE C STABLE PARALLEL SAFE COST 100000;
@@ -77,41 +77,41 @@ COMMENT ON FUNCTION embed_query(bytea, text, text) IS 'embedding of a query of a
 CREATE FUNCTION imgvec_prepare(model text) RETURNS void
     AS 'MODULE_PATHNAME', 'imgvec_prepare_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 10000;
 COMMENT ON FUNCTION imgvec_prepare(text) IS
-    'makes the form of a model that sessions share, before its first use needs it';
+    'prepares the form of a model that sessions share, ahead of its first use';
 
 -- Columns that keep their embeddings.
 CREATE FUNCTION imgvec_enqueue() RETURNS trigger
     AS 'MODULE_PATHNAME', 'imgvec_enqueue_wrapper' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION imgvec_enqueue() IS 'trigger function of imgvec_maintain: queues rows whose source came or changed';
+COMMENT ON FUNCTION imgvec_enqueue() IS 'trigger function of imgvec_maintain: queues rows whose source is new or changed';
 
 CREATE FUNCTION imgvec_maintain(relation regclass, source text DEFAULT NULL, target text DEFAULT NULL,
     model text DEFAULT NULL, backfill text DEFAULT 'missing', stop boolean DEFAULT false) RETURNS void
     AS 'MODULE_PATHNAME', 'imgvec_maintain_wrapper' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
 COMMENT ON FUNCTION imgvec_maintain(regclass, text, text, text, text, boolean) IS
-    'keeps column target the embedding of expression source by a model, from now on; with stop => true, no longer';
+    'keeps column target up to date as the embedding of expression source by a model; stop => true ends that';
 
 CREATE PROCEDURE imgvec_work(relation regclass DEFAULT NULL, target text DEFAULT NULL, max_seconds double precision DEFAULT NULL)
     AS 'MODULE_PATHNAME', 'imgvec_work_wrapper' LANGUAGE C;
 COMMENT ON PROCEDURE imgvec_work(regclass, text, double precision) IS
-    'embeds waiting rows of a table, or of all own tables, until the queue is empty or the time is up; rows to be tried again later are left';
+    'embeds waiting rows of a table, or of all own tables, until the queue is empty or the time is up; rows whose next try is later stay in the queue';
 
 CREATE PROCEDURE imgvec_migrate(relation regclass, target text, model text DEFAULT NULL, min_recall double precision DEFAULT 0.8,
     accept_failures boolean DEFAULT false, give_up boolean DEFAULT false)
     AS 'MODULE_PATHNAME', 'imgvec_migrate_wrapper' LANGUAGE C;
 COMMENT ON PROCEDURE imgvec_migrate(regclass, text, text, double precision, boolean, boolean) IS
-    'gives a column that keeps its embeddings another model while it answers queries; goes on where an earlier call was broken off';
+    'changes the model of a maintained column while it answers queries; continues where an earlier call stopped';
 
 CREATE FUNCTION imgvec_retry(relation regclass, target text DEFAULT NULL, sqlstate text DEFAULT NULL) RETURNS bigint
     AS 'MODULE_PATHNAME', 'imgvec_retry_wrapper' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
 COMMENT ON FUNCTION imgvec_retry(regclass, text, text) IS
-    'queues rows again that failed, all or those of one SQLSTATE; tells how many';
+    'queues failed rows again, all or those of one SQLSTATE, and returns how many';
 
 CREATE FUNCTION imgvec_progress_list(OUT relation regclass, OUT target text, OUT source text, OUT model text, OUT rows bigint,
     OUT embedded bigint, OUT waiting bigint, OUT failed bigint, OUT is_exact boolean, OUT rows_per_second double precision,
     OUT oldest_waiting double precision, OUT last_error text, OUT outdated bigint)
     RETURNS SETOF record AS 'MODULE_PATHNAME', 'imgvec_progress_list_wrapper'
     LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10 COST 10000;
-COMMENT ON FUNCTION imgvec_progress_list() IS 'columns that keep their embeddings; see the view imgvec_progress';
+COMMENT ON FUNCTION imgvec_progress_list() IS 'maintained columns; see the view imgvec_progress';
 
 CREATE VIEW imgvec_progress AS
     SELECT relation, target, source, model, rows, embedded, waiting, failed, is_exact, rows_per_second,
@@ -121,7 +121,7 @@ CREATE VIEW imgvec_progress AS
         pg_catalog.to_timestamp(oldest_waiting) AS oldest_waiting, last_error, outdated
     FROM imgvec_progress_list();
 COMMENT ON VIEW imgvec_progress IS
-    'columns that keep their embeddings: how far they are, how fast, and what went wrong last; counts of large tables are estimates, and of long queues at least that many, where is_exact is false; outdated rows, at most that many, are of earlier files of the model';
+    'maintained columns: progress, speed and last error; where is_exact is false, counts of large tables are estimates, and counts of long queues are lower bounds; outdated is an upper bound of the rows that earlier files of the model embedded';
 GRANT SELECT ON imgvec_progress TO PUBLIC;
 
 CREATE FUNCTION imgvec_outdated_list(OUT relation regclass, OUT target text, OUT model text, OUT rows bigint)
@@ -134,7 +134,7 @@ CREATE OR REPLACE VIEW imgvec_models AS
         (SELECT pg_catalog.sum(o.rows)::bigint FROM imgvec_outdated_list() AS o WHERE o.model OPERATOR(pg_catalog.=) m.name) AS outdated
     FROM imgvec_model_list() AS m;
 COMMENT ON VIEW imgvec_models IS
-    'model packages on imgvec.model_path: state is loaded (in this backend), available or broken, and detail says why; outdated rows of maintained columns, at most that many, are of earlier files of the model';
+    'model packages on imgvec.model_path: state is loaded (in this session), available or broken, and detail explains it; outdated is an upper bound of the rows in maintained columns that earlier files of the model embedded';
 
 CREATE FUNCTION imgvec_failure_list(OUT relation regclass, OUT target text, OUT key text, OUT sqlstate text, OUT message text,
     OUT attempts integer, OUT at double precision)
@@ -145,27 +145,27 @@ COMMENT ON FUNCTION imgvec_failure_list() IS 'rows that could not be embedded; s
 CREATE VIEW imgvec_failures AS
     SELECT relation, target, key::jsonb AS key, sqlstate, message, attempts, pg_catalog.to_timestamp(at) AS at
     FROM imgvec_failure_list();
-COMMENT ON VIEW imgvec_failures IS 'rows whose embedding failed for good, by their key, and why; imgvec_retry tries them again';
+COMMENT ON VIEW imgvec_failures IS 'rows that could not be embedded, by their key, with the error; imgvec_retry tries them again';
 GRANT SELECT ON imgvec_failures TO PUBLIC;
 
 CREATE FUNCTION imgvec_start_workers(count integer DEFAULT 1) RETURNS integer
     AS 'MODULE_PATHNAME', 'imgvec_start_workers_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 10000;
 COMMENT ON FUNCTION imgvec_start_workers(integer) IS
-    'starts background workers that embed waiting rows of this database; tells how many';
+    'starts background workers that embed waiting rows of this database, and returns how many';
 
 CREATE FUNCTION imgvec_stop_workers() RETURNS integer
     AS 'MODULE_PATHNAME', 'imgvec_stop_workers_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 10000;
-COMMENT ON FUNCTION imgvec_stop_workers() IS 'ends the background workers of this database; tells how many';
+COMMENT ON FUNCTION imgvec_stop_workers() IS 'ends the background workers of this database, and returns how many';
 
 CREATE FUNCTION embed_text_for(relation regclass, target text, query text) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_text_for_wrapper' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 1000;
-COMMENT ON FUNCTION embed_text_for(regclass, text, text) IS 'embedding of a text by the model of a column that keeps its embeddings';
+COMMENT ON FUNCTION embed_text_for(regclass, text, text) IS 'embedding of a text by the model of a maintained column';
 
 CREATE FUNCTION embed_image_for(relation regclass, target text, image bytea) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_image_for_wrapper' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100000;
-COMMENT ON FUNCTION embed_image_for(regclass, text, bytea) IS 'embedding of an image by the model of a column that keeps its embeddings';
+COMMENT ON FUNCTION embed_image_for(regclass, text, bytea) IS 'embedding of an image by the model of a maintained column';
 
--- Distances tell the planner their cost by the width of the vectors.
+-- The planner learns the cost of distances from the width of the vectors.
 CREATE FUNCTION imgvec_distance_support(internal) RETURNS internal
     AS 'MODULE_PATHNAME', 'imgvec_distance_support_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION imgvec_distance_support(internal) IS 'planner support of distances: their cost by the width of the vectors';
@@ -176,7 +176,7 @@ ALTER FUNCTION l1_distance(imgvec, imgvec) SUPPORT imgvec_distance_support;
 ALTER FUNCTION imgvec_negative_inner_product(imgvec, imgvec) SUPPORT imgvec_distance_support;
 
 ------------------------------------------------------------------------------------------------------
--- Key columns of the index, behind the vector. Support function 1 tells how values become keys.
+-- Key columns of the index, after the vector. Support function 1 determines how values become keys.
 ------------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION ann_key_ordered(internal) RETURNS integer
@@ -300,23 +300,43 @@ CREATE FUNCTION ann_index_info(index regclass, OUT metric text, OUT dims integer
     OUT format_version integer, OUT key_columns integer, OUT key_bytes integer,
     OUT code_bits integer, OUT lookahead integer[])
     RETURNS record AS 'MODULE_PATHNAME', 'ann_index_info_wrapper' LANGUAGE C STRICT PARALLEL RESTRICTED;
-COMMENT ON FUNCTION ann_index_info(regclass) IS 'shape and size of an ann index, from its first pages; key_bytes are those of a row, lookahead is what finds .90, .95, .98 and .99 of the nearest rows';
+COMMENT ON FUNCTION ann_index_info(regclass) IS 'shape and size of an ann index, from its first pages; key_bytes is per row, and lookahead has the values that find .90, .95, .98 and .99 of the nearest rows';
 
 CREATE FUNCTION ann_index_recall(index regclass, queries imgvec[], k integer DEFAULT 10)
     RETURNS double precision AS 'MODULE_PATHNAME', 'ann_index_recall_of_queries_wrapper'
     LANGUAGE C STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION ann_index_recall(regclass, imgvec[], integer) IS
-    'share of the k nearest rows that the index finds for queries of one''s own, such as embedded texts';
+    'share of the k nearest rows that the index finds for the given queries, such as embedded texts';
 CREATE FUNCTION ann_index_recall(index regclass, recalibrate boolean, k integer DEFAULT 10, samples integer DEFAULT 100)
     RETURNS double precision AS 'MODULE_PATHNAME', 'ann_index_recalibrate_wrapper'
     LANGUAGE C STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION ann_index_recall(regclass, boolean, integer, integer) IS
-    'as ann_index_recall(regclass, integer, integer), after it has measured anew, and kept, how far searches must look ahead';
+    'measures how far searches must look ahead, stores that in the index, then does the same as ann_index_recall(regclass, integer, integer)';
 CREATE FUNCTION ann_index_recall(index regclass, queries imgvec[], recalibrate boolean, k integer DEFAULT 10)
     RETURNS double precision AS 'MODULE_PATHNAME', 'ann_index_recalibrate_for_wrapper'
     LANGUAGE C STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION ann_index_recall(regclass, imgvec[], boolean, integer) IS
-    'as ann_index_recall(regclass, imgvec[], integer), after it has measured for these queries, and kept, how far searches must look ahead';
+    'measures how far searches for these queries must look ahead, stores that in the index, then does the same as ann_index_recall(regclass, imgvec[], integer)';
+
+-- All indexes at a glance, on this server or on those of a cluster.
+CREATE FUNCTION ann_index_state(index regclass, OUT metric text, OUT dims integer, OUT size_bytes bigint, OUT format_version integer,
+    OUT recall double precision, OUT recall_k integer, OUT recall_at double precision)
+    RETURNS record AS 'MODULE_PATHNAME', 'ann_index_state_wrapper' LANGUAGE C STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION ann_index_state(regclass) IS 'state of an ann index, as far as it can be read now; see the view ann_indexes';
+CREATE VIEW ann_indexes AS
+    SELECT n.nspname AS schema, x.indrelid::regclass AS relation, x.indexrelid::regclass AS index,
+        pg_catalog.pg_partition_root(x.indrelid::regclass) AS partition_of, x.indisvalid AS is_valid, s.metric, s.dims, s.size_bytes,
+        CASE WHEN c.reltuples OPERATOR(pg_catalog.>=) 0::real THEN c.reltuples::bigint END AS rows,
+        s.format_version, s.recall, s.recall_k, pg_catalog.to_timestamp(s.recall_at) AS recall_at
+    FROM pg_catalog.pg_class AS c
+        JOIN pg_catalog.pg_am AS a ON a.oid OPERATOR(pg_catalog.=) c.relam
+        JOIN pg_catalog.pg_index AS x ON x.indexrelid OPERATOR(pg_catalog.=) c.oid
+        JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+        CROSS JOIN LATERAL ann_index_state(c.oid::regclass) AS s
+    WHERE a.amname OPERATOR(pg_catalog.=) 'ann'::name AND c.relkind OPERATOR(pg_catalog.=) 'i'::"char";
+COMMENT ON VIEW ann_indexes IS
+    'ann indexes of this database, one per partition: rows as counted by the last VACUUM, ANALYZE or build, and the recall that the owner measured last; NULL where the index cannot be read now';
+GRANT SELECT ON ann_indexes TO PUBLIC;
 
 -- Queries of several parts.
 CREATE FUNCTION imgvec_mul(imgvec, double precision) RETURNS imgvec
@@ -335,19 +355,19 @@ COMMENT ON OPERATOR * (double precision, imgvec) IS 'multiply each element';
 
 CREATE FUNCTION embed_query(image bytea, query text, weight double precision) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_query_weighted_wrapper' LANGUAGE C STABLE PARALLEL SAFE COST 100000;
-COMMENT ON FUNCTION embed_query(bytea, text, double precision) IS 'embedding of a query of an image and a text, which counts by its weight of 0 to 1, by the default model';
+COMMENT ON FUNCTION embed_query(bytea, text, double precision) IS 'embedding of a query of an image and a text by the default model; the weight, 0 to 1, is the share of the text';
 
 CREATE FUNCTION embed_query(image bytea, query text, weight double precision, model text) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_query_weighted_with_wrapper' LANGUAGE C IMMUTABLE PARALLEL SAFE COST 100000;
-COMMENT ON FUNCTION embed_query(bytea, text, double precision, text) IS 'embedding of a query of an image and a text, which counts by its weight of 0 to 1, by a named model';
+COMMENT ON FUNCTION embed_query(bytea, text, double precision, text) IS 'embedding of a query of an image and a text by a named model; the weight, 0 to 1, is the share of the text';
 
 CREATE FUNCTION embed_mix(vectors imgvec[], weights double precision[]) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_mix_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
-COMMENT ON FUNCTION embed_mix(imgvec[], double precision[]) IS 'unit vector between the directions of several, each with its weight, which may be negative; NULL vectors are left out';
+COMMENT ON FUNCTION embed_mix(imgvec[], double precision[]) IS 'unit vector of the weighted sum of directions; weights may be negative, and NULL vectors are left out';
 
 CREATE FUNCTION embed_text(query text, model text, prompt text) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_text_prompt_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000;
-COMMENT ON FUNCTION embed_text(text, text, text) IS 'embedding of a text behind a prompt that the named model''s package has by that name';
+COMMENT ON FUNCTION embed_text(text, text, text) IS 'embedding of a text by a named model, after the prompt of that name in its package';
 
 CREATE FUNCTION embed_text(query text, model text, dims integer) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_text_dims_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000;
@@ -355,11 +375,11 @@ COMMENT ON FUNCTION embed_text(text, text, integer) IS 'first dimensions of the 
 
 CREATE FUNCTION embed_text(query text, model text, prompt text, dims integer) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_text_prompt_dims_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000;
-COMMENT ON FUNCTION embed_text(text, text, text, integer) IS 'first dimensions of the embedding of a text behind a named prompt by a named Matryoshka model';
+COMMENT ON FUNCTION embed_text(text, text, text, integer) IS 'first dimensions of the embedding of a text, after a named prompt, by a named Matryoshka model';
 
 CREATE FUNCTION embed_texts(queries text[], model text, prompt text) RETURNS imgvec[]
     AS 'MODULE_PATHNAME', 'embed_texts_prompt_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000;
-COMMENT ON FUNCTION embed_texts(text[], text, text) IS 'embeddings of several texts behind a prompt that the named model''s package has by that name; NULL for NULL';
+COMMENT ON FUNCTION embed_texts(text[], text, text) IS 'embeddings of several texts by a named model, after the prompt of that name in its package; NULL for NULL';
 
 CREATE FUNCTION embed_image(image bytea, model text, dims integer) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_image_dims_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100000;
@@ -377,50 +397,50 @@ CREATE FUNCTION image_tiles(image bytea, grid integer DEFAULT 3, overlap double 
     RETURNS TABLE (region box, embedding imgvec)
     AS 'MODULE_PATHNAME', 'image_tiles_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000000 ROWS 10;
 COMMENT ON FUNCTION image_tiles(bytea, integer, double precision) IS
-    'places and embeddings of an image and of tiles that cover it, grid of them along its shorter side, by the default model';
+    'regions and embeddings of an image and of tiles that cover it, by the default model; grid is the number of tiles along the shorter side';
 
 CREATE FUNCTION image_tiles(image bytea, grid integer, overlap double precision, model text)
     RETURNS TABLE (region box, embedding imgvec)
     AS 'MODULE_PATHNAME', 'image_tiles_with_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000000 ROWS 10;
 COMMENT ON FUNCTION image_tiles(bytea, integer, double precision, text) IS
-    'places and embeddings of an image and of tiles that cover it, grid of them along its shorter side, by a named model';
+    'regions and embeddings of an image and of tiles that cover it, by a named model; grid is the number of tiles along the shorter side';
 
 CREATE FUNCTION classify_image(image bytea, labels text[], threshold double precision) RETURNS TABLE (label text, score real)
     AS 'MODULE_PATHNAME', 'classify_image_threshold_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000 ROWS 3;
 COMMENT ON FUNCTION classify_image(bytea, text[], double precision) IS
-    'labels of an image that score at least the threshold, each by itself, by the default model; a row without a label where there is none';
+    'labels of an image that score at least the threshold, each scored separately by the default model; one row without a label if there is none';
 
 CREATE FUNCTION classify_image(image bytea, labels text[], threshold double precision, model text) RETURNS TABLE (label text, score real)
     AS 'MODULE_PATHNAME', 'classify_image_threshold_with_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100000 ROWS 3;
 COMMENT ON FUNCTION classify_image(bytea, text[], double precision, text) IS
-    'labels of an image that score at least the threshold, each by itself, by a named model; a row without a label where there is none';
+    'labels of an image that score at least the threshold, each scored separately by a named model; one row without a label if there is none';
 
 CREATE FUNCTION classify_embedding(embedding imgvec, labels text[], threshold double precision) RETURNS TABLE (label text, score real)
     AS 'MODULE_PATHNAME', 'classify_embedding_threshold_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000 ROWS 3;
 COMMENT ON FUNCTION classify_embedding(imgvec, text[], double precision) IS
-    'labels of an image''s embedding that score at least the threshold, each by itself, by the default model; a row without a label where there is none';
+    'labels of an image''s embedding that score at least the threshold, each scored separately by the default model; one row without a label if there is none';
 
 CREATE FUNCTION classify_embedding(embedding imgvec, labels text[], threshold double precision, model text) RETURNS TABLE (label text, score real)
     AS 'MODULE_PATHNAME', 'classify_embedding_threshold_with_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000 ROWS 3;
 COMMENT ON FUNCTION classify_embedding(imgvec, text[], double precision, text) IS
-    'labels of an image''s embedding that score at least the threshold, each by itself, by a named model; a row without a label where there is none';
+    'labels of an image''s embedding that score at least the threshold, each scored separately by a named model; one row without a label if there is none';
 
 CREATE FUNCTION answer_image(image bytea, question text, answers text[]) RETURNS TABLE (answer text, score real)
     AS 'MODULE_PATHNAME', 'answer_image_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000 ROWS 3;
 COMMENT ON FUNCTION answer_image(bytea, text, text[]) IS
-    'given answers to a question about an image, by how well the default model finds them to fit, best first';
+    'the given answers to a question about an image, scored by the default model, best first';
 
 CREATE FUNCTION answer_image(image bytea, question text, answers text[], model text) RETURNS TABLE (answer text, score real)
     AS 'MODULE_PATHNAME', 'answer_image_with_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100000 ROWS 3;
 COMMENT ON FUNCTION answer_image(bytea, text, text[], text) IS
-    'given answers to a question about an image, by how well a named model finds them to fit, best first';
+    'the given answers to a question about an image, scored by a named model, best first';
 
 -- Jobs of a picture library.
 
 CREATE FUNCTION image_hash(image bytea) RETURNS bit
     AS 'MODULE_PATHNAME', 'image_hash_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10000;
 COMMENT ON FUNCTION image_hash(bytea) IS
-    'perceptual hash of 64 bits: those of a copy that was encoded anew, resized or brightened are mostly the same; bit_count(a # b) counts the others';
+    'perceptual hash of 64 bits; a copy that was encoded again, resized or brightened differs in few bits, which bit_count(a # b) counts';
 
 CREATE FUNCTION taste_accum(double precision[], imgvec, double precision) RETURNS double precision[]
     AS 'MODULE_PATHNAME', 'taste_accum_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
@@ -443,31 +463,31 @@ CREATE AGGREGATE taste(embedding imgvec, weight double precision) (
     PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE taste(imgvec, double precision) IS
-    'unit vector towards what has a positive weight, away from what has a negative one; NULL of no rows, or if they cancel each other';
+    'unit vector towards embeddings with a positive weight and away from those with a negative one; NULL without rows, or if they cancel each other';
 
 CREATE FUNCTION duplicate_group(embedding imgvec, max_distance double precision) RETURNS integer
     AS 'MODULE_PATHNAME', 'duplicate_group_wrapper' LANGUAGE C WINDOW IMMUTABLE PARALLEL SAFE COST 1000;
 COMMENT ON FUNCTION duplicate_group(imgvec, double precision) IS
-    'number of the group of rows that are all within a cosine distance of each other; NULL for a row alone';
+    'number of the row''s group, in which all rows are within a cosine distance of each other; NULL for a row in no group';
 
 CREATE FUNCTION duplicate_group(embedding imgvec, max_distance double precision, linkage text) RETURNS integer
     AS 'MODULE_PATHNAME', 'duplicate_group_linked_wrapper' LANGUAGE C WINDOW IMMUTABLE PARALLEL SAFE COST 1000;
 COMMENT ON FUNCTION duplicate_group(imgvec, double precision, text) IS
-    'number of the group of rows within a cosine distance: all of each other if linkage is complete, each of another one if it is single; NULL for a row alone';
+    'number of the row''s group: with complete linkage every two rows are within a cosine distance, with single linkage each row is near another one; NULL for a row in no group';
 
 CREATE FUNCTION cluster(embedding imgvec, min_size integer) RETURNS integer
     AS 'MODULE_PATHNAME', 'cluster_wrapper' LANGUAGE C WINDOW IMMUTABLE PARALLEL SAFE COST 1000;
 COMMENT ON FUNCTION cluster(imgvec, integer) IS
-    'number of the row''s cluster (HDBSCAN) of at least min_size rows, the largest first; NULL for a row in none';
+    'number of the row''s cluster (HDBSCAN) of at least min_size rows, the largest first; NULL for a row in no cluster';
 
 CREATE FUNCTION diverse_rank(embedding imgvec, score double precision, diversity double precision) RETURNS bigint
     AS 'MODULE_PATHNAME', 'diverse_rank_wrapper' LANGUAGE C WINDOW IMMUTABLE PARALLEL SAFE COST 1000;
 COMMENT ON FUNCTION diverse_rank(imgvec, double precision, double precision) IS
-    'rank by score, greatest first, in which rows like those before come later (maximal marginal relevance): diversity is 0 to 1';
+    'rank by score, greatest first, that moves rows back if they are similar to earlier ones (maximal marginal relevance); diversity is 0 to 1';
 
 CREATE FUNCTION embedding_map(embedding imgvec) RETURNS point
     AS 'MODULE_PATHNAME', 'embedding_map_wrapper' LANGUAGE C WINDOW IMMUTABLE PARALLEL SAFE COST 1000;
-COMMENT ON FUNCTION embedding_map(imgvec) IS 'place of each row on a map of the partition, within -1 to 1, near each other for near rows';
+COMMENT ON FUNCTION embedding_map(imgvec) IS 'place of each row on a map of its partition, with coordinates from -1 to 1; similar rows are near each other';
 
 CREATE FUNCTION ann_pairs(index regclass, max_distance double precision)
     RETURNS TABLE (a tid, b tid, distance double precision)
@@ -479,10 +499,10 @@ CREATE FUNCTION ann_groups(index regclass, max_distance double precision, linkag
     RETURNS TABLE (tid tid, number integer)
     AS 'MODULE_PATHNAME', 'ann_groups_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED COST 1000000 ROWS 1000;
 COMMENT ON FUNCTION ann_groups(regclass, double precision, text) IS
-    'rows of an index, by their ctid, in groups: all within a distance of each other if linkage is complete, each of another one if it is single; rows alone are left out';
+    'groups of rows of an index, by their ctid: with complete linkage every two rows are within a distance, with single linkage each row is near another one; rows in no group are left out';
 
 CREATE FUNCTION ann_clusters(index regclass, min_size integer DEFAULT 5)
     RETURNS TABLE (tid tid, cluster integer, strength real)
     AS 'MODULE_PATHNAME', 'ann_clusters_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED COST 1000000 ROWS 100000;
 COMMENT ON FUNCTION ann_clusters(regclass, integer) IS
-    'rows of an index, by their ctid, with their cluster (HDBSCAN) of at least min_size rows, the largest first, and how firmly they belong to it, 0 to 1; rows in no cluster have NULL';
+    'rows of an index, by their ctid, with their cluster (HDBSCAN) of at least min_size rows, the largest first, and their strength in it, 0 to 1; NULL for rows in no cluster';

@@ -213,7 +213,7 @@ CREATE AGGREGATE sum(imgvec) (
 COMMENT ON AGGREGATE sum(imgvec) IS 'the sum of vectors; NULL of no rows';
 
 ------------------------------------------------------------------------------------------------------
--- Casts. One direction of a pair at most is implicit: two would make operators ambiguous.
+-- Casts. At most one direction of a pair is implicit. Two would make operators ambiguous.
 ------------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION imgvec_support(internal) RETURNS internal
@@ -360,7 +360,7 @@ CREATE OPERATOR CLASS imgvec_hash_ops DEFAULT FOR TYPE imgvec USING hash AS
 COMMENT ON OPERATOR CLASS imgvec_hash_ops USING hash IS 'equality of vectors';
 
 ------------------------------------------------------------------------------------------------------
--- The index. Support function 1 of an operator class tells the access method the metric.
+-- The index. The access method learns the metric from support function 1 of an operator class.
 ------------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION ann_handler(internal) RETURNS index_am_handler
@@ -394,7 +394,7 @@ CREATE OPERATOR CLASS imgvec_ip_ops FOR TYPE imgvec USING ann AS
 COMMENT ON OPERATOR CLASS imgvec_ip_ops USING ann IS 'largest inner product first';
 
 ------------------------------------------------------------------------------------------------------
--- Key columns of the index, behind the vector. Support function 1 tells how values become keys.
+-- Key columns of the index, after the vector. Support function 1 determines how values become keys.
 ------------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION ann_key_ordered(internal) RETURNS integer
@@ -516,7 +516,7 @@ CREATE FUNCTION ann_index_info(index regclass, OUT metric text, OUT dims integer
     OUT format_version integer, OUT key_columns integer, OUT key_bytes integer,
     OUT code_bits integer, OUT lookahead integer[])
     RETURNS record AS 'MODULE_PATHNAME', 'ann_index_info_wrapper' LANGUAGE C STRICT PARALLEL RESTRICTED;
-COMMENT ON FUNCTION ann_index_info(regclass) IS 'shape and size of an ann index, from its first pages; key_bytes are those of a row, lookahead is what finds .90, .95, .98 and .99 of the nearest rows';
+COMMENT ON FUNCTION ann_index_info(regclass) IS 'shape and size of an ann index, from its first pages; key_bytes is per row, and lookahead has the values that find .90, .95, .98 and .99 of the nearest rows';
 
 CREATE FUNCTION ann_index_check(index regclass, heapallindexed boolean DEFAULT false, OUT live_nodes bigint,
     OUT dead_nodes bigint, OUT free_slots bigint, OUT rows bigint, OUT edges bigint, OUT stale_edges bigint,
@@ -535,17 +535,36 @@ CREATE FUNCTION ann_index_recall(index regclass, queries imgvec[], k integer DEF
     RETURNS double precision AS 'MODULE_PATHNAME', 'ann_index_recall_of_queries_wrapper'
     LANGUAGE C STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION ann_index_recall(regclass, imgvec[], integer) IS
-    'share of the k nearest rows that the index finds for queries of one''s own, such as embedded texts';
+    'share of the k nearest rows that the index finds for the given queries, such as embedded texts';
 CREATE FUNCTION ann_index_recall(index regclass, recalibrate boolean, k integer DEFAULT 10, samples integer DEFAULT 100)
     RETURNS double precision AS 'MODULE_PATHNAME', 'ann_index_recalibrate_wrapper'
     LANGUAGE C STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION ann_index_recall(regclass, boolean, integer, integer) IS
-    'as ann_index_recall(regclass, integer, integer), after it has measured anew, and kept, how far searches must look ahead';
+    'measures how far searches must look ahead, stores that in the index, then does the same as ann_index_recall(regclass, integer, integer)';
 CREATE FUNCTION ann_index_recall(index regclass, queries imgvec[], recalibrate boolean, k integer DEFAULT 10)
     RETURNS double precision AS 'MODULE_PATHNAME', 'ann_index_recalibrate_for_wrapper'
     LANGUAGE C STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION ann_index_recall(regclass, imgvec[], boolean, integer) IS
-    'as ann_index_recall(regclass, imgvec[], integer), after it has measured for these queries, and kept, how far searches must look ahead';
+    'measures how far searches for these queries must look ahead, stores that in the index, then does the same as ann_index_recall(regclass, imgvec[], integer)';
+
+CREATE FUNCTION ann_index_state(index regclass, OUT metric text, OUT dims integer, OUT size_bytes bigint, OUT format_version integer,
+    OUT recall double precision, OUT recall_k integer, OUT recall_at double precision)
+    RETURNS record AS 'MODULE_PATHNAME', 'ann_index_state_wrapper' LANGUAGE C STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION ann_index_state(regclass) IS 'state of an ann index, as far as it can be read now; see the view ann_indexes';
+CREATE VIEW ann_indexes AS
+    SELECT n.nspname AS schema, x.indrelid::regclass AS relation, x.indexrelid::regclass AS index,
+        pg_catalog.pg_partition_root(x.indrelid::regclass) AS partition_of, x.indisvalid AS is_valid, s.metric, s.dims, s.size_bytes,
+        CASE WHEN c.reltuples OPERATOR(pg_catalog.>=) 0::real THEN c.reltuples::bigint END AS rows,
+        s.format_version, s.recall, s.recall_k, pg_catalog.to_timestamp(s.recall_at) AS recall_at
+    FROM pg_catalog.pg_class AS c
+        JOIN pg_catalog.pg_am AS a ON a.oid OPERATOR(pg_catalog.=) c.relam
+        JOIN pg_catalog.pg_index AS x ON x.indexrelid OPERATOR(pg_catalog.=) c.oid
+        JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+        CROSS JOIN LATERAL ann_index_state(c.oid::regclass) AS s
+    WHERE a.amname OPERATOR(pg_catalog.=) 'ann'::name AND c.relkind OPERATOR(pg_catalog.=) 'i'::"char";
+COMMENT ON VIEW ann_indexes IS
+    'ann indexes of this database, one per partition: rows as counted by the last VACUUM, ANALYZE or build, and the recall that the owner measured last; NULL where the index cannot be read now';
+GRANT SELECT ON ann_indexes TO PUBLIC;
 
 CREATE FUNCTION ann_scan_counters(OUT index regclass, OUT scans bigint, OUT rows_fetched bigint, OUT pages_read bigint,
     OUT exact_distances bigint, OUT estimates bigint, OUT late_rows bigint, OUT stale_links bigint,
@@ -561,10 +580,10 @@ COMMENT ON VIEW ann_scan_stats IS
 GRANT SELECT ON ann_scan_stats TO PUBLIC;
 
 ------------------------------------------------------------------------------------------------------
--- Encoders. A call that names its model is IMMUTABLE, as to_tsvector with a named configuration is: the
--- package that a name stands for must not change while values made by it are stored. The forms without
--- a model read imgvec.default_model and are STABLE. COST is in units of 0.0025: an image takes
--- milliseconds, a text is mostly answered by the cache after its first row.
+-- Encoders. A call that names its model is IMMUTABLE, like to_tsvector with a named configuration. So do not
+-- change a package while values made by it are stored. The forms without a model read imgvec.default_model
+-- and are STABLE. COST is a multiple of cpu_operator_cost (0.0025): an image takes milliseconds, and a text is
+-- usually answered from the cache after its first row.
 ------------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION embed_image(image bytea) RETURNS imgvec
@@ -601,11 +620,11 @@ COMMENT ON FUNCTION embed_texts(text[], text) IS 'embeddings of several texts by
 
 CREATE FUNCTION embed_parts(images bytea[], texts text[]) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_parts_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000;
-COMMENT ON FUNCTION embed_parts(bytea[], text[]) IS 'embedding of images and texts as one input of the default model; each has a place, which is NULL in the other array';
+COMMENT ON FUNCTION embed_parts(bytea[], text[]) IS 'embedding of images and texts as one input of the default model; at each place, one of the arrays has NULL';
 
 CREATE FUNCTION embed_parts(images bytea[], texts text[], model text) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_parts_with_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100000;
-COMMENT ON FUNCTION embed_parts(bytea[], text[], text) IS 'embedding of images and texts as one input of a named model; each has a place, which is NULL in the other array';
+COMMENT ON FUNCTION embed_parts(bytea[], text[], text) IS 'embedding of images and texts as one input of a named model; at each place, one of the arrays has NULL';
 
 CREATE FUNCTION embed_query(image bytea, query text) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_query_wrapper' LANGUAGE C STABLE PARALLEL SAFE COST 100000;
@@ -617,19 +636,19 @@ COMMENT ON FUNCTION embed_query(bytea, text, text) IS 'embedding of a query of a
 
 CREATE FUNCTION embed_query(image bytea, query text, weight double precision) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_query_weighted_wrapper' LANGUAGE C STABLE PARALLEL SAFE COST 100000;
-COMMENT ON FUNCTION embed_query(bytea, text, double precision) IS 'embedding of a query of an image and a text, which counts by its weight of 0 to 1, by the default model';
+COMMENT ON FUNCTION embed_query(bytea, text, double precision) IS 'embedding of a query of an image and a text by the default model; the weight, 0 to 1, is the share of the text';
 
 CREATE FUNCTION embed_query(image bytea, query text, weight double precision, model text) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_query_weighted_with_wrapper' LANGUAGE C IMMUTABLE PARALLEL SAFE COST 100000;
-COMMENT ON FUNCTION embed_query(bytea, text, double precision, text) IS 'embedding of a query of an image and a text, which counts by its weight of 0 to 1, by a named model';
+COMMENT ON FUNCTION embed_query(bytea, text, double precision, text) IS 'embedding of a query of an image and a text by a named model; the weight, 0 to 1, is the share of the text';
 
 CREATE FUNCTION embed_mix(vectors imgvec[], weights double precision[]) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_mix_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
-COMMENT ON FUNCTION embed_mix(imgvec[], double precision[]) IS 'unit vector between the directions of several, each with its weight, which may be negative; NULL vectors are left out';
+COMMENT ON FUNCTION embed_mix(imgvec[], double precision[]) IS 'unit vector of the weighted sum of directions; weights may be negative, and NULL vectors are left out';
 
 CREATE FUNCTION embed_text(query text, model text, prompt text) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_text_prompt_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000;
-COMMENT ON FUNCTION embed_text(text, text, text) IS 'embedding of a text behind a prompt that the named model''s package has by that name';
+COMMENT ON FUNCTION embed_text(text, text, text) IS 'embedding of a text by a named model, after the prompt of that name in its package';
 
 CREATE FUNCTION embed_text(query text, model text, dims integer) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_text_dims_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000;
@@ -637,11 +656,11 @@ COMMENT ON FUNCTION embed_text(text, text, integer) IS 'first dimensions of the 
 
 CREATE FUNCTION embed_text(query text, model text, prompt text, dims integer) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_text_prompt_dims_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000;
-COMMENT ON FUNCTION embed_text(text, text, text, integer) IS 'first dimensions of the embedding of a text behind a named prompt by a named Matryoshka model';
+COMMENT ON FUNCTION embed_text(text, text, text, integer) IS 'first dimensions of the embedding of a text, after a named prompt, by a named Matryoshka model';
 
 CREATE FUNCTION embed_texts(queries text[], model text, prompt text) RETURNS imgvec[]
     AS 'MODULE_PATHNAME', 'embed_texts_prompt_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000;
-COMMENT ON FUNCTION embed_texts(text[], text, text) IS 'embeddings of several texts behind a prompt that the named model''s package has by that name; NULL for NULL';
+COMMENT ON FUNCTION embed_texts(text[], text, text) IS 'embeddings of several texts by a named model, after the prompt of that name in its package; NULL for NULL';
 
 CREATE FUNCTION embed_image(image bytea, model text, dims integer) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_image_dims_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100000;
@@ -659,13 +678,13 @@ CREATE FUNCTION image_tiles(image bytea, grid integer DEFAULT 3, overlap double 
     RETURNS TABLE (region box, embedding imgvec)
     AS 'MODULE_PATHNAME', 'image_tiles_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000000 ROWS 10;
 COMMENT ON FUNCTION image_tiles(bytea, integer, double precision) IS
-    'places and embeddings of an image and of tiles that cover it, grid of them along its shorter side, by the default model';
+    'regions and embeddings of an image and of tiles that cover it, by the default model; grid is the number of tiles along the shorter side';
 
 CREATE FUNCTION image_tiles(image bytea, grid integer, overlap double precision, model text)
     RETURNS TABLE (region box, embedding imgvec)
     AS 'MODULE_PATHNAME', 'image_tiles_with_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000000 ROWS 10;
 COMMENT ON FUNCTION image_tiles(bytea, integer, double precision, text) IS
-    'places and embeddings of an image and of tiles that cover it, grid of them along its shorter side, by a named model';
+    'regions and embeddings of an image and of tiles that cover it, by a named model; grid is the number of tiles along the shorter side';
 
 CREATE FUNCTION classify_image(image bytea, labels text[]) RETURNS TABLE (label text, score real)
     AS 'MODULE_PATHNAME', 'classify_image_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000 ROWS 10;
@@ -686,32 +705,32 @@ COMMENT ON FUNCTION classify_embedding(imgvec, text[], text) IS 'zero-shot class
 CREATE FUNCTION classify_image(image bytea, labels text[], threshold double precision) RETURNS TABLE (label text, score real)
     AS 'MODULE_PATHNAME', 'classify_image_threshold_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000 ROWS 3;
 COMMENT ON FUNCTION classify_image(bytea, text[], double precision) IS
-    'labels of an image that score at least the threshold, each by itself, by the default model; a row without a label where there is none';
+    'labels of an image that score at least the threshold, each scored separately by the default model; one row without a label if there is none';
 
 CREATE FUNCTION classify_image(image bytea, labels text[], threshold double precision, model text) RETURNS TABLE (label text, score real)
     AS 'MODULE_PATHNAME', 'classify_image_threshold_with_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100000 ROWS 3;
 COMMENT ON FUNCTION classify_image(bytea, text[], double precision, text) IS
-    'labels of an image that score at least the threshold, each by itself, by a named model; a row without a label where there is none';
+    'labels of an image that score at least the threshold, each scored separately by a named model; one row without a label if there is none';
 
 CREATE FUNCTION classify_embedding(embedding imgvec, labels text[], threshold double precision) RETURNS TABLE (label text, score real)
     AS 'MODULE_PATHNAME', 'classify_embedding_threshold_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000 ROWS 3;
 COMMENT ON FUNCTION classify_embedding(imgvec, text[], double precision) IS
-    'labels of an image''s embedding that score at least the threshold, each by itself, by the default model; a row without a label where there is none';
+    'labels of an image''s embedding that score at least the threshold, each scored separately by the default model; one row without a label if there is none';
 
 CREATE FUNCTION classify_embedding(embedding imgvec, labels text[], threshold double precision, model text) RETURNS TABLE (label text, score real)
     AS 'MODULE_PATHNAME', 'classify_embedding_threshold_with_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000 ROWS 3;
 COMMENT ON FUNCTION classify_embedding(imgvec, text[], double precision, text) IS
-    'labels of an image''s embedding that score at least the threshold, each by itself, by a named model; a row without a label where there is none';
+    'labels of an image''s embedding that score at least the threshold, each scored separately by a named model; one row without a label if there is none';
 
 CREATE FUNCTION answer_image(image bytea, question text, answers text[]) RETURNS TABLE (answer text, score real)
     AS 'MODULE_PATHNAME', 'answer_image_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000 ROWS 3;
 COMMENT ON FUNCTION answer_image(bytea, text, text[]) IS
-    'given answers to a question about an image, by how well the default model finds them to fit, best first';
+    'the given answers to a question about an image, scored by the default model, best first';
 
 CREATE FUNCTION answer_image(image bytea, question text, answers text[], model text) RETURNS TABLE (answer text, score real)
     AS 'MODULE_PATHNAME', 'answer_image_with_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100000 ROWS 3;
 COMMENT ON FUNCTION answer_image(bytea, text, text[], text) IS
-    'given answers to a question about an image, by how well a named model finds them to fit, best first';
+    'the given answers to a question about an image, scored by a named model, best first';
 
 CREATE FUNCTION image_info(image bytea, OUT format text, OUT width integer, OUT height integer, OUT frames integer,
     OUT orientation integer, OUT channels integer, OUT bits_per_channel integer)
@@ -726,7 +745,7 @@ COMMENT ON FUNCTION image_info(bytea) IS
 CREATE FUNCTION imgvec_prepare(model text) RETURNS void
     AS 'MODULE_PATHNAME', 'imgvec_prepare_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 10000;
 COMMENT ON FUNCTION imgvec_prepare(text) IS
-    'makes the form of a model that sessions share, before its first use needs it';
+    'prepares the form of a model that sessions share, ahead of its first use';
 
 CREATE FUNCTION imgvec_model_list(OUT name text, OUT family text, OUT modalities text[], OUT dims integer,
     OUT "precision" text, OUT digest text, OUT path text, OUT license text, OUT state text, OUT detail text,
@@ -745,7 +764,7 @@ CREATE VIEW imgvec_models AS
         (SELECT pg_catalog.sum(o.rows)::bigint FROM imgvec_outdated_list() AS o WHERE o.model OPERATOR(pg_catalog.=) m.name) AS outdated
     FROM imgvec_model_list() AS m;
 COMMENT ON VIEW imgvec_models IS
-    'model packages on imgvec.model_path: state is loaded (in this backend), available or broken, and detail says why; outdated rows of maintained columns, at most that many, are of earlier files of the model';
+    'model packages on imgvec.model_path: state is loaded (in this session), available or broken, and detail explains it; outdated is an upper bound of the rows in maintained columns that earlier files of the model embedded';
 GRANT SELECT ON imgvec_models TO PUBLIC;
 
 CREATE FUNCTION imgvec_backend_counters(OUT images_embedded bigint, OUT texts_embedded bigint, OUT model_runs bigint,
@@ -763,42 +782,42 @@ COMMENT ON VIEW imgvec_backend_stats IS
 GRANT SELECT ON imgvec_backend_stats TO PUBLIC;
 
 ------------------------------------------------------------------------------------------------------
--- Columns that keep their embeddings. Queue and log of a column are tables of its owner, beside its table; what is in them
--- and the triggers' arguments are dumped as any table and trigger. The extension itself has no table.
+-- Maintained columns: the extension keeps their embeddings up to date. Queue and log of a column are tables of its owner, in the schema of its
+-- table. They and the triggers are dumped like any table and trigger. The extension itself has no table.
 ------------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION imgvec_enqueue() RETURNS trigger
     AS 'MODULE_PATHNAME', 'imgvec_enqueue_wrapper' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION imgvec_enqueue() IS 'trigger function of imgvec_maintain: queues rows whose source came or changed';
+COMMENT ON FUNCTION imgvec_enqueue() IS 'trigger function of imgvec_maintain: queues rows whose source is new or changed';
 
 CREATE FUNCTION imgvec_maintain(relation regclass, source text DEFAULT NULL, target text DEFAULT NULL,
     model text DEFAULT NULL, backfill text DEFAULT 'missing', stop boolean DEFAULT false) RETURNS void
     AS 'MODULE_PATHNAME', 'imgvec_maintain_wrapper' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
 COMMENT ON FUNCTION imgvec_maintain(regclass, text, text, text, text, boolean) IS
-    'keeps column target the embedding of expression source by a model, from now on; with stop => true, no longer';
+    'keeps column target up to date as the embedding of expression source by a model; stop => true ends that';
 
 CREATE PROCEDURE imgvec_work(relation regclass DEFAULT NULL, target text DEFAULT NULL, max_seconds double precision DEFAULT NULL)
     AS 'MODULE_PATHNAME', 'imgvec_work_wrapper' LANGUAGE C;
 COMMENT ON PROCEDURE imgvec_work(regclass, text, double precision) IS
-    'embeds waiting rows of a table, or of all own tables, until the queue is empty or the time is up; rows to be tried again later are left';
+    'embeds waiting rows of a table, or of all own tables, until the queue is empty or the time is up; rows whose next try is later stay in the queue';
 
 CREATE PROCEDURE imgvec_migrate(relation regclass, target text, model text DEFAULT NULL, min_recall double precision DEFAULT 0.8,
     accept_failures boolean DEFAULT false, give_up boolean DEFAULT false)
     AS 'MODULE_PATHNAME', 'imgvec_migrate_wrapper' LANGUAGE C;
 COMMENT ON PROCEDURE imgvec_migrate(regclass, text, text, double precision, boolean, boolean) IS
-    'gives a column that keeps its embeddings another model while it answers queries; goes on where an earlier call was broken off';
+    'changes the model of a maintained column while it answers queries; continues where an earlier call stopped';
 
 CREATE FUNCTION imgvec_retry(relation regclass, target text DEFAULT NULL, sqlstate text DEFAULT NULL) RETURNS bigint
     AS 'MODULE_PATHNAME', 'imgvec_retry_wrapper' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
 COMMENT ON FUNCTION imgvec_retry(regclass, text, text) IS
-    'queues rows again that failed, all or those of one SQLSTATE; tells how many';
+    'queues failed rows again, all or those of one SQLSTATE, and returns how many';
 
 CREATE FUNCTION imgvec_progress_list(OUT relation regclass, OUT target text, OUT source text, OUT model text, OUT rows bigint,
     OUT embedded bigint, OUT waiting bigint, OUT failed bigint, OUT is_exact boolean, OUT rows_per_second double precision,
     OUT oldest_waiting double precision, OUT last_error text, OUT outdated bigint)
     RETURNS SETOF record AS 'MODULE_PATHNAME', 'imgvec_progress_list_wrapper'
     LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10 COST 10000;
-COMMENT ON FUNCTION imgvec_progress_list() IS 'columns that keep their embeddings; see the view imgvec_progress';
+COMMENT ON FUNCTION imgvec_progress_list() IS 'maintained columns; see the view imgvec_progress';
 
 CREATE VIEW imgvec_progress AS
     SELECT relation, target, source, model, rows, embedded, waiting, failed, is_exact, rows_per_second,
@@ -808,7 +827,7 @@ CREATE VIEW imgvec_progress AS
         pg_catalog.to_timestamp(oldest_waiting) AS oldest_waiting, last_error, outdated
     FROM imgvec_progress_list();
 COMMENT ON VIEW imgvec_progress IS
-    'columns that keep their embeddings: how far they are, how fast, and what went wrong last; counts of large tables are estimates, and of long queues at least that many, where is_exact is false; outdated rows, at most that many, are of earlier files of the model';
+    'maintained columns: progress, speed and last error; where is_exact is false, counts of large tables are estimates, and counts of long queues are lower bounds; outdated is an upper bound of the rows that earlier files of the model embedded';
 GRANT SELECT ON imgvec_progress TO PUBLIC;
 
 CREATE FUNCTION imgvec_failure_list(OUT relation regclass, OUT target text, OUT key text, OUT sqlstate text, OUT message text,
@@ -820,25 +839,25 @@ COMMENT ON FUNCTION imgvec_failure_list() IS 'rows that could not be embedded; s
 CREATE VIEW imgvec_failures AS
     SELECT relation, target, key::jsonb AS key, sqlstate, message, attempts, pg_catalog.to_timestamp(at) AS at
     FROM imgvec_failure_list();
-COMMENT ON VIEW imgvec_failures IS 'rows whose embedding failed for good, by their key, and why; imgvec_retry tries them again';
+COMMENT ON VIEW imgvec_failures IS 'rows that could not be embedded, by their key, with the error; imgvec_retry tries them again';
 GRANT SELECT ON imgvec_failures TO PUBLIC;
 
 CREATE FUNCTION imgvec_start_workers(count integer DEFAULT 1) RETURNS integer
     AS 'MODULE_PATHNAME', 'imgvec_start_workers_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 10000;
 COMMENT ON FUNCTION imgvec_start_workers(integer) IS
-    'starts background workers that embed waiting rows of this database; tells how many';
+    'starts background workers that embed waiting rows of this database, and returns how many';
 
 CREATE FUNCTION imgvec_stop_workers() RETURNS integer
     AS 'MODULE_PATHNAME', 'imgvec_stop_workers_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 10000;
-COMMENT ON FUNCTION imgvec_stop_workers() IS 'ends the background workers of this database; tells how many';
+COMMENT ON FUNCTION imgvec_stop_workers() IS 'ends the background workers of this database, and returns how many';
 
 CREATE FUNCTION embed_text_for(relation regclass, target text, query text) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_text_for_wrapper' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 1000;
-COMMENT ON FUNCTION embed_text_for(regclass, text, text) IS 'embedding of a text by the model of a column that keeps its embeddings';
+COMMENT ON FUNCTION embed_text_for(regclass, text, text) IS 'embedding of a text by the model of a maintained column';
 
 CREATE FUNCTION embed_image_for(relation regclass, target text, image bytea) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_image_for_wrapper' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100000;
-COMMENT ON FUNCTION embed_image_for(regclass, text, bytea) IS 'embedding of an image by the model of a column that keeps its embeddings';
+COMMENT ON FUNCTION embed_image_for(regclass, text, bytea) IS 'embedding of an image by the model of a maintained column';
 
 ------------------------------------------------------------------------------------------------------
 -- Jobs of a picture library. Window functions read their whole partition when they are called for its first row.
@@ -847,7 +866,7 @@ COMMENT ON FUNCTION embed_image_for(regclass, text, bytea) IS 'embedding of an i
 CREATE FUNCTION image_hash(image bytea) RETURNS bit
     AS 'MODULE_PATHNAME', 'image_hash_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10000;
 COMMENT ON FUNCTION image_hash(bytea) IS
-    'perceptual hash of 64 bits: those of a copy that was encoded anew, resized or brightened are mostly the same; bit_count(a # b) counts the others';
+    'perceptual hash of 64 bits; a copy that was encoded again, resized or brightened differs in few bits, which bit_count(a # b) counts';
 
 CREATE FUNCTION taste_accum(double precision[], imgvec, double precision) RETURNS double precision[]
     AS 'MODULE_PATHNAME', 'taste_accum_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
@@ -870,31 +889,31 @@ CREATE AGGREGATE taste(embedding imgvec, weight double precision) (
     PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE taste(imgvec, double precision) IS
-    'unit vector towards what has a positive weight, away from what has a negative one; NULL of no rows, or if they cancel each other';
+    'unit vector towards embeddings with a positive weight and away from those with a negative one; NULL without rows, or if they cancel each other';
 
 CREATE FUNCTION duplicate_group(embedding imgvec, max_distance double precision) RETURNS integer
     AS 'MODULE_PATHNAME', 'duplicate_group_wrapper' LANGUAGE C WINDOW IMMUTABLE PARALLEL SAFE COST 1000;
 COMMENT ON FUNCTION duplicate_group(imgvec, double precision) IS
-    'number of the group of rows that are all within a cosine distance of each other; NULL for a row alone';
+    'number of the row''s group, in which all rows are within a cosine distance of each other; NULL for a row in no group';
 
 CREATE FUNCTION duplicate_group(embedding imgvec, max_distance double precision, linkage text) RETURNS integer
     AS 'MODULE_PATHNAME', 'duplicate_group_linked_wrapper' LANGUAGE C WINDOW IMMUTABLE PARALLEL SAFE COST 1000;
 COMMENT ON FUNCTION duplicate_group(imgvec, double precision, text) IS
-    'number of the group of rows within a cosine distance: all of each other if linkage is complete, each of another one if it is single; NULL for a row alone';
+    'number of the row''s group: with complete linkage every two rows are within a cosine distance, with single linkage each row is near another one; NULL for a row in no group';
 
 CREATE FUNCTION cluster(embedding imgvec, min_size integer) RETURNS integer
     AS 'MODULE_PATHNAME', 'cluster_wrapper' LANGUAGE C WINDOW IMMUTABLE PARALLEL SAFE COST 1000;
 COMMENT ON FUNCTION cluster(imgvec, integer) IS
-    'number of the row''s cluster (HDBSCAN) of at least min_size rows, the largest first; NULL for a row in none';
+    'number of the row''s cluster (HDBSCAN) of at least min_size rows, the largest first; NULL for a row in no cluster';
 
 CREATE FUNCTION diverse_rank(embedding imgvec, score double precision, diversity double precision) RETURNS bigint
     AS 'MODULE_PATHNAME', 'diverse_rank_wrapper' LANGUAGE C WINDOW IMMUTABLE PARALLEL SAFE COST 1000;
 COMMENT ON FUNCTION diverse_rank(imgvec, double precision, double precision) IS
-    'rank by score, greatest first, in which rows like those before come later (maximal marginal relevance): diversity is 0 to 1';
+    'rank by score, greatest first, that moves rows back if they are similar to earlier ones (maximal marginal relevance); diversity is 0 to 1';
 
 CREATE FUNCTION embedding_map(embedding imgvec) RETURNS point
     AS 'MODULE_PATHNAME', 'embedding_map_wrapper' LANGUAGE C WINDOW IMMUTABLE PARALLEL SAFE COST 1000;
-COMMENT ON FUNCTION embedding_map(imgvec) IS 'place of each row on a map of the partition, within -1 to 1, near each other for near rows';
+COMMENT ON FUNCTION embedding_map(imgvec) IS 'place of each row on a map of its partition, with coordinates from -1 to 1; similar rows are near each other';
 
 CREATE FUNCTION ann_pairs(index regclass, max_distance double precision)
     RETURNS TABLE (a tid, b tid, distance double precision)
@@ -906,10 +925,10 @@ CREATE FUNCTION ann_groups(index regclass, max_distance double precision, linkag
     RETURNS TABLE (tid tid, number integer)
     AS 'MODULE_PATHNAME', 'ann_groups_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED COST 1000000 ROWS 1000;
 COMMENT ON FUNCTION ann_groups(regclass, double precision, text) IS
-    'rows of an index, by their ctid, in groups: all within a distance of each other if linkage is complete, each of another one if it is single; rows alone are left out';
+    'groups of rows of an index, by their ctid: with complete linkage every two rows are within a distance, with single linkage each row is near another one; rows in no group are left out';
 
 CREATE FUNCTION ann_clusters(index regclass, min_size integer DEFAULT 5)
     RETURNS TABLE (tid tid, cluster integer, strength real)
     AS 'MODULE_PATHNAME', 'ann_clusters_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED COST 1000000 ROWS 100000;
 COMMENT ON FUNCTION ann_clusters(regclass, integer) IS
-    'rows of an index, by their ctid, with their cluster (HDBSCAN) of at least min_size rows, the largest first, and how firmly they belong to it, 0 to 1; rows in no cluster have NULL';
+    'rows of an index, by their ctid, with their cluster (HDBSCAN) of at least min_size rows, the largest first, and their strength in it, 0 to 1; NULL for rows in no cluster';

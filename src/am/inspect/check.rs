@@ -131,7 +131,7 @@ fn is_replaying(opened: &Opened) -> ! {
         Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!("index \"{}\" cannot be checked while changes are replayed", opened.index.name()),
     )
-    .detail("A standby cannot keep changes away, and what is read before and after one may not fit together.")
+    .detail("A standby cannot block changes, and pages read before and after a change may not fit together.")
     .hint("Call pg_wal_replay_pause(), check, and call pg_wal_replay_resume(); or check on the primary.")
     .raise()
 }

@@ -44,7 +44,7 @@ fn ann_index_info(index: pg_sys::Oid) -> NewRecord {
         .column(Some(Vec::from(meta.calibration.map(i32::from))).filter(|measured| !measured.contains(&0)))
 }
 
-fn metric_name(metric: Metric) -> &'static str {
+pub(super) fn metric_name(metric: Metric) -> &'static str {
     match metric {
         Metric::Cosine => "cosine",
         Metric::L2 => "l2",

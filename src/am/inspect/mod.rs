@@ -5,6 +5,7 @@ mod counters;
 mod index_rows;
 mod info;
 mod recall;
+mod state;
 
 pub use recall::exact;
 
@@ -46,7 +47,7 @@ impl Opened {
                 Code::ERRCODE_FEATURE_NOT_SUPPORTED,
                 "cannot access temporary indexes of other sessions",
             )
-            .detail(format!("Index \"{}\" lies in the memory of another session.", index.name()))
+            .detail(format!("Index \"{}\" is in the memory of another session.", index.name()))
             .hint("Look into it in the session that created it.")
             .raise();
         }

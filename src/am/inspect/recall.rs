@@ -12,12 +12,14 @@ use crate::server::{catalog, security};
 use crate::storage::Pages;
 use crate::types::Vector;
 use imgvec_ann::graph::calibrate::{self, Measured};
+use imgvec_ann::layout::meta::MeasuredRecall;
 use imgvec_ann::random::SplitMix64;
 use imgvec_ann::space::Query;
 use imgvec_ann::{AccessError, Index, Metric};
 use imgvec_vector::distance;
 use pgrx::prelude::*;
 use std::convert::Infallible;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Rows that a search for two neighbors of a row looks at; the others may all be copies of it.
 const NEIGHBORS_TRIED: usize = 100;
@@ -66,7 +68,7 @@ fn ann_index_recall_of_queries(index: pg_sys::Oid, queries: pgrx::AnyArray, k: i
     let (k, queries) = (bounded(k, MAX_K, "k"), vectors(&queries));
     let opened = Opened::new(index, pg_sys::AccessShareLock, |subject| require_rows(subject.table));
     let queries = indexable(&opened, queries)?;
-    measured(&opened, &queries, k)
+    kept(&opened, k, measured(&opened, &queries, k))
 }
 
 /// As [`ann_index_recall_of_queries`]. If `recalibrate` is true, it first measures how far searches must look ahead to find the nearest
@@ -88,7 +90,7 @@ fn ann_index_recalibrate_for(
             calibrate::calibrate_for(pages, ann, queries.filter_map(Result::ok).collect())
         });
     }
-    measured(&opened, &queries, k)
+    kept(&opened, k, measured(&opened, &queries, k))
 }
 
 /// Share of the true nearest neighbors that the index finds with the settings of the session, over queries
@@ -97,7 +99,7 @@ fn ann_index_recalibrate_for(
 fn ann_index_recall(index: pg_sys::Oid, k: i32, samples: i32) -> Option<f64> {
     let (k, samples) = (bounded(k, MAX_K, "k"), bounded(samples, MAX_QUERIES, "samples"));
     let opened = Opened::new(index, pg_sys::AccessShareLock, |subject| require_rows(subject.table));
-    measured_like_rows(&opened, k, samples)
+    kept(&opened, k, measured_like_rows(&opened, k, samples))
 }
 
 /// As [`ann_index_recall`]. If `recalibrate` is true, it first measures anew what a build measures at its end.
@@ -108,7 +110,7 @@ fn ann_index_recalibrate(index: pg_sys::Oid, recalibrate: bool, k: i32, samples:
     if recalibrate && !waiting::is_waiting(*opened.index) {
         calibrate_by(&opened, |pages, ann| calibrate::calibrate(pages, ann, &mut SplitMix64::new(seed())));
     }
-    measured_like_rows(&opened, k, samples)
+    kept(&opened, k, measured_like_rows(&opened, k, samples))
 }
 
 /// Opens an index to measure it; as its owner, if what is measured shall be kept.
@@ -125,7 +127,7 @@ fn open(index: pg_sys::Oid, recalibrate: bool) -> Opened {
         require_rows(subject.table);
         if recalibrate && !security::owns(subject.index) {
             Report::new(Code::ERRCODE_INSUFFICIENT_PRIVILEGE, "must be owner of the index to recalibrate it")
-                .detail("What is measured is kept in the index, and all searches of it go by it.")
+                .detail("The result is stored in the index, and all its searches use it.")
                 .hint("Have the owner do it, or measure without recalibrate.")
                 .raise();
         }
@@ -145,6 +147,26 @@ fn calibrate_by<'a>(
         .or_raise();
 }
 
+/// Keeps what was measured in the index, for the view `ann_indexes`, if the user owns the index and this transaction may write. Somebody
+/// else's queries are not what the owner would judge by.
+fn kept(opened: &Opened, k: usize, recall: Option<f64>) -> Option<f64> {
+    // SAFETY: plain questions about the session.
+    let may_write =
+        unsafe { !pg_sys::RecoveryInProgress() && !pg_sys::XactReadOnly && !pg_sys::IsInParallelMode() };
+    if let Some(recall) = recall
+        && may_write
+        && security::owns(opened.index.oid())
+    {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let at = u32::try_from(now).unwrap_or(u32::MAX);
+        let measured = MeasuredRecall::new(recall, u16::try_from(k).expect("at most MAX_K"), at);
+        calibrate::keep_recall(&opened.pages(), measured)
+            .map_err(|error| damage(*opened.index, error))
+            .or_raise();
+    }
+    recall
+}
+
 fn vectors(array: &pgrx::AnyArray) -> Vec<Vec<f32>> {
     // SAFETY: the functions are declared with an array of imgvec.
     let queries: Vec<Vec<f32>> = unsafe {
@@ -158,7 +180,7 @@ fn vectors(array: &pgrx::AnyArray) -> Vec<Vec<f32>> {
     if queries.len() > MAX_QUERIES {
         Report::new(Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "too many queries")
             .detail(format!("There are {}, allowed are {MAX_QUERIES}.", queries.len()))
-            .hint("A few hundred tell the recall within a hundredth.")
+            .hint("A few hundred measure the recall within a hundredth.")
             .raise();
     }
     queries
@@ -277,10 +299,13 @@ fn require_rows(table: pg_sys::Oid) {
     if security::is_bound_by_policies(table) {
         Report::new(
             Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            format!("recall cannot be measured under row-level security of table \"{}\"", catalog::name_of(table)),
+            format!(
+                "recall cannot be measured under row-level security of table \"{}\"",
+                catalog::name_of(table)
+            ),
         )
-        .detail("It is measured with all rows, also with those that a policy hides.")
-        .hint("Have it measured by a role with BYPASSRLS, or by the table's owner without FORCE ROW LEVEL SECURITY.")
+        .detail("The measurement uses all rows, including those that a policy hides.")
+        .hint("Use a role with BYPASSRLS, or the table's owner without FORCE ROW LEVEL SECURITY.")
         .raise();
     }
 }

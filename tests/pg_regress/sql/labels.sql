@@ -67,6 +67,7 @@ INSERT INTO labels VALUES
     ('ann_key_ordered(internal)', 'immutable', 'not strict', 'safe', 1, 'answers a constant; the server calls it with NULL'),
     ('ann_key_set(internal)', 'immutable', 'not strict', 'safe', 1, 'answers a constant; the server calls it with NULL'),
     ('ann_index_info(regclass)', 'volatile', 'strict', 'restricted', 1, 'reads pages that change under it, and takes locks that a worker should not'),
+    ('ann_index_state(regclass)', 'volatile', 'strict', 'unsafe', 1, 'reads pages in a subtransaction, which a worker may not start'),
     ('ann_index_check(regclass,boolean)', 'volatile', 'strict', 'restricted', 1, 'reads pages that change under it, and takes locks that a worker should not'),
     ('ann_index_recall(regclass,boolean,integer,integer)', 'volatile', 'strict', 'unsafe', 1, 'writes the index'),
     ('ann_index_recall(regclass,imgvec[],boolean,integer)', 'volatile', 'strict', 'unsafe', 1, 'writes the index'),

@@ -15,6 +15,7 @@ mod faults;
 mod filters;
 mod formats;
 mod growth;
+mod indexes;
 mod key_columns;
 mod leftovers;
 mod manners;

@@ -71,6 +71,13 @@ fn partitions_are_attached_and_detached_with_their_indexes() {
         value::<String>(&mut client, indexes),
         "photos_2024_embedding_idx photos_2025_embedding_idx photos_2026_embedding_idx"
     );
+    let glance = statements(&blocks("scaling-out.md", "indexes")[0]).remove(0);
+    let glance = client
+        .query(&format!("SELECT index::text, partition_of::text, rows FROM ({glance}) AS i ORDER BY 1"), &[]);
+    let glance: Vec<(String, String)> = glance.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
+    let expected = ["photos_2024_embedding_idx", "photos_2025_embedding_idx", "photos_2026_embedding_idx"]
+        .map(|index| (index.to_owned(), "photos".to_owned()));
+    assert_eq!(glance, expected);
     assert_answer_together(&mut client, 3);
     // A filter on the key leaves one index.
     script(&mut client, "SET enable_seqscan = off; SET enable_sort = off");

@@ -7,7 +7,7 @@
 
 use super::search::{MIN_LOOKAHEAD, Options, Search};
 use crate::index::{AccessError, Decoded, Index};
-use crate::layout::meta::Meta;
+use crate::layout::meta::{MeasuredRecall, Meta};
 use crate::layout::node::{Node, State};
 use crate::layout::{BlockNumber, Kind, NodeId, kind_in};
 use crate::random::SplitMix64;
@@ -132,12 +132,27 @@ pub fn keep<S: PageStore>(store: &S, measured: &Measured) -> Result<(), AccessEr
     if measured.calibration.contains(&0) {
         return Ok(());
     }
+    change_meta(store, |meta| {
+        meta.calibration = measured.calibration;
+        meta.built_rows = measured.nodes;
+    })
+}
+
+/// Writes a recall that was measured to the metapage, for whoever asks how well the index finds. Searches do not read it. An index of
+/// format 1 stays as it is.
+///
+/// # Errors
+/// [`AccessError`].
+pub fn keep_recall<S: PageStore>(store: &S, measured: MeasuredRecall) -> Result<(), AccessError<S::Error>> {
+    change_meta(store, |meta| meta.recall = Some(measured))
+}
+
+fn change_meta<S: PageStore>(store: &S, edit: impl FnOnce(&mut Meta)) -> Result<(), AccessError<S::Error>> {
     let zero = BlockNumber(0);
     let mut change = store.change()?;
     let page = change.page(zero)?;
     let mut meta = Meta::decode(page).at(zero)?;
-    meta.calibration = measured.calibration;
-    meta.built_rows = measured.nodes;
+    edit(&mut meta);
     meta.encode_links(page);
     Ok(change.commit()?)
 }

@@ -29,10 +29,13 @@
 //! | 74 | 1 | u8 | key columns |
 //! | 75 | 1 | u8 | bit i: keys of column i are signatures |
 //! | 76 | 4 | u32 | first of as many pages with bounds of the columns as there are columns, 0 if none |
-//! | 80 | 16 | - | 0 |
+//! | 80 | 2 | u16 | recall last measured, in 1/10,000, plus 1; 0 if never |
+//! | 82 | 2 | u16 | nearest rows that each of its queries asked for |
+//! | 84 | 4 | u32 | when: seconds since 1970 |
+//! | 88 | 8 | - | 0 |
 //! | 96 | 2 each | bf16 | center in the basis of the index, padded dim elements |
 //!
-//! Format 1 has zeros at 56 to 63 and the center at 64: one plane, no reflections, no leaders.
+//! Format 1 has zeros at 56 to 63 and the center at 64: one plane, no reflections, no leaders, no recall.
 
 use super::bytes::{get_u16, get_u32, get_u64, put_u16, put_u32, put_u64};
 use super::geometry::{DIM_STEP, Stated};
@@ -47,10 +50,41 @@ const REFLECTIONS: usize = 56;
 const LEADERS: usize = 64;
 const EPOCH: usize = 70;
 const COLUMNS: usize = 74;
+const RECALL: usize = 80;
 const CENTER: usize = 96;
 const CENTER_1: usize = 64;
 const _: () = assert!(CALIBRATION + size_of::<Calibration>() <= REFLECTIONS);
 const _: () = assert!(CENTER + 2 * super::MAX_DIM.next_multiple_of(64) <= super::BODY_BYTES);
+
+/// Parts of a recall of 1 that the metapage counts.
+const RECALL_PARTS: u16 = 10_000;
+
+/// A recall that was measured, as the metapage keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MeasuredRecall {
+    /// In 1/10,000, at most 10,000.
+    parts: u16,
+    /// Nearest rows that each query asked for.
+    pub k: u16,
+    /// When it was measured, in seconds since 1970.
+    pub at: u32,
+}
+
+impl MeasuredRecall {
+    /// A recall from 0 to 1, rounded to what the page can hold.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+    pub fn new(recall: f64, k: u16, at: u32) -> Self {
+        let parts = (recall.clamp(0.0, 1.0) * f64::from(RECALL_PARTS)).round() as u16;
+        Self { parts, k, at }
+    }
+
+    /// The recall, from 0 to 1.
+    #[must_use]
+    pub fn recall(self) -> f64 {
+        f64::from(self.parts) / f64::from(RECALL_PARTS)
+    }
+}
 
 /// The metapage, decoded.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,6 +119,8 @@ pub struct Meta {
     pub epoch_begun: u16,
     /// First page of the bounds of the key columns, 0 if none.
     pub bounds_first: u32,
+    /// The recall that was measured last. Format 1 has no place for it.
+    pub recall: Option<MeasuredRecall>,
     /// Subtracted from every rotated vector before it is quantized; `[padded_dim]`, bf16 values.
     pub center: Vec<f32>,
 }
@@ -121,6 +157,7 @@ impl Meta {
             leaders_first: 0,
             epoch_begun: geometry.epoch(),
             bounds_first: 0,
+            recall: None,
             center: center.iter().map(|&x| bf16::to_f32(bf16::nearest(x))).collect(),
         }
     }
@@ -172,6 +209,11 @@ impl Meta {
         for (i, &lookahead) in self.calibration.iter().enumerate() {
             put_u16(page, CALIBRATION + 2 * i, lookahead);
         }
+        if self.geometry.format() > 1 {
+            put_u16(page, RECALL, self.recall.map_or(0, |measured| measured.parts + 1));
+            put_u16(page, RECALL + 2, self.recall.map_or(0, |measured| measured.k));
+            put_u32(page, RECALL + 4, self.recall.map_or(0, |measured| measured.at));
+        }
     }
 
     /// Reads the page.
@@ -217,6 +259,12 @@ impl Meta {
         let later = |at| if first { 0 } else { get_u32(page, at) };
         let count = |at| if first { 0 } else { get_u16(page, at) };
         check("reflections", count(REFLECTIONS + 4).into(), 0, padded_dim.into())?;
+        check("recall", count(RECALL).into(), 0, u64::from(RECALL_PARTS) + 1)?;
+        let recall = count(RECALL).checked_sub(1).map(|parts| MeasuredRecall {
+            parts,
+            k: count(RECALL + 2),
+            at: later(RECALL + 4),
+        });
         Ok(Self {
             metric,
             geometry,
@@ -233,6 +281,7 @@ impl Meta {
             leaders_first: later(LEADERS),
             epoch_begun: count(EPOCH + 2),
             bounds_first: later(COLUMNS + 2),
+            recall,
             center,
         })
     }
@@ -320,6 +369,7 @@ mod tests {
         meta.calibration = [20, 40, 100, 65_535];
         (meta.reflections_first, meta.reflections) = (17, 40);
         (meta.leaders_first, meta.epoch_begun, meta.bounds_first) = (19, 4, 21);
+        meta.recall = Some(MeasuredRecall::new(0.9871, 10, 1_800_000_000));
         meta
     }
 
@@ -330,6 +380,22 @@ mod tests {
             meta.encode(&mut page);
             assert_eq!(Meta::decode(&page).unwrap(), meta);
             assert_eq!(Meta::stamp(&page), Ok(Stamp::of(&meta)));
+        }
+    }
+
+    #[test]
+    fn a_recall_is_kept_within_a_ten_thousandth() {
+        for recall in [0.0, 0.00004, 0.5, 0.98765, 1.0] {
+            let mut page = [0; super::super::PAGE_BYTES];
+            let mut meta = example(64);
+            meta.recall = Some(MeasuredRecall::new(recall, 1000, u32::MAX));
+            meta.encode(&mut page);
+            let read = Meta::decode(&page).unwrap().recall.unwrap();
+            assert!((read.recall() - recall).abs() <= 0.5001 / f64::from(RECALL_PARTS), "{recall}: {read:?}");
+            assert_eq!((read.k, read.at), (1000, u32::MAX));
+            meta.recall = None;
+            meta.encode_links(&mut page);
+            assert_eq!(Meta::decode(&page).unwrap().recall, None);
         }
     }
 
