@@ -50,6 +50,9 @@ help:
 setup:
 	@tests/setup.sh
 
+.PHONY: all
+all: build
+
 .PHONY: build
 build: setup
 	cargo build --profile $(PROFILE) $(FEATURES)
@@ -91,7 +94,7 @@ test: build
 	cargo test --profile $(PROFILE) --workspace --no-run $(FEATURES)
 	@set -e; stage=$$(tests/stage.sh); export IMGVEC_STAGE=$$stage IMGVEC_REQUIRE_PGBOUNCER=1 $(if $(filter checked,$(PROFILE)),IMGVEC_REQUIRE_FAULTS=1); \
 	export IMGVEC_ONNXRUNTIME=$(CURDIR)/target/onnxruntime/libonnxruntime.so; \
-	tests/run.sh "$(T)" cargo test --profile $(PROFILE) --workspace --no-fail-fast $(FEATURES)
+	tests/run-tests.sh "$(T)" cargo test --profile $(PROFILE) --workspace --no-fail-fast $(FEATURES)
 
 # The tests that gain from time: 200 kills at random moments, a million scans and a million inserts in one statement.
 .PHONY: test-long
@@ -205,6 +208,8 @@ lint: setup
 	cargo clippy --profile checked --workspace --all-targets $(FEATURES) -- -D warnings
 	@if command -v cargo-deny >/dev/null; then cargo deny --workspace check bans licenses sources; \
 	else echo 'lint: cargo-deny is not installed; skipped: cargo deny check (cargo install cargo-deny)'; fi
+	@if command -v hadolint >/dev/null; then hadolint --failure-threshold warning Dockerfile; \
+	else echo 'lint: hadolint is not installed; skipped: Dockerfile'; fi
 
 .PHONY: clean
 clean:

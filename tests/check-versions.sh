@@ -36,6 +36,6 @@ for major in "$@"; do
         PGRX_PG_CONFIG_PATH=$pg_config CARGO_TARGET_DIR=target/headers "${check[@]}"
     else
         say "PostgreSQL $major: the bindings that pgrx ships"
-        DOCS_RS=1 RUSTC_WRAPPER=$PWD/tests/generated-bindings.sh CARGO_TARGET_DIR=target/bindings "${check[@]}"
+        DOCS_RS=1 RUSTC_WRAPPER=$PWD/tests/rustc-with-shipped-bindings.sh CARGO_TARGET_DIR=target/bindings "${check[@]}"
     fi
 done

@@ -26,7 +26,6 @@ tests/install.sh "$PWD/$root"
 libraries=$root$("$pg_config" --pkglibdir)
 shared=$root$("$pg_config" --sharedir)
 documents=$root/usr/share/doc/$package
-strip --strip-unneeded "$libraries/imgvec.so"
 mkdir -p "$documents"
 install -m 644 README.md "$documents/"
 gzip -9n <CHANGELOG.md >"$documents/changelog.gz"

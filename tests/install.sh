@@ -8,6 +8,9 @@
 #                                                the install scripts of released versions: sql/released
 #   $(sharedir)/imgvec/models/starter            the model that works with no download
 #
+# The extension loses its debug information, nine tenths of it, unless it is the build that tests run (profile checked) or
+# IMGVEC_KEEP_DEBUG is set.
+#
 # A file that is the same already is left alone; any other is renamed into place, because running
 # backends keep the old library mapped.
 set -euo pipefail
@@ -29,6 +32,18 @@ place() { # source, target, mode
 # Where cargo puts it, in the profile that is asked for: release, or checked for tests.
 extension=${CARGO_TARGET_DIR:-${CARGO_BUILD_TARGET_DIR:-target}}/${IMGVEC_PROFILE:-release}/libimgvec.so
 [ -f "$extension" ] || { echo "install: $extension is missing; run make build" >&2; exit 1; }
+stripped=
+filled=
+trap 'rm -f "$stripped" "$filled"' EXIT
+if [ "${IMGVEC_PROFILE:-release}" = release ] && [ -z "${IMGVEC_KEEP_DEBUG:-}" ]; then
+    if command -v strip >/dev/null; then
+        stripped=$(mktemp)
+        strip --strip-unneeded -o "$stripped" "$extension"
+        extension=$stripped
+    else
+        echo "install: strip, of binutils, is not here: imgvec.so keeps its debug information" >&2
+    fi
+fi
 place "$extension" "$libraries/imgvec.so" 755
 
 for file in target/onnxruntime/*; do

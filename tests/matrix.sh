@@ -38,7 +38,7 @@ run() { # version
         upgrade)
             make build PROFILE=checked
             # To a newer one, wherever this machine's is not the newest.
-            if [ "$own" -lt 17 ]; then tests/upgrade.sh trixie; else tests/upgrade.sh testing; fi
+            if [ "$own" -lt 17 ]; then tests/pg-upgrade.sh trixie; else tests/pg-upgrade.sh testing; fi
             ;;
         *)
             echo "matrix: PostgreSQL $1 is in no chroot, and this machine's server is $own" >&2

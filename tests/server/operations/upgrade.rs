@@ -1,5 +1,5 @@
 //! pg_upgrade takes databases with `ann` indexes as they are: files are linked, nothing is built again. Always from
-//! the server's version to itself; from an older one where `tests/upgrade.sh` has put its installation.
+//! the server's version to itself; from an older one where `tests/pg-upgrade.sh` has put its installation.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -174,7 +174,7 @@ fn pg_upgrade_keeps_indexes_of_an_older_version() {
     let Some(root) = env::var_os("IMGVEC_OLD_STAGE").filter(|root| !root.is_empty()) else {
         skip(
             "pg_upgrade from an older version",
-            "IMGVEC_OLD_STAGE names no installation; tests/upgrade.sh makes one",
+            "IMGVEC_OLD_STAGE names no installation; tests/pg-upgrade.sh makes one",
             "IMGVEC_REQUIRE_OLD_STAGE",
         );
         return;

@@ -6,7 +6,7 @@
 mod driver;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -78,7 +78,9 @@ fn browser(name: &str) -> Option<Browser> {
             std::env::var_os("IMGVEC_REQUIRE_BROWSER").is_none(),
             "there is no Chromium with chromedriver"
         );
-        eprintln!(
+        // Past the test harness, which keeps what a test prints that passes.
+        let _ = writeln!(
+            std::io::stderr(),
             "SKIPPED the gallery in a browser: chromium and chromedriver are not installed (make gallery-test installs them)"
         );
     }

@@ -2,15 +2,15 @@
 # Upgrades this machine's PostgreSQL, with live ann indexes, to that of another Debian: runs the test of pg_upgrade
 # in the chroot of tests/chroot.sh, where it finds a copy of this machine's server with the extension in it.
 #
-#   tests/upgrade.sh trixie      from this machine's version to PostgreSQL 17
-#   tests/upgrade.sh testing     to PostgreSQL 18
+#   tests/pg-upgrade.sh trixie      from this machine's version to PostgreSQL 17
+#   tests/pg-upgrade.sh testing     to PostgreSQL 18
 #
 # Needs `make build PROFILE=checked` done here. The server of the older Debian runs in the newer one with the few libraries that
 # the newer one lacks; its C library runs older programs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-suite=${1:?usage: tests/upgrade.sh trixie|testing}
+suite=${1:?usage: tests/pg-upgrade.sh trixie|testing}
 case $suite in
     trixie) major=17 ;;
     testing) major=18 ;;
