@@ -51,15 +51,15 @@ pub fn define() {
     GucRegistry::define_string_guc(
         c"imgvec.onnxruntime_library",
         c"Sets the ONNX Runtime library to load.",
-        c"When empty, libonnxruntime.so is looked for in the imgvec directory of the server's library directory, then on the system's library path. Has no effect after the first embedding of a session.",
+        c"When empty, libonnxruntime.so is searched in the imgvec directory of the server's library directory, then on the system's library path. Has no effect after the first embedding of a session.",
         &ONNXRUNTIME_LIBRARY,
         GucContext::Suset,
         GucFlags::SUPERUSER_ONLY,
     );
     GucRegistry::define_string_guc(
         c"imgvec.cache_directory",
-        c"Sets where models are kept in the form that backends share.",
-        c"Relative to the data directory. When empty, nothing is kept, and every backend holds a private copy of its models.",
+        c"Sets the directory for the form of models that backends share.",
+        c"A relative path is below the data directory. When empty, nothing is stored, and every backend holds a private copy of its models.",
         &CACHE_DIRECTORY,
         GucContext::Suset,
         GucFlags::SUPERUSER_ONLY,
@@ -95,7 +95,7 @@ pub fn define() {
     GucRegistry::define_int_guc(
         c"imgvec.max_image_pixels",
         c"Sets the largest number of pixels of an image.",
-        c"Decoding may take 8 bytes of memory for each of them, and 256 MB at any setting; most images take 3 or 4.",
+        c"Decoding can take 8 bytes of memory per pixel, and 256 MB at any setting. Most images take 3 or 4 bytes per pixel.",
         &MAX_IMAGE_PIXELS,
         1,
         1_000_000_000,
@@ -105,7 +105,7 @@ pub fn define() {
     GucRegistry::define_int_guc(
         c"imgvec.max_image_bytes",
         c"Sets the largest size of an encoded image.",
-        c"An image that is larger is refused before it is read.",
+        c"A larger image is refused before it is read.",
         &MAX_IMAGE_BYTES,
         1,
         1 << 30,
@@ -114,8 +114,8 @@ pub fn define() {
     );
     GucRegistry::define_int_guc(
         c"imgvec.max_run_memory",
-        c"Sets the most memory that one run of a model may take.",
-        c"Batches are made small enough. A single input that takes more, such as a long text, is refused. Weights are not counted.",
+        c"Sets the most memory that one run of a model can take.",
+        c"Larger batches are split. A single input that needs more, such as a long text, is refused. Weights are not counted.",
         &MAX_RUN_MEMORY,
         16,
         1 << 20,
@@ -125,7 +125,7 @@ pub fn define() {
     GucRegistry::define_int_guc(
         c"imgvec.ef_search",
         c"Sets how far a search of an ann index looks ahead.",
-        c"That many rows more than it gives out are nearer than anything that it did not look at. 0 takes the index's own option, or else what imgvec.target_recall needs.",
+        c"The number of extra rows that a search considers. Higher values raise recall and cost. 0 uses the index's own option, or else what imgvec.target_recall needs.",
         &EF_SEARCH,
         0,
         MAX_EF_SEARCH,
@@ -134,8 +134,8 @@ pub fn define() {
     );
     GucRegistry::define_float_guc(
         c"imgvec.target_recall",
-        c"Sets the share of the nearest rows that searches of an ann index shall find.",
-        c"Each index measures when it is built how far its searches must look for that. 0 takes the index's own option, or else 0.95. imgvec.ef_search comes before it.",
+        c"Sets the share of the nearest rows that searches of an ann index should find.",
+        c"A build measures how far searches of the index must look ahead for that. 0 uses the index's own option, or else 0.95. imgvec.ef_search overrides it.",
         &TARGET_RECALL,
         0.0,
         MAX_TARGET_RECALL,
@@ -145,7 +145,7 @@ pub fn define() {
     GucRegistry::define_int_guc(
         c"imgvec.max_scan_rows",
         c"Sets after how many rows a scan of an ann index ends.",
-        c"A query whose filter rejects most rows may then give fewer rows than its LIMIT, and a notice. 0 takes the index's own option, or else no limit.",
+        c"A query whose filter rejects most rows can then return fewer rows than its LIMIT; a NOTICE reports it. 0 uses the index's own option, or else no limit.",
         &MAX_SCAN_ROWS,
         0,
         i32::MAX,
@@ -154,8 +154,8 @@ pub fn define() {
     );
     GucRegistry::define_bool_guc(
         c"imgvec.strict_order",
-        c"Leaves out rows that a scan of an ann index finds too late for their place.",
-        c"Otherwise they come behind all others. A query may then give fewer rows than its LIMIT, and a notice.",
+        c"Omits rows that an ann index scan finds out of order.",
+        c"When off, such rows are returned last. When on, a query can return fewer rows than its LIMIT; a NOTICE reports it.",
         &STRICT_ORDER,
         GucContext::Userset,
         GucFlags::default(),
@@ -180,7 +180,7 @@ pub fn define() {
     );
     GucRegistry::define_int_guc(
         c"imgvec.worker_nice",
-        c"Sets by how much workers let other processes go first.",
+        c"Sets by how much workers give way to other processes.",
         c"The system's nice value, 0 to 19. Takes effect for workers that start later.",
         &WORKER_NICE,
         0,

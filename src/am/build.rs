@@ -267,7 +267,7 @@ fn tell_of_files(index: Relation, wanted_bytes: u64) {
         format!("vectors of index \"{}\" do not fit into maintenance_work_mem", index.name()),
     )
     .detail(format!(
-        "The build goes on with temporary files, which takes two to three times as long; in memory it would need {} MB.",
+        "The build continues with temporary files and takes two to three times as long. In memory it needs {} MB.",
         megabytes(wanted_bytes)
     ))
     .hint(format!("Set maintenance_work_mem to {} MB or more for the next build.", megabytes(wanted_bytes)))

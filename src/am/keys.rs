@@ -107,7 +107,7 @@ impl KeyColumns {
                 format!("index \"{}\" has too many columns", index.name()),
             )
             .detail(format!("An ann index holds a vector and up to {MAX_COLUMNS} key columns, not {count}."))
-            .hint("Leave out columns that queries filter by only together with others.")
+            .hint("Omit columns that queries filter by only together with others.")
             .raise();
         }
         let columns: Vec<Column> = (1..=count).map(|number| Column::of(index, number)).collect();
@@ -198,10 +198,10 @@ impl Column {
         if is_ordered_text && !bytewise.contains(&self.collation) {
             Report::new(
                 Code::ERRCODE_COLLATION_MISMATCH,
-                format!("index \"{}\" can keep texts only in the order of their bytes", index.name()),
+                format!("index \"{}\" can order texts only by their bytes", index.name()),
             )
-            .detail("Operator class ann_text_order_ops needs collation \"C\", and the column has another.")
-            .hint("Write COLLATE \"C\" behind the column, in the index and in queries, or take the default class, which knows equality.")
+            .detail("Operator class ann_text_order_ops needs collation \"C\", but the column has another one.")
+            .hint("Write COLLATE \"C\" after the column, in the index and in queries, or use the default class, which supports equality.")
             .raise();
         }
     }
@@ -357,9 +357,9 @@ unsafe fn ordered(value: pg_sys::Datum, of_type: pg_sys::Oid) -> u64 {
             }
             other => Report::new(
                 Code::ERRCODE_DATATYPE_MISMATCH,
-                format!("ann keeps no keys in order of type {}", other.to_u32()),
+                format!("ann cannot order keys of type {}", other.to_u32()),
             )
-            .detail("An operator class names a type that the access method does not know.")
+            .detail("An operator class names a type that the access method does not support.")
             .hint("Use an operator class of imgvec.")
             .raise(),
         }

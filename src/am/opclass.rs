@@ -85,16 +85,16 @@ impl OpClass {
             INNER_PRODUCT => Metric::InnerProduct,
             _ if keys::strategies(code).is_some() => Report::new(
                 Code::ERRCODE_FEATURE_NOT_SUPPORTED,
-                format!("the first column of index \"{}\" is no vector", index.name()),
+                format!("the first column of index \"{}\" is not a vector", index.name()),
             )
-            .detail("An ann index holds a vector, and behind it columns that queries filter by.")
+            .detail("An ann index holds a vector, followed by columns that queries filter by.")
             .hint("Name the column of vectors first, or create a btree index.")
             .raise(),
             _ => Report::new(
                 Code::ERRCODE_INVALID_OBJECT_DEFINITION,
                 format!("operator class of index \"{}\" is not one of ann", index.name()),
             )
-            .detail(format!("Its support function 1 answers {code}."))
+            .detail(format!("Its support function 1 returns {code}."))
             .hint("Use an operator class of imgvec or imgvec_pgvector.")
             .raise(),
         };

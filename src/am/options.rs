@@ -152,7 +152,7 @@ fn check_names(options: Vec<Option<String>>) {
             format!("{} {verb} no effect on an ann index", without_effect.join(" and ")),
         )
         .hint(
-            "An ann index chooses its graph by itself. To find more of the nearest rows, set target_recall.",
+            "An ann index has no such parameters of its graph. To find more of the nearest rows, set target_recall.",
         )
         .notice();
     }

@@ -120,7 +120,7 @@ impl Running {
                 Code::ERRCODE_SUCCESSFUL_COMPLETION,
                 format!("scan of index \"{}\" ended after {} rows", relation.name(), self.given),
             )
-            .detail("There may be more rows that the query wants.")
+            .detail("The query may have more matching rows.")
             .hint("Raise imgvec.max_scan_rows, or index the columns of the filter.")
             .notice();
             return None;
@@ -134,8 +134,8 @@ impl Running {
                 Code::ERRCODE_SUCCESSFUL_COMPLETION,
                 format!("scan of index \"{}\" left out rows after {}", relation.name(), self.given),
             )
-            .detail("They are nearer than rows that came before they were found.")
-            .hint("Raise imgvec.target_recall, or set imgvec.strict_order to off to have them behind the others.")
+            .detail("They are nearer than rows that had already been returned.")
+            .hint("Raise imgvec.target_recall, or set imgvec.strict_order to off to return them after the others.")
             .notice();
             self.is_over = true;
             return None;

@@ -126,7 +126,7 @@ fn image_info(image: Bytea<'_>) -> NewRecord {
             .map_err(|_| {
                 Report::new(Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "integer out of range")
                     .detail(format!("A number in the image's header is {value}."))
-                    .hint("Check that the file was stored whole, or save it again with an image editor.")
+                    .hint("Check that the file was stored completely, or save it again with an image editor.")
             })
             .or_raise()
     };

@@ -50,7 +50,7 @@ fn first(embedding: &[f32], model: &str, dims: i32) -> NewVector {
                 Code::ERRCODE_INVALID_PARAMETER_VALUE,
                 format!("embeddings of model \"{model}\" cannot have {dims} dimensions"),
             )
-            .detail(format!("They have {}, of which the first can be kept.", embedding.len()))
+            .detail(format!("They have {}, and only the first ones can be kept.", embedding.len()))
             .hint("Ask for 1 to as many dimensions as the model has.")
         })?;
         let is_unit = session.model(model)?.encoder.package().normalize;

@@ -62,7 +62,7 @@ impl Joined {
                     "An input has at most {MAX_PARTS} images and texts, and {} MB in all.",
                     MAX_BYTES >> 20
                 ))
-                .hint("Embed the parts by themselves and average their vectors, or leave some out."));
+                .hint("Embed the parts separately and average their vectors, or leave some out."));
         }
         let reserved = self.bytes.try_reserve_exact(len + HEAD_BYTES);
         reserved.map_err(|_| out_of_memory(format!("An input of {len} bytes could not be held.")))
@@ -96,7 +96,7 @@ fn parts_embedding(
             "images and texts must be arrays of the same length",
         )
         .detail(format!("There are {} images and {} texts.", images.len(), texts.len()))
-        .hint("Give each part a place of its own, and NULL in the other array.")
+        .hint("Give each part its own place, and NULL in the other array.")
         .raise();
     }
     let joined = || -> Result<Joined, Report> {

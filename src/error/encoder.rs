@@ -9,7 +9,7 @@ use imgvec_encoder::package::{DigestError, Modality};
 use imgvec_encoder::runtime::RuntimeError;
 use imgvec_encoder::text::TextError;
 
-const COPY_OR_UPGRADE: &str = "Copy the model's directory again, whole, or use a newer ONNX Runtime.";
+const COPY_OR_UPGRADE: &str = "Copy the complete model directory again, or use a newer ONNX Runtime.";
 const INSTALL_RUNTIME: &str = "Install ONNX Runtime beside the extension with \"make install\", or have a superuser set \
                                imgvec.onnxruntime_library to the path of libonnxruntime.so.";
 
@@ -29,7 +29,7 @@ fn runtime_error(error: RuntimeError) -> Report {
             Report::new(Code::ERRCODE_UNDEFINED_FILE, message).detail(sentence(&reason)).hint(INSTALL_RUNTIME)
         }
         RuntimeError::TooOld { needed, .. } => Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
-            .detail(format!("The oldest version that works is {needed}."))
+            .detail(format!("The oldest supported version is {needed}."))
             .hint(INSTALL_RUNTIME),
         RuntimeError::OutOfMemory { reason, .. } => {
             super::out_of_memory(format!("{} {}", sentence(&message), sentence(&reason)))
@@ -91,11 +91,11 @@ fn word(error: EncodeError, place: impl Fn(usize) -> Option<usize>) -> Report {
             })
             .hint("The column \"modalities\" of the view imgvec_models says what each model embeds."),
         EncodeError::NoJointInput { .. } => Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
-            .detail("Its image and text towers are apart: each makes a vector of its own.")
+            .detail("Its image and text towers are separate, and each returns its own vector.")
             .hint("Mix the vectors of image and text with embed_mix(), or use a model of the family embedding_gemma2."),
         EncodeError::TooManyTokens { tokens, limit, .. } => {
             Report::new(Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, message)
-                .detail(format!("They take {tokens} tokens, and the model reads {limit}."))
+                .detail(format!("They take {tokens} tokens, but the model reads at most {limit}."))
                 .hint("Leave images out, or lower max_soft_tokens in imgvec.toml.")
         }
         EncodeError::Image { index, source } => at(Report::from(source), place(index), "image"),
@@ -153,7 +153,7 @@ fn run_too_large(message: String, size: RunSize, needed: u64, limit: u64) -> Rep
     };
     let setting = format!("have a superuser raise imgvec.max_run_memory, now {} MB", megabytes(limit));
     Report::new(Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, message)
-        .detail(format!("It is over {over} and takes about {} MB.", megabytes(needed)))
+        .detail(format!("It reads {over} and takes about {} MB.", megabytes(needed)))
         .hint(match size.fitting_tokens {
             Some(tokens) => format!("Shorten the text to about {tokens} tokens, or {setting}."),
             None => format!("{}{}.", setting[..1].to_uppercase(), &setting[1..]),
@@ -170,9 +170,11 @@ fn at(report: Report, place: Option<usize>, what: &str) -> Report {
 
 /// Something that works, with more memory than it should.
 pub fn warning(warning: &Warning, model: &str) -> Report {
-    let report =
-        Report::new(Code::ERRCODE_WARNING, format!("backends do not share the weights of model \"{model}\""))
-            .detail(sentence(warning))
-            .hint("Let the server write to imgvec.cache_directory, or set it to an empty string.");
+    let report = Report::new(
+        Code::ERRCODE_WARNING,
+        format!("weights of model \"{model}\" are not shared between backends"),
+    )
+    .detail(sentence(warning))
+    .hint("Let the server write to imgvec.cache_directory, or set it to an empty string.");
     paths::for_role(report)
 }

@@ -37,7 +37,7 @@ impl From<ImageError> for Report {
             ImageError::Corrupt { .. } => {
                 Self::new(Code::ERRCODE_INVALID_BINARY_REPRESENTATION, "could not decode image")
                     .detail(detail)
-                    .hint("Check that the file was stored whole, or save it again with an image editor.")
+                    .hint("Check that the file was stored completely, or save it again with an image editor.")
             }
             ImageError::Unsupported { format, .. } => {
                 Self::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, "image is of a kind that is not supported")

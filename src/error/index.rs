@@ -34,21 +34,21 @@ pub fn damage(index: Relation, error: AccessError<Infallible>) -> Report {
 /// A link to a page that an index does not have.
 pub fn no_such_page(index: Relation, block: BlockNumber) -> Report {
     Report::new(Code::ERRCODE_INDEX_CORRUPTED, format!("index \"{}\" is damaged", index.name()))
-        .detail(format!("A link leads to block {}, which its file does not have.", block.0))
+        .detail(format!("A link points to block {}, which is not in its file.", block.0))
         .hint("REINDEX the index.")
 }
 
 /// Pages that were made for other key columns than the catalogs name.
 pub fn other_columns(index: Relation) -> Report {
     Report::new(Code::ERRCODE_INDEX_CORRUPTED, format!("index \"{}\" is damaged", index.name()))
-        .detail("Its first page names other key columns than the catalogs.")
+        .detail("Its first page and the catalogs name different key columns.")
         .hint("REINDEX the index.")
 }
 
 /// A row at a place that the table does not have.
 pub fn no_such_row(index: Relation, tid: HeapTid) -> Report {
     Report::new(Code::ERRCODE_INDEX_CORRUPTED, format!("index \"{}\" is damaged", index.name()))
-        .detail(format!("It has row ({},{}), and the table has no such block.", tid.block, tid.offset))
+        .detail(format!("It has row ({},{}), but the table has no such block.", tid.block, tid.offset))
         .hint("REINDEX the index.")
 }
 
@@ -60,7 +60,7 @@ pub fn no_pages(index: Relation) -> Report {
             .detail("Its file is empty.")
     } else {
         Report::new(Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, format!("index \"{name}\" is not built"))
-            .detail("The command that should have built it did not come to its end, and left it empty.")
+            .detail("The command that was building it did not finish and left it empty.")
     };
     report.hint("REINDEX the index, or drop it and create it again.")
 }
@@ -71,7 +71,7 @@ pub fn not_valid(index: Relation) -> Report {
         Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!("index \"{}\" is not valid", index.name()),
     )
-    .detail("The command that should have completed it did not come to its end, so rows may be missing.")
+    .detail("The command that was building it did not finish, so rows may be missing.")
     .hint("REINDEX the index, or drop it and create it again.")
 }
 
@@ -130,5 +130,5 @@ pub fn geometry(index: Relation, error: GeometryError, dim: usize) -> Report {
         format!("column cannot have more than {MAX_DIM} dimensions for an ann index"),
     )
     .detail(format!("Vectors of index \"{}\" would have {dim} dimensions.", index.name()))
-    .hint("Index fewer dimensions: (subvector(embedding, 1, 2000)::imgvec(2000)).")
+    .hint("Index the first dimensions, for example (subvector(embedding, 1, 2000)::imgvec(2000)).")
 }

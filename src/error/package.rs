@@ -5,9 +5,9 @@ use super::{Code, Report, paths};
 use imgvec_encoder::package::{FileRole, GraphValue, MalformedFile, PackageError, Unsupported};
 use std::io;
 
-const COPY_AGAIN: &str = "Copy the model's directory again, whole.";
+const COPY_AGAIN: &str = "Copy the complete model directory again.";
 const SEE_DOCUMENTATION: &str =
-    "The documentation lists the kinds of models that work, and what imgvec.toml can override.";
+    "The documentation lists the supported kinds of models, and what imgvec.toml can override.";
 
 impl From<PackageError> for Report {
     fn from(error: PackageError) -> Self {
@@ -22,7 +22,7 @@ fn word(error: PackageError) -> Report {
     let message = error.to_string();
     match error {
             PackageError::InvalidName { .. } => Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, message)
-                .detail("A name has letters, digits, \".\", \"_\" and \"-\", and may be \"owner/model\".")
+                .detail("A name consists of letters, digits, \".\", \"_\" and \"-\", and may be \"owner/model\".")
                 .hint("The view imgvec_models lists the models that are there."),
             PackageError::NotFound { similar, .. } => Report::new(Code::ERRCODE_UNDEFINED_OBJECT, message)
                 .detail("No directory on imgvec.model_path has that name.")
@@ -41,7 +41,7 @@ fn word(error: PackageError) -> Report {
                 })
                 .hint(COPY_AGAIN),
             PackageError::NoGraph { .. } => Report::new(Code::ERRCODE_UNDEFINED_FILE, message)
-                .detail("Graphs are looked for in the directory and in its subdirectory \"onnx\".")
+                .detail("The directory and its subdirectory \"onnx\" were searched for graphs.")
                 .hint("Supply the model's ONNX export; safetensors or pickle files do not work."),
             PackageError::NoSuchPrecision { found, .. } => Report::new(Code::ERRCODE_UNDEFINED_FILE, message)
                 .detail(format!("It has {}.", list(found.iter().map(|precision| precision.name()))))
@@ -73,7 +73,7 @@ fn word(error: PackageError) -> Report {
                 Report::new(Code::ERRCODE_CONFIG_FILE_ERROR, message).detail(sentence(&source)).hint(hint)
             }
             PackageError::Outside { .. } => Report::new(Code::ERRCODE_INSUFFICIENT_PRIVILEGE, message)
-                .detail("It is, or lies behind, a link out of the directories of imgvec.model_path.")
+                .detail("The file or a directory above it is a link that leads out of imgvec.model_path.")
                 .hint("Put the file itself into the model's directory, or add the directory that holds it to imgvec.model_path."),
             PackageError::Truncated { expected, found, .. } => {
                 Report::new(Code::ERRCODE_CONFIG_FILE_ERROR, message)
@@ -83,7 +83,7 @@ fn word(error: PackageError) -> Report {
             PackageError::UnsupportedInputs { inputs, unsupported, .. } => {
                 Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
                     .detail(format!(
-                        "Of its inputs {}, there is nothing to feed {} with.",
+                        "It has inputs {}, of which {} are not supported.",
                         values(&inputs),
                         list(unsupported.iter().map(String::as_str))
                     ))
@@ -93,7 +93,7 @@ fn word(error: PackageError) -> Report {
             let named = wanted.as_ref().and_then(|name| outputs.iter().find(|output| output.name == *name));
             let wanted = match (&wanted, named) {
                 (Some(name), None) => format!("There is no output \"{name}\". "),
-                (Some(name), Some(_)) => format!("Output \"{name}\" is no embedding. "),
+                (Some(name), Some(_)) => format!("Output \"{name}\" is not an embedding. "),
                 (None, _) => String::new(),
             };
             Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
@@ -104,7 +104,7 @@ fn word(error: PackageError) -> Report {
                 .hint("Name the output that is the embedding in imgvec.toml, or export the model with one.")
         }
         PackageError::TowersDiffer { .. } => Report::new(Code::ERRCODE_CONFIG_FILE_ERROR, message)
-                .detail("Image and text of one model are compared with each other.")
+                .detail("Images and texts of one model must be comparable.")
                 .hint("Supply both towers of one model, with their projections."),
             PackageError::Half { modality, package, source } => word(*source).detail_after(&format!(
                 "The file imgvec.toml takes the {} tower from the model \"{package}\".",
@@ -119,7 +119,7 @@ fn word(error: PackageError) -> Report {
             PackageError::ImageSizeDiffers { graph, preprocessing, .. } => {
                 Report::new(Code::ERRCODE_CONFIG_FILE_ERROR, message)
                     .detail(format!(
-                        "The graph takes {} x {} pixels, and preprocessing makes {} x {}.",
+                        "The graph expects {} x {} pixels, but preprocessing produces {} x {}.",
                         graph.0, graph.1, preprocessing.0, preprocessing.1
                     ))
                     .hint("Correct the preprocessing configuration, or override it in imgvec.toml.")

@@ -19,7 +19,7 @@ pub fn temporary(name: &str) -> Report {
         Code::ERRCODE_FEATURE_NOT_SUPPORTED,
         format!("cannot keep embeddings in temporary table \"{name}\""),
     )
-    .detail("No other session could work its queue, and it ends with this one.")
+    .detail("No other session could work on its queue, and the table ends with this session.")
     .hint("Update the column with embed_image or embed_text, or use a permanent table.")
 }
 
@@ -31,7 +31,7 @@ pub fn no_relation(oid: u32) -> Report {
 
 pub fn missing_argument(name: &str) -> Report {
     Report::new(Code::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("argument \"{name}\" is missing"))
-        .detail("NULL does not stand for anything here.")
+        .detail("NULL has no meaning here.")
         .hint("As in SELECT imgvec_maintain('photos', source => 'data', target => 'embedding', model => 'starter'), or CALL imgvec_migrate('photos', 'embedding', model => 'starter').")
 }
 
@@ -40,7 +40,7 @@ pub fn no_column(table: &str, column: &str) -> Report {
         Code::ERRCODE_UNDEFINED_COLUMN,
         format!("column \"{column}\" of table {table} does not exist"),
     )
-    .detail("The embedding needs a column to go to.")
+    .detail("The embedding needs a column.")
     .hint(format!(
         "Add it with ALTER TABLE {table} ADD COLUMN ... imgvec(n), where n is the model's dimensions."
     ))
@@ -61,7 +61,7 @@ pub fn generated(column: &str) -> Report {
 pub fn wrong_target_type(column: &str, found: &str) -> Report {
     Report::new(
         Code::ERRCODE_DATATYPE_MISMATCH,
-        format!("column \"{column}\" cannot hold embeddings, since its type is {found}"),
+        format!("column \"{column}\" cannot hold embeddings, because its type is {found}"),
     )
     .detail("An embedding is an imgvec, which must convert to the column's type on assignment.")
     .hint("Use a column of type imgvec(n), or with pgvector vector(n) or halfvec(n) and the extension imgvec_pgvector.")
@@ -70,9 +70,9 @@ pub fn wrong_target_type(column: &str, found: &str) -> Report {
 pub fn wrong_source_type(source: &str, found: &str) -> Report {
     Report::new(
         Code::ERRCODE_DATATYPE_MISMATCH,
-        format!("cannot embed \"{source}\", since its type is {found}"),
+        format!("cannot embed \"{source}\", because its type is {found}"),
     )
-    .detail("A picture is a bytea value, a text is of type text or one like it.")
+    .detail("An image must be a bytea value, and a text must be of type text or a similar one.")
     .hint("Cast it to text, or name the column with the picture's bytes.")
 }
 
@@ -81,13 +81,13 @@ pub fn source_reads_target(target: &str) -> Report {
         Code::ERRCODE_INVALID_OBJECT_DEFINITION,
         format!("the source of column \"{target}\" reads the column itself"),
     )
-    .detail("Each embedding would ask for another one.")
+    .detail("Each embedding would require another one.")
     .hint("Leave the column out of the source.")
 }
 
 pub fn wrong_modality(model: &str, what: &str) -> Report {
     Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, format!("model \"{model}\" does not embed {what}"))
-        .detail("The source's type says which of the two is wanted: bytea is a picture.")
+        .detail("The type of the source decides: bytea is an image, other types are text.")
         .hint("The column \"modalities\" of the view imgvec_models says what each model embeds.")
 }
 
@@ -102,9 +102,9 @@ pub fn wrong_dimensions(column: &str, expected: i32, model: &str, dim: usize) ->
 pub fn no_key(table: &str) -> Report {
     Report::new(
         Code::ERRCODE_INVALID_OBJECT_DEFINITION,
-        format!("table {table} has nothing that tells its rows apart"),
+        format!("table {table} has no key that identifies its rows"),
     )
-    .detail("Waiting rows are remembered by their key: a primary key, or a unique index of columns that are NOT NULL.")
+    .detail("The queue identifies rows by a primary key, or by a unique index of NOT NULL columns.")
     .hint(format!(
         "Add one, as in ALTER TABLE {table} ADD COLUMN id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY."
     ))
@@ -115,7 +115,7 @@ pub fn key_is_gone(table: &str) -> Report {
         Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!("the key of table {table} is gone"),
     )
-    .detail("The unique index that waiting rows were found by has been dropped, or is of other columns now.")
+    .detail("The unique index that identified waiting rows was dropped, or has other columns now.")
     .hint("Create it again; or end it with imgvec_maintain(..., stop => true) and declare the column again.")
 }
 
@@ -124,7 +124,7 @@ pub fn suppressed(table: &str) -> Report {
         Code::ERRCODE_TRIGGERED_ACTION_EXCEPTION,
         format!("a trigger of table {table} left out the update that writes the embedding"),
     )
-    .detail("A BEFORE UPDATE trigger answered NULL for the row.")
+    .detail("A BEFORE UPDATE trigger returned NULL for the row.")
     .hint("Let the trigger pass updates of the embedding, then call imgvec_retry.")
 }
 
@@ -143,7 +143,7 @@ pub fn not_maintained(table: &str, target: Option<&str>) -> Report {
         None => format!("no column of table {table} keeps its embeddings"),
     };
     Report::new(Code::ERRCODE_UNDEFINED_OBJECT, what)
-        .detail("It was never declared by imgvec_maintain, or was ended, or its triggers were dropped.")
+        .detail("It was never declared with imgvec_maintain, or was stopped, or its triggers were dropped.")
         .hint("The view imgvec_progress lists the columns that do.")
 }
 
@@ -202,12 +202,12 @@ pub fn in_transaction(procedure: &str) -> Report {
         Code::ERRCODE_INVALID_TRANSACTION_TERMINATION,
         format!("{procedure} cannot run inside a transaction block or function"),
     )
-    .detail("Each of its steps is a transaction of its own.")
-    .hint("Call it by itself, outside of BEGIN and COMMIT, and not together with other statements in one string.")
+    .detail("Each of its steps is a separate transaction.")
+    .hint("Call it alone: outside of BEGIN and COMMIT, and not with other statements in one string.")
 }
 
 pub fn not_a_trigger_call() -> Report {
-    Report::new(Code::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED, "imgvec_enqueue cannot be called by itself")
+    Report::new(Code::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED, "imgvec_enqueue cannot be called directly")
         .detail("It is the function of the triggers that imgvec_maintain creates.")
         .hint("Call imgvec_maintain.")
 }
@@ -228,7 +228,7 @@ pub fn doubtful(column: &str, why: &str, is_right: bool) -> Report {
     } else {
         Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
     };
-    Report::new(code, format!("what a trigger declares of column {column} does not count")).detail(why).hint(
+    Report::new(code, format!("the declaration of column {column} in a trigger is not valid")).detail(why).hint(
         "Give queue and log to the table's owner, or end it with imgvec_maintain(..., stop => true), and declare the \
          column again.",
     )
@@ -249,19 +249,19 @@ pub fn bad_recall(found: f64) -> Report {
 pub fn other_migration(column: &str, model: &str) -> Report {
     Report::new(
         Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        format!("column {column} is on its way to model \"{model}\""),
+        format!("column {column} is being migrated to model \"{model}\""),
     )
-    .detail("One migration of a column goes on at a time.")
-    .hint("Call imgvec_migrate with that model, or without one, to go on; or with give_up => true to end it.")
+    .detail("A column can have only one migration at a time.")
+    .hint("To continue, call imgvec_migrate with that model, or without one. To end it, add give_up => true.")
 }
 
 pub fn no_migration(column: &str) -> Report {
     Report::new(
         Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        format!("column {column} is on its way to no other model"),
+        format!("column {column} is not being migrated"),
     )
-    .detail("No migration was begun, or another session has completed it or given it up.")
-    .hint("The view imgvec_progress tells the column's model.")
+    .detail("No migration was started, or another session completed it or gave it up.")
+    .hint("The view imgvec_progress shows the column's model.")
 }
 
 pub fn unknown_dimensions(model: &str) -> Report {
@@ -269,7 +269,7 @@ pub fn unknown_dimensions(model: &str) -> Report {
         Code::ERRCODE_FEATURE_NOT_SUPPORTED,
         format!("the number of dimensions of model \"{model}\" is not known"),
     )
-    .detail("Its package does not say it, so no column for its embeddings can be made.")
+    .detail("Its package does not state it, so no column for its embeddings can be created.")
     .hint("Embed one input with the model in this session, and call imgvec_migrate again.")
 }
 
@@ -278,7 +278,7 @@ pub fn in_the_way(column: &str, objects: &[String]) -> Report {
         Code::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
         format!("cannot give column {column} another model"),
     )
-    .detail(format!("The column is dropped in the end, and these hold on to it: {}.", objects.join(", ")))
+    .detail(format!("The column is dropped at the end, and these objects depend on it: {}.", objects.join(", ")))
     .hint("Drop them and create them again afterwards, or embed into a second column by hand, as the documentation of the pipeline says.")
 }
 
@@ -292,11 +292,11 @@ pub fn rows_would_be_lost(column: &str, next: &str, model: &str, count: i64) -> 
     let rows = if count == 1 { "1 row" } else { &format!("{count} rows") };
     Report::new(
         Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        format!("{rows} of column {column} would lose the embedding"),
+        format!("{rows} of column {column} would lose their embedding"),
     )
-    .detail(format!("Model \"{model}\" could not embed what the present model did."))
+    .detail(format!("Model \"{model}\" could not embed rows that the current model embedded."))
     .hint(format!(
-        "See imgvec_failures where target is \"{next}\"; call imgvec_retry and then imgvec_migrate again, with accept_failures => true to do without them."
+        "See imgvec_failures where target is \"{next}\"; call imgvec_retry and then imgvec_migrate again, with accept_failures => true to leave them without an embedding."
     ))
 }
 
@@ -313,13 +313,13 @@ pub fn no_index_builder(name: &str, old: &str, column: &str) -> Report {
 }
 
 pub fn index_not_built(name: &str, why: Option<String>) -> Report {
-    let why = why.unwrap_or_else(|| "The worker that builds it ended without a word.".to_owned());
+    let why = why.unwrap_or_else(|| "The worker that builds it ended without an error message.".to_owned());
     Report::new(
         Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!("could not build index \"{name}\""),
     )
     .detail(why)
-    .hint("Mend that and call imgvec_migrate again: it goes on where it was. The server's log may tell more.")
+    .hint("Fix that and call imgvec_migrate again: it continues where it was. The server's log may have more information.")
 }
 
 pub fn low_recall(index: &str, found: f64, least: f64) -> Report {
@@ -327,7 +327,7 @@ pub fn low_recall(index: &str, found: f64, least: f64) -> Report {
         Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!("index {index} finds too few of the nearest rows"),
     )
-    .detail(format!("It finds {found:.3} of them, {least} are wanted."))
+    .detail(format!("It finds {found:.3} of them, and min_recall is {least}."))
     .hint(
         "Raise its target_recall with ALTER INDEX and call imgvec_migrate again; or give a lower min_recall.",
     )
@@ -338,9 +338,9 @@ pub fn other_model(index: &str, expected: &str, found: &str) -> Report {
         Code::ERRCODE_DATA_EXCEPTION,
         format!("cannot search index \"{index}\" of model \"{expected}\" by an embedding of model \"{found}\""),
     )
-    .detail("Embeddings of different models have nothing to do with each other, whatever their distance is.")
+    .detail("Distances between embeddings of different models have no meaning.")
     .hint(format!(
-        "Embed the query with \"{expected}\", or with embed_text_for or embed_image_for, which ask the column. If the index is \
-         of another model now, ALTER INDEX ... SET (model = ...) says so."
+        "Embed the query with \"{expected}\", or with embed_text_for or embed_image_for, which use the column's model. If the index \
+         has another model now, correct it with ALTER INDEX ... SET (model = ...)."
     ))
 }

@@ -87,7 +87,7 @@ pub fn out_of_half_range(index: usize, element: f32) -> Report {
         Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
         format!("element {} is out of range for type halfvec", index + 1),
     )
-    .detail(format!("It is {element}; half-precision numbers end at 65504."))
+    .detail(format!("It is {element}; the largest half-precision number is 65504."))
     .hint("Scale the vector first, for example with l2_normalize().")
 }
 
@@ -115,7 +115,7 @@ pub fn bad_text(error: TextError, text: &[u8]) -> Report {
         .detail(match what {
             Syntax::NoOpeningBracket => "The text must start with \"[\".".to_owned(),
             Syntax::NoClosingBracket => "The text must end with \"]\".".to_owned(),
-            Syntax::TrailingJunk => "Junk follows the closing \"]\".".to_owned(),
+            Syntax::TrailingJunk => "Extra characters follow the closing \"]\".".to_owned(),
             Syntax::NotANumber(position) => format!("Element {position} is not a number."),
         })
         .hint("Write a vector as its elements in brackets, such as [1,2,3]."),
@@ -145,7 +145,7 @@ pub fn bad_typmod(what: &str) -> Report {
 /// Stored bytes that are no vector.
 pub fn damaged_datum(type_name: &str, bytes: usize, dim: i16) -> Report {
     Report::new(Code::ERRCODE_DATA_CORRUPTED, format!("invalid {type_name} value"))
-        .detail(format!("The value has {bytes} bytes and says that it has {dim} dimensions."))
+        .detail(format!("The value has {bytes} bytes, but its header states {dim} dimensions."))
         .hint("Restore the row from a backup.")
 }
 

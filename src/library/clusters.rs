@@ -35,7 +35,7 @@ pub fn require_size(min_size: i32) -> usize {
     if min_size < SMALLEST {
         Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, "min_size is out of range")
             .detail(format!("It is {min_size}; a cluster has {SMALLEST} rows at least."))
-            .hint("Give the number of rows below which a group is no cluster, such as 5.")
+            .hint("Give the smallest size of a cluster, such as 5.")
             .raise();
     }
     usize::try_from(min_size).expect("not negative")

@@ -44,7 +44,7 @@ pub fn require_distance(distance: f64) {
     if distance.is_nan() || distance < 0.0 {
         Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, "max_distance is out of range")
             .detail(format!("It is {distance}; distances are numbers from 0 on."))
-            .hint("Give the distance up to which rows count as copies of each other, such as 0.05.")
+            .hint("Give the largest distance between copies, such as 0.05.")
             .raise();
     }
 }

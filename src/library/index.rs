@@ -26,16 +26,16 @@ pub fn open(index: pg_sys::Oid) -> Opened {
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
                 format!("permission denied for table {}", name()),
             )
-            .detail("What is told of the index tells of the table's rows.")
+            .detail("The result reveals the table's rows.")
             .hint("Have the table's owner grant SELECT.")
             .raise();
         }
         if security::is_bound_by_policies(subject.table) {
             Report::new(
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                format!("an index does not answer under row-level security of table \"{}\"", name()),
+                format!("cannot read an index under row-level security of table \"{}\"", name()),
             )
-            .detail("It knows nothing of policies, and would tell of rows that they hide.")
+            .detail("The index ignores policies, so it would reveal rows that they hide.")
             .hint("Use the window functions, such as duplicate_group, on the rows that you see.")
             .raise();
         }
@@ -54,7 +54,7 @@ pub fn metric(opened: &Opened) -> Metric {
             Code::ERRCODE_FEATURE_NOT_SUPPORTED,
             format!("index \"{}\" has no distances", opened.index.name()),
         )
-        .detail("It orders by inner product, by which a row may be nearer to another one than to itself.")
+        .detail("It orders by inner product, under which a row may be nearer to another row than to itself.")
         .hint("Create an index with imgvec_cosine_ops or imgvec_l2_ops.")
         .raise();
     }

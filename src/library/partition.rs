@@ -104,7 +104,7 @@ pub fn constant<T: FromDatum>(window: Window, argument: i32, name: &str) -> T {
     let value = window.current(argument).and_then(|value| unsafe { T::from_datum(value, false) });
     value.unwrap_or_else(|| {
         Report::new(Code::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("{name} must not be null"))
-            .detail("It says what all rows of a partition are asked for.")
+            .detail("It applies to all rows of a partition.")
             .hint(format!("Give {name} a value."))
             .raise()
     })

@@ -49,7 +49,7 @@ fn check_rights() {
     let may = security::pinned(|| spi::first(sql, &[], |row| row.is_true(1))).unwrap_or(false);
     if !may {
         Report::new(Code::ERRCODE_INSUFFICIENT_PRIVILEGE, "permission denied to start or stop workers")
-            .detail("Workers use the processors for the whole database.")
+            .detail("Workers use processor time for the whole database.")
             .hint("Let the database's owner or a superuser do it, or call imgvec_work for your own tables.")
             .raise();
     }
@@ -70,7 +70,7 @@ fn imgvec_start_workers(count: i32) -> i32 {
     if !(1..=MOST).contains(&count) {
         Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, format!("cannot start {count} workers"))
             .detail(format!("The number may be 1 to {MOST}."))
-            .hint("One for each core that may be used is enough; imgvec_stop_workers ends them.")
+            .hint("One worker per core is enough. imgvec_stop_workers ends workers that run.")
             .raise();
     }
     // SAFETY: plain reads of the session's state.

@@ -182,7 +182,7 @@ fn connected<T>(read: impl FnOnce(&Rows) -> T, execute: impl FnOnce() -> i32) ->
 
 fn refuse(status: i32) -> ! {
     Report::new(Code::ERRCODE_INTERNAL_ERROR, "could not run a statement of imgvec's own")
-        .detail(format!("The server answers {status}."))
+        .detail(format!("The server returned {status}."))
         .raise()
 }
 

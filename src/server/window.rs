@@ -32,7 +32,7 @@ impl Window {
                     Code::ERRCODE_WINDOWING_ERROR,
                     "a window function was called as a plain function",
                 )
-                .detail("It was declared anew, and not as a window function.")
+                .detail("It was redeclared, and not as a window function.")
                 .hint("Call the function of the extension, with OVER.")
                 .raise(),
             }

@@ -50,7 +50,7 @@ impl Mix {
             return Ok(Some(unit));
         }
         Err(Report::new(Code::ERRCODE_DATA_EXCEPTION, "the mix of these vectors has no direction")
-            .detail("With their weights the vectors cancel each other.")
+            .detail("With these weights the vectors cancel each other.")
             .hint("Choose other weights, or leave a vector out."))
     }
 }
@@ -62,7 +62,7 @@ fn mix(vectors: &Array<'_, Vector<'_>>, weights: &Array<'_, f64>) -> Result<Opti
             "vectors and weights must be arrays of the same length",
         )
         .detail(format!("There are {} vectors and {} weights.", vectors.len(), weights.len()))
-        .hint("Give each vector a weight; a negative one leads away from it."));
+        .hint("Give each vector a weight. A negative weight points away from it."));
     }
     let mut mix = Mix::new();
     for (place, (vector, weight)) in vectors.iter().zip(weights.iter()).enumerate() {

@@ -450,7 +450,7 @@ fn broken_packages_break_their_own_rows_and_tell_plain_roles_no_paths() {
     value::<i32>(&mut plain, "SELECT imgvec_dims(embed_text('dog'))");
     let warnings: Vec<String> =
         notices.try_iter().map(|notice| format!("{} {:?}", notice.message(), notice.detail())).collect();
-    assert!(warnings.len() == 1 && warnings[0].contains("do not share"), "{warnings:?}");
+    assert!(warnings.len() == 1 && warnings[0].contains("are not shared"), "{warnings:?}");
     assert!(!warnings[0].contains("/dev"), "{warnings:?}");
     // So that the harness can remove it.
     fs::set_permissions(models.join("unreadable"), fs::Permissions::from_mode(0o700)).unwrap();

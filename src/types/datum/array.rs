@@ -27,7 +27,7 @@ impl<T: UnboxDatum> Numbers<'_, T> {
         if self.dimensions > 1 {
             Report::new(Code::ERRCODE_DATA_EXCEPTION, "array must be 1-D")
                 .detail(format!("It has {} dimensions.", self.dimensions))
-                .hint("A vector is one array of numbers; convert each row of the array by itself.")
+                .hint("A vector is one array of numbers. Convert each row of the array separately.")
                 .raise();
         }
     }
