@@ -393,6 +393,14 @@ CREATE FUNCTION embed_image(image bytea, region box, model text) RETURNS imgvec
     AS 'MODULE_PATHNAME', 'embed_image_region_with_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100000;
 COMMENT ON FUNCTION embed_image(bytea, box, text) IS 'embedding of a part of an image, in pixels from its top left, by a named model';
 
+CREATE FUNCTION embed_image(image bytea, frame integer) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_image_frame_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION embed_image(bytea, integer) IS 'embedding of a frame of an animation, or a page of a TIFF, from 1, by the default model';
+
+CREATE FUNCTION embed_image(image bytea, frame integer, model text) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'embed_image_frame_with_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION embed_image(bytea, integer, text) IS 'embedding of a frame of an animation, or a page of a TIFF, from 1, by a named model';
+
 CREATE FUNCTION image_tiles(image bytea, grid integer DEFAULT 3, overlap double precision DEFAULT 0)
     RETURNS TABLE (region box, embedding imgvec)
     AS 'MODULE_PATHNAME', 'image_tiles_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000000 ROWS 10;

@@ -95,7 +95,7 @@ fn run(job: &Job) {
 /// Has a worker prepare what embedding inputs of a kind would prepare in this statement.
 pub fn before_use(name: &str, encoder: &mut Encoder, kind: Kind) -> Result<(), EncodeError> {
     let modality = match kind {
-        Kind::Image | Kind::Region | Kind::Parts => Modality::Image,
+        Kind::Image | Kind::Region | Kind::Frame | Kind::Parts => Modality::Image,
         Kind::Text | Kind::PromptedText | Kind::Label => Modality::Text,
     };
     if encoder.wants_preparing(modality)? {

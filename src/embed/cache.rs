@@ -24,6 +24,8 @@ pub enum Kind {
     Parts,
     /// A part of a picture: its corners, then the picture.
     Region,
+    /// A frame of a picture: its number, then the picture.
+    Frame,
     /// A class label, put into the model's prompt templates.
     Label,
 }

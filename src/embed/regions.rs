@@ -1,11 +1,11 @@
-//! `embed_image` of a region, and `image_tiles`: parts of a picture, so that a small thing in it can be found.
+//! `embed_image` of a region or a frame, and `image_tiles`: parts of a picture, so that a small thing in it can be found.
 
 use super::functions::fetch;
 use super::session::{self, Embedding};
 use crate::error::{Code, Report};
 use crate::guc;
 use crate::types::datum::{Bytea, NewVector, Text};
-use imgvec_encoder::image::{Corners, Region, Tiling};
+use imgvec_encoder::image::{self, Corners, ImageError, Region, Tiling};
 use pgrx::prelude::*;
 
 type Tiles = TableIterator<'static, (name!(region, pg_sys::BOX), name!(embedding, NewVector))>;
@@ -13,6 +13,17 @@ type Tiles = TableIterator<'static, (name!(region, pg_sys::BOX), name!(embedding
 fn region_embedding(image: &Bytea<'_>, region: &pg_sys::BOX, model: &str) -> Embedding {
     let corners = Corners { x: [region.low.x, region.high.x], y: [region.low.y, region.high.y] };
     session::with(|session| session.embed_region(model, fetch(image)?, corners))
+}
+
+fn frame_embedding(image: &Bytea<'_>, frame: i32, model: &str) -> Embedding {
+    session::with(|session| {
+        let image = fetch(image)?;
+        let Some(number) = u32::try_from(frame).ok().filter(|&number| number > 0) else {
+            let frames = image::info(image, &guc::image_limits())?.frames;
+            return Err(ImageError::NoFrame { frame: frame.into(), frames }.into());
+        };
+        session.embed_frame(model, image, number)
+    })
 }
 
 /// The lines around a region.
@@ -48,6 +59,16 @@ fn embed_image_region(image: Bytea<'_>, region: pg_sys::BOX) -> NewVector {
 #[pg_extern]
 fn embed_image_region_with(image: Bytea<'_>, region: pg_sys::BOX, model: Text<'_>) -> NewVector {
     NewVector::from_slice(&region_embedding(&image, &region, model.as_str()))
+}
+
+#[pg_extern]
+fn embed_image_frame(image: Bytea<'_>, frame: i32) -> NewVector {
+    NewVector::from_slice(&frame_embedding(&image, frame, &guc::default_model()))
+}
+
+#[pg_extern]
+fn embed_image_frame_with(image: Bytea<'_>, frame: i32, model: Text<'_>) -> NewVector {
+    NewVector::from_slice(&frame_embedding(&image, frame, model.as_str()))
 }
 
 #[pg_extern]

@@ -232,16 +232,33 @@ impl Session {
 
     /// The embedding of a part of a picture.
     pub fn embed_region(&mut self, name: &str, image: &[u8], corners: Corners) -> Result<Embedding, Report> {
-        let digest = self.model(name)?.digest;
         let [left, right, top, bottom] =
             [corners.x[0], corners.x[1], corners.y[0], corners.y[1]].map(f64::to_le_bytes);
-        let key = Key::of_pieces(digest, Kind::Region, &[&left, &right, &top, &bottom, image]);
+        let pieces: [&[u8]; 5] = [&left, &right, &top, &bottom, image];
+        self.embed_piece(name, Kind::Region, &pieces, |encoder| encoder.embed_region(image, corners))
+    }
+
+    /// The embedding of a frame of a picture, from 1.
+    pub fn embed_frame(&mut self, name: &str, image: &[u8], frame: u32) -> Result<Embedding, Report> {
+        let pieces: [&[u8]; 2] = [&frame.to_le_bytes(), image];
+        self.embed_piece(name, Kind::Frame, &pieces, |encoder| encoder.embed_frame(image, frame))
+    }
+
+    /// The embedding of something in a picture, from the cache if these pieces tell that it is there.
+    fn embed_piece(
+        &mut self,
+        name: &str,
+        kind: Kind,
+        pieces: &[&[u8]],
+        embed: impl FnOnce(&mut Encoder) -> Result<Vec<f32>, EncodeError>,
+    ) -> Result<Embedding, Report> {
+        let digest = self.model(name)?.digest;
+        let key = Key::of_pieces(digest, kind, pieces);
         let embedding = match self.cache.get(&key) {
             Some(known) => known,
             None => {
-                let embed = |encoder: &mut Encoder| Ok(vec![encoder.embed_region(image, corners)?]);
                 let mut vectors = self
-                    .work(name, Kind::Region, embed)
+                    .work(name, kind, |encoder| Ok(vec![embed(encoder)?]))
                     .map_err(|error| encoder::encode_error(error, |_| None))?;
                 let embedding = Embedding::from(vectors.swap_remove(0));
                 self.cache.put(key, Rc::clone(&embedding));
@@ -279,7 +296,7 @@ impl Session {
                 }
             }
             Kind::Parts => inputs.iter().map(|input| encoder.embed_parts(&parts::split(input))).collect(),
-            Kind::Region => unreachable!("regions have a way of their own"),
+            Kind::Region | Kind::Frame => unreachable!("they have a way of their own"),
         })
     }
 
@@ -306,7 +323,7 @@ impl Session {
         }
         let count = u64::try_from(vectors.len()).expect("a count");
         match kind {
-            Kind::Image | Kind::Region => self.counters.images += count,
+            Kind::Image | Kind::Region | Kind::Frame => self.counters.images += count,
             Kind::Text | Kind::PromptedText | Kind::Label | Kind::Parts => self.counters.texts += count,
         }
         Ok(vectors)
@@ -318,7 +335,7 @@ impl Kind {
     /// that each finds others of its length.
     fn group(self) -> (usize, usize) {
         match self {
-            Kind::Image | Kind::Region | Kind::Parts => (32, 32 << 20),
+            Kind::Image | Kind::Region | Kind::Frame | Kind::Parts => (32, 32 << 20),
             Kind::Text | Kind::PromptedText | Kind::Label => (256, 1 << 20),
         }
     }

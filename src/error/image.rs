@@ -44,6 +44,11 @@ impl From<ImageError> for Report {
                     .detail(detail)
                     .hint(formats(Some(format)))
             }
+            ImageError::NoFrame { .. } => {
+                Self::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, "there is no such frame in the image")
+                    .detail(detail)
+                    .hint("Frames and pages are counted from 1; image_info() tells how many there are.")
+            }
             ImageError::InputTooLarge { len, limit } => too_large(len, limit),
             ImageError::TooManyPixels { .. } | ImageError::DecoderMemory { .. } => {
                 Self::new(Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "image is too large")

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use imgvec_encoder::image::{ImageLimits, RgbImage, decode};
+use imgvec_encoder::image::{ImageError, ImageLimits, RgbImage, decode, decode_frame, info};
 use imgvec_encoder::interrupt::never_interrupted;
 
 fn picture(path: &Path) -> RgbImage {
@@ -39,4 +39,53 @@ fn unusual_files_decode_as_in_pillow() {
         };
         assert!(differences.max().unwrap() <= tolerance, "{}", file.display());
     }
+}
+
+/// tests/data/images/frames has animations and pages, and `NAME.N.expected.png` for frames from the second on.
+#[test]
+fn each_frame_is_as_pillow_shows_it() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/images/frames");
+    let limits = ImageLimits::default();
+    for (name, frames) in [
+        ("disposals.gif", 5),
+        ("disposals.png", 5),
+        ("lossless.webp", 5),
+        ("lossless.jxl", 5),
+        ("pages.tif", 3),
+    ] {
+        let data = std::fs::read(folder.join(name)).unwrap();
+        assert_eq!(info(&data, &limits).unwrap().frames, Some(frames), "{name}");
+        let of = |frame| decode_frame(&data, frame, &limits, never_interrupted);
+        assert_eq!(of(1).unwrap(), picture(&folder.join(name)), "{name}");
+        for frame in 2..=frames {
+            let found = of(frame).unwrap_or_else(|error| panic!("{name}, frame {frame}: {error}"));
+            let expected = picture(&folder.join(format!("{name}.{frame}.expected.png")));
+            assert_eq!(
+                (found.width(), found.height()),
+                (expected.width(), expected.height()),
+                "{name} {frame}"
+            );
+            let (found, expected) = (found.upright_pixels().unwrap(), expected.upright_pixels().unwrap());
+            let worst = found.iter().zip(expected.iter()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+            assert_eq!(worst, 0, "{name}, frame {frame}");
+        }
+        for frame in [0, frames + 1, u32::MAX] {
+            assert_eq!(
+                of(frame),
+                Err(ImageError::NoFrame { frame: frame.into(), frames: Some(frames) }),
+                "{name}"
+            );
+        }
+        assert_eq!(decode_frame(&data, frames, &limits, || true), Err(ImageError::Interrupted), "{name}");
+        // Half of it has fewer frames, or ends in one; cut anywhere, it is an error or a picture.
+        for len in (0..data.len()).step_by(37) {
+            if let Err(error) = decode_frame(&data[..len], frames, &limits, never_interrupted) {
+                assert!(!error.to_string().contains("gave up"), "{name} cut to {len}: {error}");
+            }
+        }
+    }
+    // Formats of one picture.
+    let still = std::fs::read(folder.join("../cases/qoi_rgb.qoi")).unwrap();
+    let error = decode_frame(&still, 2, &limits, never_interrupted).unwrap_err();
+    assert_eq!(error.to_string(), "the image has no frame 2, only one");
 }

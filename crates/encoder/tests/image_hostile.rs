@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use imgvec_encoder::image::{ImageError, ImageFormat, ImageLimits, RgbImage, decode, info};
+use imgvec_encoder::image::{ImageError, ImageFormat, ImageLimits, RgbImage, decode, decode_frame, info};
 use imgvec_encoder::interrupt::never_interrupted;
 use proptest::prelude::*;
 
@@ -22,7 +22,8 @@ fn file(name: &str) -> Vec<u8> {
 
 /// All pictures, by name: those of usual make and those of unusual one.
 fn seeds() -> Vec<(String, Vec<u8>)> {
-    let entries = ["files", "cases"].into_iter().flat_map(|name| std::fs::read_dir(folder(name)).unwrap());
+    let entries =
+        ["files", "cases", "frames"].into_iter().flat_map(|name| std::fs::read_dir(folder(name)).unwrap());
     let mut seeds: Vec<_> = entries
         .map(Result::unwrap)
         .filter(|entry| !entry.file_name().into_string().unwrap().ends_with(".expected.png"))
@@ -136,6 +137,25 @@ fn forged_jpeg(name: &str, width: u16, height: u16) -> Vec<u8> {
     data
 }
 
+/// A JPEG XL that announces these sides and nothing unusual, and has no pixels.
+fn jxl(width: u32, height: u32) -> Vec<u8> {
+    let mut bits = Vec::new();
+    let mut put = |value: u32, count: u32| bits.extend((0..count).map(|bit| value >> bit & 1));
+    // No small picture; height and width in the widest form, without a ratio; metadata and transform of the usual kind.
+    for (value, count) in [(0, 1), (3, 2), (height - 1, 30), (0, 3), (3, 2), (width - 1, 30), (1, 1), (1, 1)]
+    {
+        put(value, count);
+    }
+    let byte = |bits: &[u32]| bits.iter().rev().fold(0, |byte, bit| byte << 1 | *bit as u8);
+    [&[0xff, 0x0a], &bits.chunks(8).map(byte).collect::<Vec<u8>>()[..], &[0; 64]].concat()
+}
+
+/// An icon whose only picture is this.
+fn icon(picture: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(picture.len()).unwrap().to_le_bytes();
+    [&[0, 0, 1, 0, 1, 0, 16, 16, 0, 0, 1, 0, 32, 0], &len[..], &[22, 0, 0, 0], picture].concat()
+}
+
 #[test]
 fn giant_sides_are_refused_by_the_header_alone() {
     let cases = [
@@ -148,6 +168,13 @@ fn giant_sides_are_refused_by_the_header_alone() {
         [&b"qoif"[..], &[0xff; 8], &[4, 0]].concat(),
         b"P6 4294967295 4294967295 65535 ".to_vec(),
         b"P1\n50000 50000\n".to_vec(),
+        jxl(50_000, 50_000),
+        icon(&png(50_000, 50_000, 1, 0, &[])),
+        // The header of a bitmap counts the rows of the mask, too.
+        icon(
+            &[&40_u32.to_le_bytes()[..], &[0xff, 0xff, 0, 0, 0xff, 0xff, 1, 0, 1, 0, 32, 0], &[0; 24]]
+                .concat(),
+        ),
         forged_jpeg("files/baseline_420.jpg", 65_500, 65_500),
         forged_jpeg("files/progressive_420.jpg", 19_000, 19_000),
     ];
@@ -176,8 +203,9 @@ fn what_a_decoder_would_allocate_beside_the_pixels_is_limited() {
         let error = try_decode(&data).unwrap_err();
         assert!(matches!(error, ImageError::DecoderMemory { .. }), "{error}");
     }
-    let long = png(2_000_000, 2, 1, 0, &[]);
-    assert!(matches!(try_decode(&long), Err(ImageError::SideTooLong { width: 2_000_000, .. })));
+    for long in [png(2_000_000, 2, 1, 0, &[]), jxl(2_000_000, 2)] {
+        assert!(matches!(try_decode(&long), Err(ImageError::SideTooLong { width: 2_000_000, .. })));
+    }
 }
 
 /// A TIFF of one page whose fields are all 32-bit numbers.
@@ -234,6 +262,11 @@ fn numbers_at_the_edge_of_their_fields_are_refused() {
             }
         }
     }
+    // More than any level of JPEG XL has.
+    for (width, height) in [(1 << 30, 1 << 30), (1, 1 << 30), (1 << 30, 1)] {
+        let error = try_decode(&jxl(width, height)).unwrap_err();
+        assert!(matches!(error, ImageError::Corrupt { format: ImageFormat::JpegXl, .. }), "{error}");
+    }
     // Sides of bitmaps are signed; the lowest has no opposite.
     for side in [i32::MIN, i32::MIN + 1, i32::MAX] {
         for (other, bits) in [(1, 1_u16), (i32::MAX, 32), (i32::MIN, 8)] {
@@ -272,6 +305,11 @@ fn a_forged_size_within_the_limits_fails_when_the_data_ends() {
         forged_jpeg("files/baseline_420.jpg", 7_000, 7_000),
         forged_jpeg("files/gray_progressive.jpg", 7_000, 7_000),
         png(7_000, 7_000, 8, 2, &zeros(5_000)),
+        jxl(7_000, 7_000),
+        icon(
+            &[&40_u32.to_le_bytes()[..], &[0x58, 0x1b, 0, 0, 0xb0, 0x36, 0, 0, 1, 0, 32, 0], &[0; 24]]
+                .concat(),
+        ),
     ];
     for data in cases {
         let start = Instant::now();
@@ -407,7 +445,14 @@ fn slow_images_stop_soon_after_the_interrupt() {
         many.extend([0xff, 0xd9]);
         many
     };
-    for (name, data) in [("png", large_png), ("progressive jpeg", many_scans)] {
+    let [lossy, lossless] = ["large/lossy.jxl", "large/lossless.jxl"].map(file);
+    let pictures = [
+        ("png", large_png),
+        ("progressive jpeg", many_scans),
+        ("lossy jpeg xl", lossy),
+        ("lossless jpeg xl", lossless),
+    ];
+    for (name, data) in pictures {
         let whole = Instant::now();
         STOP.store(false, Ordering::Relaxed);
         let stopper = std::thread::spawn(|| {
@@ -433,6 +478,12 @@ const FUZZ_LIMITS: ImageLimits =
 
 /// Decodes whatever it is. What comes out must agree with the header.
 fn check(data: &[u8]) {
+    // A later frame may be there or not.
+    if let Err(ImageError::Corrupt { format, reason }) =
+        decode_frame(data, 3, &FUZZ_LIMITS, never_interrupted)
+    {
+        assert!(!reason.contains("gave up"), "{format}, frame 3: {reason}");
+    }
     let header = info(data, &FUZZ_LIMITS);
     match decode(data, &FUZZ_LIMITS, never_interrupted) {
         Ok(image) => {
@@ -526,6 +577,8 @@ proptest! {
     fn noise_behind_a_magic_number_never_panics(
         magic in prop::sample::select(vec![
             &b"\xff\xd8\xff"[..], b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"GIF89a", b"RIFF\xff\0\0\0WEBPVP8X\x0a\0\0\0",
+            b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypjxl \0\0\0\0jxl \0\0\0\0jxlc\xff\x0a",
+            b"\0\0\x01\0\x01\0\x10\x10\0\0\x01\0\x20\0\xff\0\0\0\x16\0\0\0\x28\0\0\0",
             b"RIFF\xff\0\0\0WEBPVP8L", b"II*\0\x08\0\0\0", b"MM\0+\0\x08\0\0", b"BM\0\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0",
         ]),
         noise in prop::collection::vec(any::<u8>(), 0..300),

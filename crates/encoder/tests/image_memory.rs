@@ -82,6 +82,23 @@ fn memory_stays_within_the_limits_and_comes_back() {
     assert!(grown < 256.0, "{grown} MiB for {} x {}", image.width(), image.height());
     drop(image);
 
+    // JPEG XL tells by no header what it takes. These are 46 megapixels of gray: samples, the RGB made of them, and the
+    // groups under way, or all samples of the lossless one once more as wider numbers.
+    let large = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/images/large");
+    for (name, most) in [("lossy.jxl", 300.0), ("lossless.jxl", 400.0)] {
+        let data = std::fs::read(large.join(name)).unwrap();
+        let before = status_mib("VmRSS");
+        let image = decode(&data, &limits, never_interrupted).unwrap();
+        let grown = status_mib("VmHWM") - before;
+        println!("{name}: {grown} MiB for {} x {}", image.width(), image.height());
+        assert!(grown < most, "{name}: {grown} MiB");
+    }
+    // What takes more than it may is stopped on the way.
+    let data = std::fs::read(large.join("lossless.jxl")).unwrap();
+    let tight = ImageLimits { max_decoder_bytes: 190 << 20, ..limits };
+    let error = decode(&data, &tight, never_interrupted).unwrap_err();
+    assert!(matches!(error, ImageError::DecoderMemory { .. }), "{error}");
+
     // A thousand broken images in one session.
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/images/files");
     let seeds: Vec<Vec<u8>> = std::fs::read_dir(folder)

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use imgvec_encoder::image::{ImageError, ImageLimits, Preprocessing, decode, info};
+use imgvec_encoder::image::{ImageError, ImageLimits, Preprocessing, decode, decode_frame, info};
 use imgvec_encoder::interrupt::never_interrupted;
 use libfuzzer_sys::fuzz_target;
 
@@ -12,6 +12,9 @@ const LIMITS: ImageLimits =
 
 fuzz_target!(|data: &[u8]| {
     let header = info(data, &LIMITS);
+    if let Err(ImageError::Corrupt { reason, .. }) = decode_frame(data, 3, &LIMITS, never_interrupted) {
+        assert!(!reason.contains("gave up"), "{reason}");
+    }
     match decode(data, &LIMITS, never_interrupted) {
         Ok(image) => {
             let header = header.expect("a picture that decodes has a header");

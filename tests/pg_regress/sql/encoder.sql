@@ -85,6 +85,15 @@ SELECT count(*) FROM image_tiles(NULL);
 -- a second literal is a model's name, as before
 SELECT embed_image(data, 'starter') = embed_image(data) AS model FROM pictures WHERE name = 'png';
 
+-- a frame of an animation; a picture of one frame has its first
+SELECT embed_image(data, frame => 1) = embed_image(data) AS first, embed_image(data, 1, 'starter') = embed_image(data) AS named
+FROM pictures WHERE name = 'png';
+SELECT embed_image(animation, frame => 1) = embed_image(animation) AS first, embed_image(animation, 2) = embed_image(second) AS second,
+       embed_image(animation, frame => 2, model => 'starter') = embed_image(animation) AS alike
+FROM (VALUES ('\x47494638376108000600810000c81e280000000000000000002c000000000800060000080e0001081c48b0a0c18308130e0c080021f90401000002002c000000000800060081fafa001482f000000000000008150003081c4810804182010c0240a810a1c387010202003b'::bytea,
+    '\x89504e470d0a1a0a0000000d4948445200000008000000060802000000716748ac0000002549444154789c631469fac0800db040a867150210865407541d1356e5f8241871d9815307007ebe0619457430210000000049454e44ae426082'::bytea)) v (animation, second);
+SELECT embed_image(data, NULL::integer), embed_image(data, NULL::integer, 'starter') FROM pictures WHERE name = 'png';
+
 -- fewer dimensions: those of the whole vector, at unit length again
 SELECT imgvec_dims(embed_text('dog', 'starter', dims => 64)) AS dims,
        embed_text('dog', 'starter', 64) <=> l2_normalize(subvector(embed_text('dog'), 1, 64)) < 1e-6 AS first,
@@ -124,6 +133,10 @@ SELECT statement, e.* FROM unnest(ARRAY[
     $$SELECT embed_image(data, region => '((2,2),(2,3))') FROM pictures WHERE name = 'png'$$,
     $$SELECT embed_image(data, region => '((0,0),(NaN,3))') FROM pictures WHERE name = 'png'$$,
     $$SELECT embed_image('\x00', region => '((0,0),(1,1))')$$,
+    $$SELECT embed_image(data, frame => 2) FROM pictures WHERE name = 'png'$$,
+    $$SELECT embed_image(data, frame => 0) FROM pictures WHERE name = 'gif'$$,
+    $$SELECT embed_image(data, -2147483648, 'starter') FROM pictures WHERE name = 'tiff'$$,
+    $$SELECT embed_image('\x00', frame => 0)$$,
     $$SELECT count(*) FROM pictures, image_tiles(data, 17) WHERE name = 'png'$$,
     $$SELECT count(*) FROM pictures, image_tiles(data, 0) WHERE name = 'png'$$,
     $$SELECT count(*) FROM pictures, image_tiles(data, 3, 0.95) WHERE name = 'png'$$,

@@ -86,6 +86,8 @@ INSERT INTO labels VALUES
     ('embed_image(bytea,text,integer)', 'immutable', 'strict', 'safe', 100000, 'named model, as of an image with all dimensions'),
     ('embed_image(bytea,box)', 'stable', 'strict', 'safe', 100000, 'default model: a setting, which may change between statements'),
     ('embed_image(bytea,box,text)', 'immutable', 'strict', 'safe', 100000, 'named model, as of the whole image'),
+    ('embed_image(bytea,integer)', 'stable', 'strict', 'safe', 100000, 'default model: a setting, which may change between statements'),
+    ('embed_image(bytea,integer,text)', 'immutable', 'strict', 'safe', 100000, 'named model, as of the first frame'),
     ('image_tiles(bytea,integer,double precision)', 'stable', 'strict', 'safe', 1000000, 'default model: a setting, which may change between statements; embeds some ten pictures'),
     ('image_tiles(bytea,integer,double precision,text)', 'immutable', 'strict', 'safe', 1000000, 'named model, as of the whole image; embeds some ten pictures'),
     ('embed_parts(bytea[],text[])', 'stable', 'strict', 'safe', 100000, 'default model: a setting, which may change between statements'),

@@ -36,9 +36,19 @@ impl Encoder {
     /// # Errors
     /// [`EncodeError`].
     pub fn embed_region(&mut self, image: &[u8], corners: Corners) -> Result<Vec<f32>, EncodeError> {
-        let decoded = self.decode(image)?;
+        let decoded = self.decode(image, 1)?;
         let region = Region::between(corners, &decoded)?;
         let mut vectors = self.embed_regions(&decoded, &[region])?;
+        Ok(vectors.swap_remove(0))
+    }
+
+    /// Embeds a frame of an animation or a page of a TIFF, from 1.
+    ///
+    /// # Errors
+    /// [`EncodeError`].
+    pub fn embed_frame(&mut self, image: &[u8], frame: u32) -> Result<Vec<f32>, EncodeError> {
+        let decoded = self.decode(image, frame)?;
+        let mut vectors = self.embed_regions(&decoded, &[Region::whole(&decoded)])?;
         Ok(vectors.swap_remove(0))
     }
 
@@ -51,7 +61,7 @@ impl Encoder {
         image: &[u8],
         tiling: Tiling,
     ) -> Result<Vec<(Region, Vec<f32>)>, EncodeError> {
-        let decoded = self.decode(image)?;
+        let decoded = self.decode(image, 1)?;
         let regions = tiling.regions(&decoded);
         let vectors = self.embed_regions(&decoded, &regions)?;
         Ok(regions.into_iter().zip(vectors).collect())
@@ -67,11 +77,11 @@ impl Encoder {
     }
 
     /// Decodes a picture for a model that embeds some.
-    fn decode(&self, image: &[u8]) -> Result<RgbImage, EncodeError> {
+    fn decode(&self, image: &[u8], frame: u32) -> Result<RgbImage, EncodeError> {
         if self.package.joint.is_none() {
             self.image_tower()?;
         }
-        self.decode_at(0, image)
+        self.decode_frame_at(0, image, frame)
     }
 
     fn image_tower(&self) -> Result<Arc<ImageTower>, EncodeError> {
@@ -81,7 +91,12 @@ impl Encoder {
 
     /// Decodes the picture at a place among those of a call.
     pub(super) fn decode_at(&self, index: usize, bytes: &[u8]) -> Result<RgbImage, EncodeError> {
-        image::decode(bytes, &self.options.image_limits, self.options.interrupt).map_err(|source| {
+        self.decode_frame_at(index, bytes, 1)
+    }
+
+    fn decode_frame_at(&self, index: usize, bytes: &[u8], frame: u32) -> Result<RgbImage, EncodeError> {
+        let decoded = image::decode_frame(bytes, frame, &self.options.image_limits, self.options.interrupt);
+        decoded.map_err(|source| {
             if source == ImageError::Interrupted {
                 EncodeError::Interrupted
             } else {

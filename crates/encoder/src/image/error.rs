@@ -72,6 +72,14 @@ pub enum ImageError {
         /// Size of the refused allocation.
         bytes: usize,
     },
+    /// There is no frame of this number.
+    #[error("the image has no frame {frame}{}", match frames { Some(1) => ", only one".to_owned(), Some(frames) => format!(", only {frames}"), None => String::new() })]
+    NoFrame {
+        /// The number that was asked for; the first frame is 1.
+        frame: i64,
+        /// Frames that there are, if they can be counted.
+        frames: Option<u32>,
+    },
     /// The data does not follow its format, or ends early.
     #[error("the {format} data is damaged: {reason}")]
     Corrupt {

@@ -18,7 +18,7 @@ mod reader;
 mod region;
 mod resample;
 
-pub use decode::decode;
+pub use decode::{decode, decode_frame};
 pub use error::{Head, ImageError};
 pub use format::ImageFormat;
 pub use hash::perceptual_hash;

@@ -3,11 +3,15 @@
     pip install numpy pillow pillow-jxl-plugin
     python crates/encoder/tests/golden/simple_formats.py
 
-The plugin writes and reads JPEG XL with libjxl. Translucent pixels are blended with white, and the JPEG's expected picture is that of the file without what stands before its first marker.
+The plugin writes and reads JPEG XL with libjxl; its animation is made with cjxl (libjxl-tools), of the frames of the PNG. Translucent pixels are blended with white, and the JPEG's expected picture is that of the file without what stands before its first marker.
 """
 
 import io
+import shutil
 import struct
+import subprocess
+import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +19,7 @@ import pillow_jxl  # noqa: F401
 from PIL import Image
 
 CASES = Path(__file__).resolve().parents[1] / "data" / "images" / "cases"
+FRAMES = CASES.parent / "frames"
 
 
 def picture(width: int, height: int) -> np.ndarray:
@@ -118,6 +123,112 @@ def encoded(image: Image.Image, form: str, **options: int) -> bytes:
     return data.getvalue()
 
 
+def on_white(image: Image.Image) -> Image.Image:
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    white.alpha_composite(image.convert("RGBA"))
+    return white.convert("RGB")
+
+
+def cels() -> list[Image.Image]:
+    """Five transparent pictures of one size, each with a patch of its own, one of them translucent."""
+    whole = Image.fromarray(picture(45, 20)).convert("RGBA")
+    frames = [whole]
+    for place, (color, alpha) in enumerate([((250, 20, 10), 255), ((10, 200, 30), 255), ((20, 30, 240), 255), ((255, 200, 0), 255)]):
+        frame = Image.new("RGBA", whole.size)
+        frame.paste((*color, alpha), (4 + 8 * place, 3 + 2 * place, 16 + 8 * place, 12 + 2 * place))
+        frames.append(frame)
+    return frames
+
+
+def apng(frames: list[Image.Image], disposals: list[int], blends: list[int]) -> bytes:
+    """Written by hand, as Pillow's writer joins frames that look alike: each frame is its patch alone."""
+
+    def chunk(tag: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + tag + body + struct.pack(">I", zlib.crc32(tag + body))
+
+    width, height = frames[0].size
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0))
+    data += chunk(b"acTL", struct.pack(">II", len(frames), 0))
+    sequence = 0
+    for place, frame in enumerate(frames):
+        left, top, right, bottom = (0, 0, width, height) if place == 0 else frame.getbbox()
+        pixels = np.array(frame.crop((left, top, right, bottom)))
+        rows = np.concatenate([np.zeros((bottom - top, 1), np.uint8), pixels.reshape(bottom - top, -1)], 1)
+        fields = (sequence, right - left, bottom - top, left, top, 1, 10, disposals[place], blends[place])
+        data += chunk(b"fcTL", struct.pack(">IIIIIHHBB", *fields))
+        sequence += 1
+        packed = zlib.compress(rows.tobytes())
+        if place == 0:
+            data += chunk(b"IDAT", packed)
+        else:
+            data += chunk(b"fdAT", struct.pack(">I", sequence) + packed)
+            sequence += 1
+    return data + chunk(b"IEND", b"")
+
+
+def shown(frames: list[Image.Image], disposals: list[int], blends: list[int]) -> list[Image.Image]:
+    """What a PNG of these frames shows, by its specification. Pillow 13 does not take back a frame whose disposal is 2."""
+    canvas, result = Image.new("RGBA", frames[0].size), []
+    for frame, disposal, blend in zip(frames, disposals, blends):
+        box = frame.getbbox() if result else (0, 0, *frame.size)
+        before = canvas.copy()
+        if blend:
+            canvas.alpha_composite(frame.crop(box), box[:2])
+        else:
+            canvas.paste(frame.crop(box), box)
+        result.append(on_white(canvas))
+        if disposal == 1:
+            canvas.paste((0, 0, 0, 0), box)
+        elif disposal == 2:
+            canvas = before
+    return result
+
+
+def write_frames() -> None:
+    """Animations and pages, and each frame but the first as Pillow, or the specification, shows it."""
+    shutil.rmtree(FRAMES, ignore_errors=True)
+    FRAMES.mkdir()
+    frames, disposals, blends = cels(), [0, 1, 2, 0, 0], [0, 1, 1, 1, 0]
+    files = {
+        "disposals.png": apng(frames, disposals, blends),
+        "lossless.webp": encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True),
+        "disposals.gif": encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], disposal=[1, 1, 3, 1, 1]),
+        "pages.tif": encoded(
+            frames[0].convert("RGB"), "TIFF", save_all=True,
+            append_images=[frames[0].convert("L").resize((30, 41)), frames[0].convert("P")],
+        ),
+    }  # fmt: skip
+    for name, data in files.items():
+        (FRAMES / name).write_bytes(data)
+        with Image.open(io.BytesIO(data)) as image:
+            for number in range(1, image.n_frames):
+                image.seek(number)
+                on_white(image).save(FRAMES / f"{name}.{number + 1}.expected.png")
+    whole_frames = shown(frames, disposals, blends)
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "whole.png"
+        whole.write_bytes(apng([frame.convert("RGBA") for frame in whole_frames], [0] * 5, [0] * 5))
+        subprocess.run(["cjxl", whole, FRAMES / "lossless.jxl", "-d", "0", "--quiet"], check=True)
+    for number, frame in enumerate(whole_frames[1:], 2):
+        for name in ["disposals.png", "lossless.jxl"]:
+            frame.save(FRAMES / f"{name}.{number}.expected.png")
+
+
+def write_large() -> None:
+    """Pictures of 46 megapixels in a few kilobytes, for limits of time and memory."""
+    target = CASES.parent / "large"
+    target.mkdir(exist_ok=True)
+    y, x = np.mgrid[0:6800, 0:6800]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, pixels, options in [
+            ("lossy", (x + y) // 64 % 256, ["-d", "4", "-e", "3"]),
+            ("lossless", y // 27 % 256, ["-d", "0", "-e", "2"]),
+        ]:
+            source = Path(folder) / "picture.pgm"
+            source.write_bytes(b"P5 6800 6800 255\n" + pixels.astype(np.uint8).tobytes())
+            subprocess.run(["cjxl", source, target / f"{name}.jxl", *options, "--quiet"], check=True)
+
+
 def main() -> None:
     pixels = picture(45, 20)
     image = Image.fromarray(pixels)
@@ -137,6 +248,8 @@ def main() -> None:
     write("jpeg_behind_other_bytes.jpg", lead + encoded(image, "JPEG", quality=90, subsampling=0), len(lead))
     write_icons(image)
     write_jxl(image)
+    write_frames()
+    write_large()
 
 
 if __name__ == "__main__":

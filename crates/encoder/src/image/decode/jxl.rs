@@ -29,6 +29,7 @@ pub(super) fn decode(
     reader: &mut Reader<'_>,
     info: &ImageInfo,
     limits: &ImageLimits,
+    frame: u32,
 ) -> Result<Samples, ImageError> {
     let base = memory::private_bytes();
     let sides = info.width.max(16) as usize * info.height as usize;
@@ -67,11 +68,14 @@ pub(super) fn decode(
     let stride = info.width as usize * layout.channels();
     feed.wanted_bytes = buffer_len(info, layout.channels());
     let mut samples = try_zeroed(buffer_len(info, layout.channels()))?;
+    let mut left = frame;
     loop {
         let pixels = Some((&mut samples[..], info.height as usize, stride));
         let event = feed.next(&mut decoder, pixels, &mut guard);
         match event.map_err(|error| stopped(&guard, error))? {
-            Some(Event::FrameComplete { .. }) => break,
+            Some(Event::FrameComplete { .. }) if left == 1 => break,
+            Some(Event::FrameComplete { has_more_frames: false }) => return Err(super::no_frame(frame)),
+            Some(Event::FrameComplete { .. }) => left -= 1,
             Some(Event::FrameHeader) => {}
             _ => return Err(cut_off()),
         }

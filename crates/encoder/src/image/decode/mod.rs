@@ -7,6 +7,7 @@
 //! 4. The EXIF orientation is noted; the resizer applies it ([`super::orientation`]).
 
 mod bmp;
+mod canvas;
 mod gif;
 mod ico;
 mod jpeg;
@@ -20,6 +21,8 @@ mod webp;
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub(super) use canvas::BYTES_PER_PIXEL as CANVAS_BYTES_PER_PIXEL;
 
 use super::alpha::{self, Layout};
 use super::error::ImageError;
@@ -48,22 +51,40 @@ struct Samples {
 ///
 /// Damaged data never panics here: a panic inside a decoder is caught and reported as damage.
 pub fn decode(data: &[u8], limits: &ImageLimits, interrupt: InterruptCheck) -> Result<RgbImage, ImageError> {
-    let header = header::read(data, limits)?;
+    decode_frame(data, 1, limits, interrupt)
+}
+
+/// As [`decode()`], of frame number `frame` of an animation, or of that page of a TIFF. The first is 1.
+///
+/// Frames of GIF, PNG and WebP build on those before them, which are decoded as well.
+///
+/// # Errors
+/// As [`decode()`], and [`ImageError::NoFrame`].
+pub fn decode_frame(
+    data: &[u8],
+    frame: u32,
+    limits: &ImageLimits,
+    interrupt: InterruptCheck,
+) -> Result<RgbImage, ImageError> {
+    let header = header::read(data, frame, limits)?;
     let data = ImageFormat::without_lead(data);
     let info = header.info;
     let interrupted = Cell::new(false);
     let mut reader = Reader::new(data, interrupt, &interrupted);
     let result = catch_unwind(AssertUnwindSafe(|| match info.format {
         ImageFormat::Jpeg => jpeg::decode(data, &reader, &info, header.peak_bytes),
+        ImageFormat::Png if frame > 1 => png::decode_frame(reader, &info, limits, frame),
+        ImageFormat::Gif if frame > 1 => gif::decode_frame(reader, &info, limits, frame),
+        ImageFormat::WebP if frame > 1 => webp::decode_frame(data, &mut reader, &info, limits, frame),
         ImageFormat::Png => png::decode(reader, &info, limits),
         ImageFormat::Gif => gif::decode(reader, &info, limits),
         ImageFormat::WebP => webp::decode(data, &reader, &info, limits),
         ImageFormat::Bmp => bmp::decode(data, &mut reader, &info),
-        ImageFormat::Tiff => tiff::decode(data, &mut reader, &info),
+        ImageFormat::Tiff => tiff::decode(data, &mut reader, &info, frame),
         ImageFormat::Pnm => pnm::decode(data, &mut reader, &info),
         ImageFormat::Qoi => qoi::decode(data, &mut reader, &info),
         ImageFormat::Ico => ico::decode(data, &mut reader, &info, limits),
-        ImageFormat::JpegXl => jxl::decode(data, &mut reader, &info, limits),
+        ImageFormat::JpegXl => jxl::decode(data, &mut reader, &info, limits, frame),
         ImageFormat::Avif | ImageFormat::Heic | ImageFormat::Jpeg2000 => {
             Err(ImageError::unsupported(info.format, "data"))
         }
@@ -91,6 +112,11 @@ fn check_size(info: &ImageInfo, width: u32, height: u32) -> Result<(), ImageErro
 /// Length of a buffer for all samples, which the limits have bounded.
 fn buffer_len(info: &ImageInfo, bytes_per_pixel: usize) -> usize {
     info.width as usize * info.height as usize * bytes_per_pixel
+}
+
+/// The error of an animation that ends before a frame that its header, or nothing, promises.
+fn no_frame(frame: u32) -> ImageError {
+    ImageError::NoFrame { frame: frame.into(), frames: None }
 }
 
 fn from_panic(format: ImageFormat, panic: &(dyn Any + Send)) -> ImageError {

@@ -23,8 +23,13 @@ use crate::image::reader::Reader;
 /// Bytes that a codec is fed between two checks for an interrupt.
 const SLICE: usize = 4096;
 
-pub(super) fn decode(data: &[u8], reader: &mut Reader<'_>, info: &ImageInfo) -> Result<Samples, ImageError> {
-    let page = tiff::page(data)?;
+pub(super) fn decode(
+    data: &[u8],
+    reader: &mut Reader<'_>,
+    info: &ImageInfo,
+    number: u32,
+) -> Result<Samples, ImageError> {
+    let page = tiff::page(data, number)?;
     let layout = page.layout();
     let mut out = try_zeroed(buffer_len(info, layout.channels()))?;
     let (width, height) = (page.width as usize, page.height as usize);

@@ -22,6 +22,7 @@ pub(super) mod qoi;
 pub(super) mod tiff;
 pub(super) mod webp;
 
+use super::decode::CANVAS_BYTES_PER_PIXEL;
 use super::error::{Head, ImageError};
 use super::format::ImageFormat;
 use super::limits::ImageLimits;
@@ -63,11 +64,11 @@ pub(super) struct Header {
 /// in its header, or announces more pixels than the limits allow. The pixels themselves are not
 /// looked at: an image that passes may still turn out to be damaged.
 pub fn info(data: &[u8], limits: &ImageLimits) -> Result<ImageInfo, ImageError> {
-    read(data, limits).map(|header| header.info)
+    read(data, 1, limits).map(|header| header.info)
 }
 
-/// Does the work of [`info`].
-pub(super) fn read(data: &[u8], limits: &ImageLimits) -> Result<Header, ImageError> {
+/// Does the work of [`info`], for one frame. Pages of a TIFF have sizes of their own.
+pub(super) fn read(data: &[u8], frame: u32, limits: &ImageLimits) -> Result<Header, ImageError> {
     if data.is_empty() {
         return Err(ImageError::Empty);
     }
@@ -78,13 +79,13 @@ pub(super) fn read(data: &[u8], limits: &ImageLimits) -> Result<Header, ImageErr
     let Some(format) = ImageFormat::sniff(data) else {
         return Err(ImageError::UnknownFormat { len: data.len(), head: Head::of(data) });
     };
-    let header = match format {
+    let mut header = match format {
         ImageFormat::Jpeg => jpeg::read(data),
         ImageFormat::Png => png::read(data),
         ImageFormat::Gif => gif::read(data),
         ImageFormat::WebP => webp::read(data),
         ImageFormat::Bmp => bmp::read(data),
-        ImageFormat::Tiff => tiff::read(data),
+        ImageFormat::Tiff => tiff::read(data, frame),
         ImageFormat::Pnm => pnm::read(data),
         ImageFormat::Qoi => qoi::read(data),
         ImageFormat::Ico => ico::read(data),
@@ -93,7 +94,19 @@ pub(super) fn read(data: &[u8], limits: &ImageLimits) -> Result<Header, ImageErr
             Err(ImageError::unsupported(format, "data"))
         }
     }?;
-    let ImageInfo { width, height, .. } = header.info;
+    let ImageInfo { width, height, frames, .. } = header.info;
+    let may_have_more = matches!(
+        format,
+        ImageFormat::Png | ImageFormat::Gif | ImageFormat::WebP | ImageFormat::Tiff | ImageFormat::JpegXl
+    );
+    let frames = if may_have_more { frames } else { Some(1) };
+    if frame == 0 || frames.is_some_and(|frames| frame > frames) {
+        return Err(ImageError::NoFrame { frame: frame.into(), frames });
+    }
+    if frame > 1 && matches!(format, ImageFormat::Png | ImageFormat::Gif | ImageFormat::WebP) {
+        let pixels = u64::from(width) * u64::from(height);
+        header.peak_bytes = header.peak_bytes.saturating_add(pixels.saturating_mul(CANVAS_BYTES_PER_PIXEL));
+    }
     if width == 0 || height == 0 {
         return Err(ImageError::corrupt(format, format_args!("its size is {width} x {height} pixels")));
     }

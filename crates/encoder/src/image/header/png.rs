@@ -25,6 +25,8 @@ pub(super) fn read(data: &[u8]) -> Result<Header, ImageError> {
     };
 
     let mut frames = Some(1);
+    // Whether the first frame of an animation comes before the pixels.
+    let mut begins = None;
     let mut exif = None;
     let mut profile = None;
     let mut transparent = false;
@@ -35,6 +37,8 @@ pub(super) fn read(data: &[u8]) -> Result<Header, ImageError> {
         match (&tag, body) {
             (b"IEND", _) => break,
             (b"acTL", Some(_)) => frames = bytes.u32(offset + 8).filter(|&n| n > 0),
+            (b"fcTL", _) => begins = begins.or(Some(true)),
+            (b"IDAT", _) => begins = begins.or(Some(false)),
             (b"tRNS", Some(_)) => transparent = true,
             // The decoder takes the entries apart without looking.
             (b"PLTE", Some(palette)) if !matches!(palette.len(), 3..=768) || palette.len() % 3 != 0 => {
@@ -47,6 +51,10 @@ pub(super) fn read(data: &[u8]) -> Result<Header, ImageError> {
             _ => {}
         }
         offset += 12 + len as usize;
+    }
+    // Otherwise these are a picture of its own, shown where animations are not.
+    if frames != Some(1) && begins == Some(false) {
+        frames = frames.and_then(|frames| frames.checked_add(1));
     }
     // ImageMagick and old programs write EXIF as text, which counts where the chunk of today is absent.
     let orientation = exif.or_else(|| Some(orientation::of_exif(&profile?.exif()?))).unwrap_or(1);

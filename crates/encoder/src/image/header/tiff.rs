@@ -1,4 +1,4 @@
-//! TIFF and BigTIFF: the first directory, and a count of the others (TIFF 6.0, section 2).
+//! TIFF and BigTIFF: the directory of a page, and a count of all (TIFF 6.0, section 2).
 
 use super::bytes::{Bytes, Endian};
 use super::{Header, ImageInfo, cut_off};
@@ -67,9 +67,10 @@ pub(in crate::image) enum Alpha {
     Unassociated,
 }
 
-/// The first page, in every field that decoding depends on.
+/// A page, in every field that decoding depends on.
 pub(in crate::image) struct Page<'a> {
     file: File<'a>,
+    directory: usize,
     pub(in crate::image) width: u32,
     pub(in crate::image) height: u32,
     /// Of a sample: 1, 2, 4, 8 or 16.
@@ -143,7 +144,7 @@ impl<'a> Page<'a> {
         if self.photometric != Photometric::Palette {
             return Ok(palette);
         }
-        let map = self.first(COLOR_MAP).ok_or_else(|| ImageError::corrupt(Tiff, "it has no palette"))?;
+        let map = self.entry(COLOR_MAP).ok_or_else(|| ImageError::corrupt(Tiff, "it has no palette"))?;
         let colors = 1 << self.bits.min(8);
         for (i, color) in palette.iter_mut().enumerate().take(colors) {
             for (c, level) in color.iter_mut().enumerate() {
@@ -156,12 +157,12 @@ impl<'a> Page<'a> {
 
     /// Tables that all JPEG chunks share, a stream of its own.
     pub(in crate::image) fn jpeg_tables(&self) -> Option<&'a [u8]> {
-        let entry = self.first(JPEG_TABLES)?;
+        let entry = self.entry(JPEG_TABLES)?;
         self.file.bytes.slice(entry.at, usize::try_from(entry.count).ok()?)
     }
 
-    fn first(&self, tag: u16) -> Option<Entry> {
-        self.file.entry(self.file.first_directory()?, tag)
+    fn entry(&self, tag: u16) -> Option<Entry> {
+        self.file.entry(self.directory, tag)
     }
 
     /// Bytes of all chunks of one place, as they are held together.
@@ -171,8 +172,8 @@ impl<'a> Page<'a> {
     }
 }
 
-pub(super) fn read(data: &[u8]) -> Result<Header, ImageError> {
-    let page = page(data)?;
+pub(super) fn read(data: &[u8], number: u32) -> Result<Header, ImageError> {
+    let page = page(data, number)?;
     let palette = page.photometric == Photometric::Palette;
     let info = ImageInfo {
         format: Tiff,
@@ -195,18 +196,29 @@ pub(super) fn read(data: &[u8]) -> Result<Header, ImageError> {
     Ok(Header { info, least_bytes: 0, peak_bytes })
 }
 
-/// Reads the first page.
-pub(in crate::image) fn page(data: &[u8]) -> Result<Page<'_>, ImageError> {
+/// Reads the page of this number, from 1.
+pub(in crate::image) fn page(data: &[u8], number: u32) -> Result<Page<'_>, ImageError> {
     let file = File::new(data).ok_or_else(|| cut_off(Tiff))?;
-    let first = file.first_directory().ok_or_else(|| cut_off(Tiff))?;
+    let mut directory = file.first_directory().ok_or_else(|| cut_off(Tiff))?;
+    for _ in 1..number.min(MAX_PAGES + 1) {
+        // A chain that is too short, or whose rest is damaged.
+        let next = file.next_directory(directory).filter(|&next| next != 0);
+        directory = next.ok_or_else(|| {
+            let frames = file.count_directories();
+            ImageError::NoFrame { frame: number.into(), frames }
+        })?;
+    }
+    if number == 0 || number > MAX_PAGES {
+        return Err(ImageError::NoFrame { frame: number.into(), frames: None });
+    }
     // A field whose values are cut off is no field that is absent.
-    let value = |tag| match file.entry(first, tag) {
+    let value = |tag| match file.entry(directory, tag) {
         Some(entry) if entry.count > 0 => file.get(entry, 0).map(Some).ok_or_else(|| cut_off(Tiff)),
         _ => Ok(None),
     };
     let number = |tag, default: u64| Ok(value(tag)?.unwrap_or(default));
     let side = |tag| {
-        let side = value(tag)?.ok_or_else(|| ImageError::corrupt(Tiff, "its first page has no size"))?;
+        let side = value(tag)?.ok_or_else(|| ImageError::corrupt(Tiff, "its page has no size"))?;
         u32::try_from(side).map_err(|_| ImageError::corrupt(Tiff, format_args!("one side is {side} pixels")))
     };
     let unsupported = |feature: String| Err(ImageError::unsupported(Tiff, feature));
@@ -218,7 +230,7 @@ pub(in crate::image) fn page(data: &[u8]) -> Result<Page<'_>, ImageError> {
 
     let bits = number(BITS_PER_SAMPLE, 1)?;
     let all = |tag, expected| {
-        let entry = file.entry(first, tag);
+        let entry = file.entry(directory, tag);
         entry.is_none_or(|entry| {
             let stated = samples.min(usize::try_from(entry.count).unwrap_or(samples));
             (0..stated).all(|i| file.get(entry, i) == Some(expected))
@@ -287,11 +299,12 @@ pub(in crate::image) fn page(data: &[u8]) -> Result<Page<'_>, ImageError> {
         return Err(ImageError::corrupt(Tiff, "its strips or tiles are empty"));
     }
     let own = if tiled { (TILE_OFFSETS, TILE_BYTE_COUNTS) } else { (STRIP_OFFSETS, STRIP_BYTE_COUNTS) };
-    let offsets = file.entry(first, own.0).or_else(|| file.entry(first, STRIP_OFFSETS));
+    let offsets = file.entry(directory, own.0).or_else(|| file.entry(directory, STRIP_OFFSETS));
     let offsets = offsets.ok_or_else(|| ImageError::corrupt(Tiff, "it does not say where its pixels are"))?;
-    let byte_counts = file.entry(first, own.1).or_else(|| file.entry(first, STRIP_BYTE_COUNTS));
+    let byte_counts = file.entry(directory, own.1).or_else(|| file.entry(directory, STRIP_BYTE_COUNTS));
 
     let mut page = Page {
+        directory,
         file,
         width,
         height,
@@ -308,7 +321,7 @@ pub(in crate::image) fn page(data: &[u8]) -> Result<Page<'_>, ImageError> {
         chunk_height,
         offsets,
         byte_counts,
-        orientation: file.orientation(first).unwrap_or(1),
+        orientation: file.orientation(directory).unwrap_or(1),
     };
     if samples < page.color_samples() {
         let reason =
@@ -459,12 +472,17 @@ impl<'a> File<'a> {
     fn count_directories(self) -> Option<u32> {
         let mut directory = self.first_directory()?;
         for pages in 1..=MAX_PAGES {
-            let (start, count) = self.entries(directory)?;
-            directory = self.word(start.checked_add(count.checked_mul(self.entry_len())?)?)?;
+            directory = self.next_directory(directory)?;
             if directory == 0 {
                 return Some(pages);
             }
         }
         None
+    }
+
+    /// Where the directory behind this one is; 0 where none is.
+    fn next_directory(self, directory: usize) -> Option<usize> {
+        let (start, count) = self.entries(directory)?;
+        self.word(start.checked_add(count.checked_mul(self.entry_len())?)?)
     }
 }

@@ -169,6 +169,35 @@ pub(in crate::image) fn locate(data: &[u8]) -> Result<Located<'_>, ImageError> {
     Ok(Located { frame, left, top, shows_alpha, canvas: (width, height), animated, orientation, frames })
 }
 
+/// A frame of an animation: its chunks, where it lies, whether it is blended with what is there, and whether its place
+/// becomes transparent before the next one.
+pub(in crate::image) struct Cel<'a> {
+    pub(in crate::image) located: Located<'a>,
+    pub(in crate::image) blends: bool,
+    pub(in crate::image) clears: bool,
+}
+
+/// The frames of an animation, of a file whose first one was found.
+pub(in crate::image) fn cels(data: &[u8]) -> impl Iterator<Item = Result<Cel<'_>, ImageError>> {
+    let mut chunks = Chunks { bytes: Bytes::little(data), offset: 12 };
+    let header = chunks.next().map_or(&[][..], |(_, body)| body);
+    let bytes = Bytes::little(header);
+    let flags = bytes.u8(0).unwrap_or(0);
+    let side = |at| bytes.u24_le(at).map_or(0, |side| side + 1);
+    let canvas = (side(4), side(7));
+    chunks.filter(|(tag, _)| tag == b"ANMF").map(move |(_, body)| {
+        let (frame, left, top) = animation_frame(body)?;
+        if left + frame.width() > canvas.0 || top + frame.height() > canvas.1 {
+            return Err(ImageError::corrupt(WebP, "a frame lies beside its canvas"));
+        }
+        let how = body.get(15).copied().unwrap_or(0);
+        let shows_alpha = flags & 0x10 != 0;
+        let located =
+            Located { frame, left, top, shows_alpha, canvas, animated: true, orientation: 1, frames: None };
+        Ok(Cel { located, blends: how & 2 == 0, clears: how & 1 != 0 })
+    })
+}
+
 /// Walks over chunks; the last one may be cut off.
 struct Chunks<'a> {
     bytes: Bytes<'a>,
