@@ -236,7 +236,7 @@ def taste(server, v, classes, random):
 
 
 def families(rows):
-    """Three kinds of rows, in blocks of 50,000; in each, one row in five is near to an earlier one, at differing distances."""
+    """Four kinds of rows, in blocks of 50,000; in each, one row in five is near to an earlier one, at differing distances."""
 
     def latent(random, state):
         if not state:
@@ -254,7 +254,14 @@ def families(rows):
     def isotropic(random, state):
         return lambda n: random.normal(0, 1, (n, DIM)) * np.linspace(0.2, 1.5, DIM)
 
-    for place, (name, make) in enumerate((("latent", latent), ("sparse", sparse), ("isotropic", isotropic))):
+    def manifold(random, state):
+        # Few numbers say all of a row: a random network of 12 inputs.
+        if not state:
+            state["in"], state["out"] = random.normal(0, 1, (12, 64)) / np.sqrt(12), random.normal(0, 1, (64, DIM)) / 8
+        return lambda n: np.tanh(1.5 * random.normal(0, 1, (n, 12)) @ state["in"]) @ state["out"] + 0.02 * random.normal(0, 1, (n, DIM))
+
+    kinds = (("latent", latent), ("sparse", sparse), ("isotropic", isotropic), ("manifold", manifold))
+    for place, (name, make) in enumerate(kinds):
         random, state = np.random.default_rng(100 + place), {}
         kind, blocks = make(random, state), []
         for start in range(0, rows, 50_000):

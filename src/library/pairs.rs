@@ -20,8 +20,8 @@ use pgrx::prelude::*;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 
-/// Bytes that a pair takes while it is looked for: twice as a candidate, as a pair, and as what is returned.
-const PAIR_BYTES: usize = 96;
+/// Bytes that a pair takes while it is looked for: several times as a candidate, as a pair, and as what is returned.
+const PAIR_BYTES: usize = 128;
 /// Rows whose vectors are kept for the next pairs.
 const KEPT_ROWS: usize = 4096;
 

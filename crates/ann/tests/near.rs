@@ -66,6 +66,48 @@ fn pairs_of_three_families_are_found() {
     }
 }
 
+/// The same of pairs of every tenth row, in a larger set.
+fn assert_finds_of_some(data: &Data, metric: Metric, least: f64) {
+    let rows = &data.rows;
+    let asked: Vec<usize> = (0..rows.len()).step_by(10).collect();
+    let mut all: Vec<(f64, (usize, usize))> = Vec::new();
+    for &i in &asked {
+        let mut own: Vec<(f64, (usize, usize))> = (0..rows.len())
+            .filter(|&j| j != i)
+            .map(|j| (distance(metric, &rows[i], &rows[j]), (i.min(j), i.max(j))))
+            .collect();
+        // No row has so many.
+        own.select_nth_unstable_by(1000, |x, y| x.0.total_cmp(&y.0));
+        all.extend_from_slice(&own[..1000]);
+    }
+    all.sort_by(|x, y| x.0.total_cmp(&y.0));
+    let nodes = load(data, metric);
+    for wanted in [0.5, 5.0, 18.0] {
+        let exact = &all[..(2.0 * wanted * asked.len() as f64) as usize];
+        let bound = exact[exact.len() - 1].0;
+        let (cancel, done) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let threads = Threads::new(2, &cancel);
+        let found = nodes.pairs(as_l2(metric, bound), usize::MAX / 2, &threads, &done).unwrap();
+        let Pairs::All(found) = found else { panic!("{found:?}") };
+        let found: HashSet<(usize, usize)> = found
+            .iter()
+            .map(|&(a, b)| (row(nodes.rows(a)[0]), row(nodes.rows(b)[0])))
+            .map(|(a, b)| (a.min(b), a.max(b)))
+            .collect();
+        let hits = exact.iter().filter(|(_, pair)| found.contains(pair)).count();
+        let recall = hits as f64 / exact.len() as f64;
+        println!("{}, {wanted} pairs a row: recall {recall}", data.name);
+        assert!(recall >= least, "{}: {recall} of {} pairs within {bound}", data.name, exact.len());
+    }
+}
+
+#[test]
+fn pairs_of_clusters_that_overlap_are_found() {
+    assert_finds_of_some(&latent(128, 5000, 1, 64, 1, false), Metric::Cosine, 0.995);
+    assert_finds_of_some(&clustered(128, 5000, 1, 40, 2, false), Metric::L2, 0.995);
+    assert_finds_of_some(&manifold(128, 5000, 1, 12, 2), Metric::Cosine, 0.995);
+}
+
 #[test]
 fn copies_are_pairs_of_one_node() {
     let mut data = manifold(64, 300, 1, 8, 1);

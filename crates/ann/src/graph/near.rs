@@ -7,7 +7,8 @@
 //! 1. The node's own neighbors are scored; of what is scored the nearest is visited next, which scores its neighbors.
 //! 2. It ends when neither a node within the distance waits, nor one of the nearest [`BEAM`].
 //!
-//! A pair is found if one of the two finds the other, so that a link in one direction does. Distances are those of the stored
+//! A pair is found if one of the two finds the other, so that a link in one direction does; or if both are among the nearest
+//! [`JOINED`] of a third node, which are compared with each other while they are at hand (Dong, Moses, Li 2011). Distances are those of the stored
 //! 8-bit vectors; a pair counts if the error bounds of both leave it possible. Whoever has the true vectors decides.
 
 use super::key::Key;
@@ -26,6 +27,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// Nearest nodes that are visited whatever their distance.
 pub const BEAM: usize = 24;
+/// Nearest nodes of each that are compared with each other.
+pub const JOINED: usize = 16;
+/// Pairs found so are told apart when there are so many.
+const DISTINCT_AT: usize = 1 << 18;
 /// Nodes that a worker takes at once.
 const CHUNK: usize = 256;
 /// No node.
@@ -66,6 +71,33 @@ struct Scratch {
     search: u32,
     open: BinaryHeap<Reverse<Key>>,
     best: BinaryHeap<Key>,
+    nearest: Vec<Key>,
+}
+
+/// Pairs that are found many times each.
+struct Distinct {
+    pairs: Vec<(u32, u32)>,
+    /// As many as make it worth to tell them apart.
+    full: usize,
+}
+
+impl Distinct {
+    fn new() -> Self {
+        Self { pairs: Vec::new(), full: DISTINCT_AT }
+    }
+
+    fn push(&mut self, pair: (u32, u32)) {
+        self.pairs.push(pair);
+        if self.pairs.len() >= self.full {
+            self.tell_apart();
+            self.full = DISTINCT_AT.max(2 * self.pairs.len());
+        }
+    }
+
+    fn tell_apart(&mut self) {
+        self.pairs.sort_unstable();
+        self.pairs.dedup();
+    }
 }
 
 /// Pairs, or how many there would be.
@@ -239,7 +271,13 @@ impl Nodes {
     }
 
     fn scratch(&self) -> Scratch {
-        Scratch { met: vec![0; self.len()], search: 0, open: BinaryHeap::new(), best: BinaryHeap::new() }
+        Scratch {
+            met: vec![0; self.len()],
+            search: 0,
+            open: BinaryHeap::new(),
+            best: BinaryHeap::new(),
+            nearest: Vec::new(),
+        }
     }
 
     /// Searches around a node: calls `each` with others and their squared distances, each once, among them those within a
@@ -252,7 +290,7 @@ impl Nodes {
         scratch: &mut Scratch,
         mut each: impl FnMut(u32, f32) -> bool,
     ) {
-        let Scratch { met, search, open, best } = scratch;
+        let Scratch { met, search, open, best, .. } = scratch;
         if *search == u32::MAX {
             met.fill(0);
             *search = 0;
@@ -293,6 +331,30 @@ impl Nodes {
         }
     }
 
+    /// Compares the nearest nodes that the last search around a node met with each other: calls `each` with two and their squared
+    /// distance. Of two that are linked one finds the other anyway.
+    fn join(&self, scratch: &mut Scratch, mut each: impl FnMut(u32, u32, f32)) {
+        let Scratch { best, nearest, .. } = scratch;
+        nearest.clear();
+        nearest.extend(best.drain());
+        nearest.sort_unstable();
+        nearest.truncate(JOINED);
+        for (place, key) in nearest.iter().enumerate() {
+            let a = key.id().0;
+            let others = nearest[place + 1..].iter().map(|key| key.id().0);
+            let mut query = None;
+            for b in others {
+                if self.links(a).contains(&b) || self.links(b).contains(&a) {
+                    continue;
+                }
+                let query = query.get_or_insert_with(|| {
+                    Query::stored(&self.space, self.space.decoded(self.set.stored(a)))
+                });
+                each(a, b, query.score(&self.space, self.set.stored(b)).max(0.0));
+            }
+        }
+    }
+
     /// Largest error bound.
     fn most_error(&self) -> f32 {
         self.errors.iter().copied().filter(|error| error.is_finite()).fold(0.0, f32::max)
@@ -317,10 +379,15 @@ impl Nodes {
         let within = (distance as f32 + 2.0 * usual).powi(2);
         let reach = distance as f32 + 2.0 * self.most_error();
         let limit = 2 * most as u64;
+        let is_pair = |a: u32, b: u32, squared: f32| {
+            let slack = f64::from(self.errors[a as usize]) + f64::from(self.errors[b as usize]);
+            f64::from(squared.sqrt()) <= distance + slack + 1e-5
+        };
         let (next, found, stopped) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicBool::new(false));
         let all = Mutex::new(Vec::new());
         executor.run(&|| {
             let (mut scratch, mut mine) = (self.scratch(), Vec::new());
+            let mut joined = Distinct::new();
             while !stopped.load(Ordering::Relaxed) {
                 let start = next.fetch_add(CHUNK, Ordering::Relaxed);
                 if start >= self.len() {
@@ -331,23 +398,34 @@ impl Nodes {
                         stopped.store(true, Ordering::Relaxed);
                         break;
                     }
-                    let (number, error) = (node as u32, self.errors[node]);
+                    let number = node as u32;
                     let mut here = 0u64;
                     self.around(number, within, BEAM, &mut scratch, |other, squared| {
-                        if squared.sqrt() <= reach {
-                            let slack = f64::from(error) + f64::from(self.errors[other as usize]);
-                            if f64::from(squared.sqrt()) <= distance + slack + 1e-5 {
-                                mine.push((number.min(other), number.max(other)));
-                                here += 1;
-                            }
+                        if squared.sqrt() <= reach && is_pair(number, other, squared) {
+                            mine.push((number.min(other), number.max(other)));
+                            here += 1;
                         }
                         here <= limit
                     });
+                    if here <= limit {
+                        self.join(&mut scratch, |a, b, squared| {
+                            if squared.sqrt() <= reach && is_pair(a, b, squared) {
+                                joined.push((a.min(b), a.max(b)));
+                            }
+                        });
+                    }
+                    // What is found so is found from both sides as well, but for few.
+                    if joined.pairs.len() as u64 > limit {
+                        found.fetch_add(limit + 1, Ordering::Relaxed);
+                    }
                     found.fetch_add(here, Ordering::Relaxed);
                     done.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            all.lock().expect("workers do not panic").append(&mut mine);
+            joined.tell_apart();
+            let mut all = all.lock().expect("workers do not panic");
+            all.append(&mut mine);
+            all.append(&mut joined.pairs);
         });
         executor.check()?;
         let found = found.into_inner();
