@@ -40,7 +40,7 @@ def main() -> None:
     arguments = parser.parse_args()
     package = Package(arguments)
     labels = corpus.load_labels(arguments)
-    test = corpus.load(arguments, "test")
+    test = corpus.load(arguments, "test", package.side)
     photos = np.flatnonzero(test.sources != "emo")
     vectors = unit(package.images(np.stack([test.pixels[row] for row in photos])))
     classes = test.classes[photos]
@@ -48,7 +48,7 @@ def main() -> None:
     names = sorted({entry["name"] for entry in labels.classes if entry["src"] != "emo"})
     words = unit(package.texts(names))
     text_of = {name: words[place] for place, name in enumerate(names)}
-    training = corpus.load(argparse.Namespace(**{**vars(arguments), "limit": arguments.means_of, "shards": "0"}), "train")
+    training = corpus.load(argparse.Namespace(**{**vars(arguments), "limit": arguments.means_of, "shards": "0"}), "train", package.side)
     image_mean = unit(package.images(training.pixels)).mean(0)
     text_mean = words.mean(0)
     print(f"lengths of the means: pictures {np.linalg.norm(image_mean):.3f}, words {np.linalg.norm(text_mean):.3f}, apart {np.linalg.norm(image_mean - text_mean):.3f}")

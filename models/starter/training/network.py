@@ -1,19 +1,22 @@
-"""The image tower: two networks on the same 64-pixel picture, one for what it shows and one for how it looks.
+"""The image tower: what a picture shows, its colors, and how it looks.
 
 Meaning comes from a residual network of dense 3x3 convolutions. Appearance, by which copies are found, comes from a much
 smaller one that sees little: 16 x 16 cells of brightness, contrast evened out. What copying takes away (sharpness, color,
-exposure) it never had, and left and right are alike to it.
+exposure) it never had, and left and right are alike to it. Colors are named pixel by pixel (`colors.py`).
 """
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-MEANING, APPEARANCE = 192, 64
-# Share of a picture's squared length that its meaning takes. Fixed, so it scales every text-to-image similarity alike
-# and changes no ranking by text; what is left lets a picture find its own copies. With 0.64 a blurred one is found in .84
-# of cases, with 0.5 in .97, as meaning shifts when a picture loses sharpness; appearance alone finds nearly all.
-MEANING_SHARE = 0.5
+INPUT = 64  # side of the pictures that the exported graph takes
+# What the graph looks at: (side that the whole picture is shrunk to, side of the square in its middle, mirrored or not).
+LOOKS = [(64, 64, False), (48, 48, True), (64, 48, False)]
+MEANING, COLORS, APPEARANCE = 192, 11, 53
+SKETCHED = 64  # of what the appearance network makes, `refit.py` keeps the APPEARANCE directions that tell pictures apart best
+# Parts of a picture's squared length. They are fixed, so appearance changes no ranking by text, and colors none by a text
+# without a color's name; appearance lets a picture find its own copies.
+SHARES = {"meaning": 0.69, "colors": 0.02, "appearance": 0.29}
 STEM = 32
 STAGES = [(64, 1), (128, 2), (320, 2)]  # (channels, residual blocks); each stage halves the side
 FEATURES = 640
@@ -72,22 +75,14 @@ class Meaning(nn.Module):
         features = self.pooled(x)
         return F.normalize(self.head(features).float(), dim=1), features
 
-    def of_views(self, x: torch.Tensor) -> torch.Tensor:
-        """As `forward`'s vectors, from three looks at 64-pixel pictures `[n, 3, 64, 64]`: the whole, the whole mirrored at the
-        48 pixels of training, and the middle 48 pixels. Costs little more than two looks at 64 pixels."""
-        small = F.interpolate(x.flip(3), size=(SMALL, SMALL), mode="bilinear", align_corners=False)
-        margin = (x.shape[-1] - SMALL) // 2
-        center = x[:, :, margin : margin + SMALL, margin : margin + SMALL]
-        return F.normalize(self.head((self.pooled(x) + self.pooled(small) + self.pooled(center)) / 3), dim=1)
-
 
 class Appearance(nn.Module):
-    """Pixels `[n, 3, 64, 64]` (normalized by MEAN and STD) to unit vectors `[n, 64]`, equal for mirror images."""
+    """Pixels `[n, 3, side, side]` (normalized by MEAN and STD) to unit vectors `[n, 64]`, equal for mirror images."""
 
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.ModuleList([conv(1, SKETCH[0]), conv(SKETCH[0], SKETCH[1], 2), conv(SKETCH[1], SKETCH[2], 2)])
-        self.head = nn.Linear(SKETCH[2] * (CELLS // 4) ** 2, APPEARANCE)
+        self.head = nn.Linear(SKETCH[2] * (CELLS // 4) ** 2, SKETCHED)
         self.register_buffer("luma", (torch.tensor(LUMA) * torch.tensor(STD)).view(1, 3, 1, 1), persistent=False)
 
     def one_side(self, x: torch.Tensor) -> torch.Tensor:
@@ -100,14 +95,3 @@ class Appearance(nn.Module):
         x = x - x.mean((2, 3), keepdim=True)
         x = x / (x.square().mean((2, 3), keepdim=True) + CONTRAST_FLOOR**2).sqrt()
         return F.normalize((self.one_side(x) + self.one_side(x.flip(3))).float(), dim=1)
-
-
-class ImageTower(nn.Module):
-    """Both, as one unit vector `[n, 256]`: meaning, then appearance."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.meaning, self.appearance = Meaning(), Appearance()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([MEANING_SHARE**0.5 * self.meaning.of_views(x), (1 - MEANING_SHARE) ** 0.5 * self.appearance(x)], 1)

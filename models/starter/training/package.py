@@ -1,6 +1,7 @@
 """Weights of a finished package as a start of further training."""
 
 import argparse
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
+import corpus
 from network import MEANING, Meaning
 from targets import Targets
 
@@ -21,7 +23,7 @@ def weights_of(path: Path) -> dict[str, np.ndarray]:
     return stored | {name: stored[f"{name}.int8"].astype(np.float32) * stored[f"{name}.scale"] for name in packed}
 
 
-def _pairs(network: Meaning):
+def pairs(network: Meaning):
     """Each convolution with its batch normalization, and its name in the exported graph."""
     yield network.stem, "stem"
     for index, stage in enumerate(network.stages):
@@ -40,7 +42,7 @@ def load_meaning(network: Meaning, package: Path, views: torch.Tensor, targets: 
     """
     stored = weights_of(package / "onnx" / "vision_model.onnx")
     hooks = []
-    for pair, name in _pairs(network):
+    for pair, name in pairs(network):
         convolution, norm = pair
         kernel = torch.from_numpy(np.array(stored[name])).to(convolution.weight)
         size = kernel.flatten(1).std(1).clamp(min=1e-6) / (2 / kernel[0].numel()) ** 0.5
@@ -69,3 +71,12 @@ def load_meaning(network: Meaning, package: Path, views: torch.Tensor, targets: 
     for hook in hooks:
         hook.remove()
     network.train()
+
+
+def unpack_text(package: Path, arguments: argparse.Namespace) -> None:
+    """Puts the text tower of a package where `text.py` puts its own."""
+    graph = onnx.load(package / "onnx" / "text_model.onnx").graph
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    table = stored["pieces.int8"].astype(np.float32) * stored["pieces.scale"][:, None]
+    np.savez(corpus.cache_path(arguments, "text.npz"), table=table[:, :MEANING])
+    shutil.copyfile(package / "tokenizer.json", corpus.cache_path(arguments, "tokenizer.json"))

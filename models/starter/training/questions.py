@@ -28,7 +28,7 @@ def main() -> None:
     arguments = parser.parse_args()
     package = Package(arguments)
     labels = corpus.load_labels(arguments)
-    test = corpus.load(arguments, "test")
+    test = corpus.load(arguments, "test", package.side)
     random = np.random.default_rng(3)
     names = np.array([entry["name"] for entry in labels.classes])
     embed = lambda rows: unit(np.concatenate([package.images(test.pixels[list(rows[at : at + 100])]) for at in range(0, len(rows), 100)]))  # noqa: E731

@@ -2,7 +2,7 @@
 # Trains, exports and judges the starter model. Run it again after an interruption: finished steps are kept, and training
 # goes on from its checkpoint.
 #
-# Needs: the packages of requirements.txt, WordNet 3.0's nouns (Debian: wordnet-base), and the data sets beside the
+# Needs: the packages of requirements.txt, WordNet 3.0 (Debian: wordnet-base), and the data sets beside the
 # checkout (../shared/data). Uses a GPU when torch finds one. These may be set:
 #   PYTHON    interpreter with the packages
 #   CACHE     directory for pictures, teachers, checkpoints and logs; about 3 GB
@@ -22,6 +22,9 @@ set -- --cache "${CACHE:-$HOME/.cache/imgvec-starter}" --limit "${LIMIT:-0}"
 [ -e "$2/head.done" ] || { "$python" head.py "$@"; touch "$2/head.done"; }
 "$python" appearance.py "$@"
 "$python" train.py "$@" --minutes "${MINUTES:-90}" --workers "${WORKERS:-1}" ${START:+--start-from "$START"}
+"$python" colors.py "$@"
+"$python" refit.py "$@"
+"$python" words.py "$@"
 "$python" export.py "$@" --package "$package"
 "$python" evaluate.py "$@" --package "$package" --json "$2/scores.json" --set-temperature
 "$python" plot.py "$@" --output "$package/training/progress.png"

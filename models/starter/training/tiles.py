@@ -54,7 +54,7 @@ def main() -> None:
     arguments = parser.parse_args()
     package = Package(arguments)
     labels = corpus.load_labels(arguments)
-    test = corpus.load(arguments, "test")
+    test = corpus.load(arguments, "test", package.side)
     random = np.random.default_rng(17)
     name_of = np.array([entry["name"] for entry in labels.classes])
     objects = random.permutation(np.flatnonzero(test.sources == "cal"))
