@@ -22,6 +22,11 @@ fn database_encoding() -> i32 {
     unsafe { pg_sys::GetDatabaseEncoding() }
 }
 
+/// Whether the database's encoding is Rust's.
+pub fn is_utf8() -> bool {
+    database_encoding() == UTF8
+}
+
 /// A text of the database in UTF-8; `None` if its encoding does not tell how to convert it. Raises the server's error
 /// for a character that UTF-8 lacks.
 pub fn to_utf8(bytes: &[u8]) -> Option<Cow<'_, str>> {

@@ -9,7 +9,7 @@ use super::options;
 use crate::embed;
 use crate::error::OrRaise;
 use crate::pipeline;
-use crate::server::catalog;
+use crate::server::{catalog, passing};
 use crate::storage::Relation;
 use pgrx::pg_sys;
 
@@ -41,6 +41,7 @@ pub unsafe fn check_path(
     if elements != Elements::Single || model_of(index).is_none() {
         return;
     }
+    passing::keep();
     // SAFETY: by contract. ORDER BY of an index has operators with the column on their left; a constant on their right is of
     // the operator class's type, or of one with the same bytes.
     unsafe {

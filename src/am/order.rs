@@ -17,6 +17,7 @@
 
 use super::cost::{amcostestimate, pointers};
 use super::{scan, threshold};
+use crate::server::passing;
 use crate::server::raw::{self, ExecutorStartHook, UpperPathsHook};
 use pgrx::{pg_guard, pg_sys};
 use std::cell::Cell;
@@ -40,6 +41,7 @@ unsafe extern "C-unwind" fn create_upper_paths(
     output: *mut pg_sys::RelOptInfo,
     extra: *mut c_void,
 ) {
+    passing::keep();
     // SAFETY: the planner's structures; a subquery has the query above it as its parent.
     unsafe {
         raw::upper_paths(NEXT.get().0, root, stage, input, output, extra);
@@ -152,6 +154,7 @@ unsafe fn is_ann(path: &pg_sys::IndexPath) -> bool {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags: std::ffi::c_int) {
+    passing::keep();
     // SAFETY: the executor's own hook; afterwards the states of all nodes exist, subplans listed apart.
     unsafe {
         raw::executor_start(NEXT.get().1, query, flags);

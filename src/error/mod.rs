@@ -12,6 +12,7 @@ pub mod pipeline;
 pub mod vector;
 
 use crate::encoding;
+use crate::server::passing;
 pub use pgrx::pg_sys::errcodes::PgSqlErrorCode as Code;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, function_name, pg_sys};
@@ -186,21 +187,34 @@ impl Report {
     }
 }
 
-/// An error that was caught, ours or the server's.
+/// An error that was caught, ours or the server's. To be called when what it has broken is undone: its texts may need
+/// the catalogs.
 impl From<pg_sys::panic::CaughtError> for Report {
     fn from(error: pg_sys::panic::CaughtError) -> Self {
-        let (pg_sys::panic::CaughtError::PostgresError(report)
-        | pg_sys::panic::CaughtError::ErrorReport(report)
-        | pg_sys::panic::CaughtError::RustPanic { ereport: report, .. }) = error;
+        use pg_sys::panic::CaughtError;
+        let is_of_the_server = matches!(error, CaughtError::PostgresError(_));
+        let is_ours = matches!(error, CaughtError::ErrorReport(_));
+        let (CaughtError::PostgresError(report)
+        | CaughtError::ErrorReport(report)
+        | CaughtError::RustPanic { ereport: report, .. }) = error;
         // Such as ProcessInterrupts, or a function of this crate.
         let is_known = |function: &str| function.contains("Interrupt") || function.starts_with("imgvec");
+        let code = report.sql_error_code();
+        let texts = [Some(report.message()), report.detail(), report.hint()];
+        let originals = if is_of_the_server { passing::originals(code, texts) } else { None };
+        let [message, detail, hint] = originals.unwrap_or_else(|| {
+            texts.map(|text| {
+                // See `outgoing`.
+                text.map(|text| if is_ours { incoming(text).into_owned() } else { text.to_owned() })
+            })
+        });
         Self {
-            code: report.sql_error_code(),
+            code,
             number: None,
             is_foreign: !report.function_name().is_some_and(is_known),
-            message: report.message().to_owned(),
-            detail: report.detail().map(str::to_owned),
-            hint: report.hint().map(str::to_owned),
+            message: message.unwrap_or_default(),
+            detail,
+            hint,
         }
     }
 }
@@ -227,13 +241,18 @@ pub fn out_of_memory(detail: impl Into<String>) -> Report {
     )
 }
 
+/// What [`outgoing`] has made, in UTF-8 again.
+fn incoming(text: &str) -> Cow<'_, str> {
+    if encoding::is_utf8() { Cow::Borrowed(text) } else { encoding::to_utf8_lossy(text.as_bytes()) }
+}
+
 /// A text in the database's encoding, in the type that pgrx wants.
 fn outgoing(text: String) -> String {
     match encoding::from_utf8_lossy(&text) {
         Cow::Borrowed(_) => text,
         // SAFETY: not UTF-8, which is no more than a promise to whoever takes the characters apart. Nobody does: pgrx
-        // copies the bytes of a report into memory of the server (`do_ereport` of the pinned version), and this one
-        // goes nowhere else.
+        // copies the bytes of a report into memory of the server (`do_ereport` of the pinned version), or `incoming`
+        // reads them.
         Cow::Owned(bytes) => unsafe { String::from_utf8_unchecked(bytes) },
     }
 }

@@ -161,9 +161,9 @@ pub fn column_name(relation: pg_sys::Oid, column: i16) -> Option<String> {
     }
 }
 
-/// The arguments of the triggers of a table that call a function and have one: as its relation cache knows them, and so as
-/// the table is for whoever has it locked, whatever a snapshot sees.
-pub fn trigger_arguments(relation: pg_sys::Oid, function: pg_sys::Oid) -> Vec<String> {
+/// The triggers of a table that call a function and have one argument, each with it: as its relation cache knows them, and so
+/// as the table is for whoever has it locked, whatever a snapshot sees.
+pub fn trigger_arguments(relation: pg_sys::Oid, function: pg_sys::Oid) -> Vec<(pg_sys::Oid, String)> {
     let mut arguments = Vec::new();
     // SAFETY: the table is open while its triggers are read; their arguments are NUL-terminated.
     unsafe {
@@ -176,7 +176,8 @@ pub fn trigger_arguments(relation: pg_sys::Oid, function: pg_sys::Oid) -> Vec<St
                 let trigger = &*triggers.triggers.add(place);
                 if trigger.tgfoid == function && trigger.tgnargs == 1 {
                     let argument = std::ffi::CStr::from_ptr(*trigger.tgargs);
-                    arguments.push(crate::encoding::to_utf8_lossy(argument.to_bytes()).into_owned());
+                    let argument = crate::encoding::to_utf8_lossy(argument.to_bytes()).into_owned();
+                    arguments.push((trigger.tgoid, argument));
                 }
             }
         }

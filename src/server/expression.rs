@@ -3,6 +3,7 @@
 use super::{security, spi};
 use crate::encoding;
 use crate::error::{Code, Report};
+use crate::fault;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
@@ -38,12 +39,14 @@ pub fn analyze(
     // SAFETY: the plan lives until SPI_finish, the text that is made of it is copied; an error closes the connection.
     unsafe {
         pg_sys::SPI_connect();
+        fault::point("read an expression");
         let plan = pg_sys::SPI_prepare(sql.as_ptr(), 0, std::ptr::null_mut());
         assert!(!plan.is_null(), "a SELECT can be prepared");
         let sources = pg_sys::SPI_plan_get_plan_sources(plan);
         let source: *mut pg_sys::CachedPlanSource = pg_sys::list_nth(sources, 0).cast();
         let query: *mut pg_sys::Query = pg_sys::list_nth((*source).query_list, 0).cast();
         let result = describe(relation, &*query);
+        fault::point("end an expression");
         pg_sys::SPI_finish();
         result
     }

@@ -4,8 +4,10 @@
 pub mod catalog;
 pub mod expression;
 pub mod latch;
+pub mod passing;
 pub mod process;
 pub mod raw;
+pub mod returned;
 pub mod security;
 pub mod spi;
 pub mod subtransaction;

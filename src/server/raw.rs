@@ -17,6 +17,11 @@ mod unguarded {
         pub fn opfamily_can_sort_type(family: pg_sys::Oid, data_type: pg_sys::Oid) -> bool;
         // utils/elog.h. Reads the code of the message that is being made.
         pub fn geterrcode() -> std::ffi::c_int;
+        // They set parts of it, which allocates.
+        pub fn errcode(code: std::ffi::c_int) -> std::ffi::c_int;
+        pub fn errmsg(format: *const std::ffi::c_char, ...) -> std::ffi::c_int;
+        pub fn errdetail(format: *const std::ffi::c_char, ...) -> std::ffi::c_int;
+        pub fn errhint(format: *const std::ffi::c_char, ...) -> std::ffi::c_int;
         // catalog/partition.h. Reads the catalogs.
         pub fn get_partition_ancestors(relation: pg_sys::Oid) -> *mut pg_sys::List;
         // parser/parse_utilcmd.h. Reads the catalogs.
@@ -160,8 +165,32 @@ impl Drop for WatchErrors {
 /// Called while the server makes a message; raises nothing.
 #[pg_guard]
 unsafe extern "C-unwind" fn note_code(_argument: *mut c_void) {
-    // SAFETY: inside of such a callback, as the function wants.
-    LAST_CODE.set(Some(unsafe { unguarded::geterrcode() }));
+    LAST_CODE.set(Some(error_code()));
+}
+
+/// The code of the message that is being made; to be asked in a callback of the server's stack of error contexts.
+pub fn error_code() -> std::ffi::c_int {
+    // SAFETY: raises nothing in a callback.
+    unsafe { unguarded::geterrcode() }
+}
+
+/// Gives the error that is being made another code and other texts; those that are `None` stay.
+///
+/// # Safety
+/// In a callback of the server's stack of error contexts; texts end with a zero.
+pub unsafe fn rewrite_error(code: std::ffi::c_int, texts: [Option<*const std::ffi::c_char>; 3]) {
+    let [message, detail, hint] = texts;
+    let format = c"%s".as_ptr();
+    // SAFETY: by contract; texts are copied. The closure holds nothing that needs a drop. Where memory for a copy is refused, that
+    // error takes the place of this one, and `errfinish`, which has called us, is left for good.
+    unsafe {
+        pg_guard_ffi_boundary(|| {
+            unguarded::errcode(code);
+            message.map(|text| unguarded::errmsg(format, text));
+            detail.map(|text| unguarded::errdetail(format, text));
+            hint.map(|text| unguarded::errhint(format, text));
+        });
+    }
 }
 
 /// Whether a partition lies below another relation, at any depth.

@@ -1,6 +1,6 @@
 //! Whose code runs, with whose rights, and by which search path.
 
-use super::version;
+use super::{passing, version};
 use pgrx::pg_sys;
 
 /// Ends what [`restricted`] began.
@@ -38,6 +38,7 @@ impl Drop for Restricted {
 /// - INSERT, UPDATE and COPY: the server evaluates them as the user who writes, who needs no other's rights for it.
 /// - VACUUM (`am/vacuum.rs`), the planner (`am/cost.rs`), scans and statistics evaluate none.
 pub fn restricted<T>(owner: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
+    passing::keep();
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);
     // SAFETY: plain state of the session, put back by the guard or by the end of the transaction.
     let _guard = unsafe {
@@ -80,6 +81,7 @@ fn is_session_of(role: pg_sys::Oid) -> bool {
 }
 
 fn become_owner(owner: pg_sys::Oid) -> Restricted {
+    passing::keep();
     let mut flags = pg_sys::SECURITY_NOFORCE_RLS.cast_signed();
     if !is_session_of(owner) {
         flags |= pg_sys::SECURITY_RESTRICTED_OPERATION.cast_signed();

@@ -3,15 +3,22 @@
 //! Each call is a connection of its own to the server's SPI, so that nothing stays open when an error unwinds. Texts are
 //! UTF-8 on our side and in the database's encoding on the other.
 
+use super::passing;
 use crate::encoding;
 use crate::error::{Code, Report};
-use pgrx::pg_sys;
-use std::cell::RefCell;
+use crate::fault;
+use pgrx::{PgMemoryContexts, pg_sys};
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 
 /// A value for `$1`, `$2` and so on, with its type; `None` is NULL.
 pub type Argument = (pg_sys::Oid, Option<pg_sys::Datum>);
+
+/// The catalog of dependencies, which pgrx does not name: `DependRelationId`.
+const PG_DEPEND: u32 = 2608;
+/// Rows that a cursor fetches at once.
+const READ_TOGETHER: i64 = 256;
 
 /// Rows of a query, as long as its connection lasts.
 pub struct Rows {
@@ -118,6 +125,36 @@ impl Values {
     }
 }
 
+thread_local! {
+    /// Whether statements only read, by the snapshot that is active.
+    static ONLY_READS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work`, whose statements only read, by a snapshot as the server itself reads its catalogs by: of now, where that of
+/// the transaction may be older. It may run during a parallel operation.
+pub fn by_catalogs<T>(work: impl FnOnce() -> T) -> T {
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            ONLY_READS.set(self.0);
+        }
+    }
+    let _before = Before(ONLY_READS.replace(true));
+    // SAFETY: the snapshot is copied, and taken off below; after an error the transaction, or subtransaction, does it.
+    unsafe {
+        pg_sys::PushActiveSnapshot(pg_sys::GetCatalogSnapshot(pg_sys::Oid::from(PG_DEPEND)));
+        let result = work();
+        pg_sys::PopActiveSnapshot();
+        result
+    }
+}
+
+/// Begin of a statement: what its fault point is called.
+fn head(sql: &str) -> &str {
+    let line = sql.trim_start().lines().next().unwrap_or_default();
+    line.char_indices().nth(48).map_or(line, |(end, _)| line[..end].trim_end())
+}
+
 /// Runs one statement and hands its rows to `read`, while the connection lasts.
 pub fn query<T>(sql: &str, arguments: &[Argument], read: impl FnOnce(&Rows) -> T) -> T {
     let text = c_string(sql);
@@ -125,9 +162,17 @@ pub fn query<T>(sql: &str, arguments: &[Argument], read: impl FnOnce(&Rows) -> T
     let count = given.count();
     let Values { types, values, nulls } = &mut given;
     // SAFETY: the arrays have as many entries as there are arguments and live through the call.
-    connected(read, || unsafe {
+    connected(sql, read, || unsafe {
         let (types, values) = (types.as_mut_ptr(), values.as_mut_ptr());
-        pg_sys::SPI_execute_with_args(text.as_ptr(), count, types, values, nulls.as_ptr(), false, 0)
+        pg_sys::SPI_execute_with_args(
+            text.as_ptr(),
+            count,
+            types,
+            values,
+            nulls.as_ptr(),
+            ONLY_READS.get(),
+            0,
+        )
     })
 }
 
@@ -142,7 +187,7 @@ pub fn prepared<T>(sql: &'static str, arguments: &[Argument], read: impl FnOnce(
     let mut given = Values::of(arguments);
     let count = given.count();
     let Values { types, values, nulls } = &mut given;
-    connected(read, || {
+    connected(sql, read, || {
         let known = PREPARED.with_borrow(|plans| plans.get(sql).copied());
         let plan = known.unwrap_or_else(|| {
             let text = c_string(sql);
@@ -159,15 +204,17 @@ pub fn prepared<T>(sql: &'static str, arguments: &[Argument], read: impl FnOnce(
             plan
         });
         // SAFETY: a kept plan, with the arguments that it was made for: the text says how many and of which types.
-        unsafe { pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), false, 0) }
+        unsafe { pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), ONLY_READS.get(), 0) }
     })
 }
 
 /// Runs a statement in a connection of its own.
-fn connected<T>(read: impl FnOnce(&Rows) -> T, execute: impl FnOnce() -> i32) -> T {
+fn connected<T>(sql: &str, read: impl FnOnce(&Rows) -> T, execute: impl FnOnce() -> i32) -> T {
+    passing::keep();
     // SAFETY: after an error the transaction, or subtransaction, closes the connection. The table is the statement's.
     unsafe {
         pg_sys::SPI_connect();
+        fault::point(head(sql));
         let status = execute();
         if status < 0 {
             refuse(status);
@@ -175,6 +222,7 @@ fn connected<T>(read: impl FnOnce(&Rows) -> T, execute: impl FnOnce() -> i32) ->
         let table = pg_sys::SPI_tuptable;
         let count = if table.is_null() { 0 } else { usize::try_from(pg_sys::SPI_processed).unwrap_or(0) };
         let result = read(&Rows { table, count });
+        fault::point("end a statement");
         pg_sys::SPI_finish();
         result
     }
@@ -192,6 +240,44 @@ pub fn run(sql: &str, arguments: &[Argument]) -> u64 {
         // SAFETY: plain read of a variable that the statement has set.
         unsafe { pg_sys::SPI_processed }
     })
+}
+
+/// Hands each row of a query to `each`, and has few of them in memory at a time. What the server allocates meanwhile goes after
+/// some rows.
+pub fn each(sql: &str, mut each: impl FnMut(&Row)) {
+    passing::keep();
+    let text = c_string(sql);
+    let mut context = PgMemoryContexts::new("rows of a query");
+    // SAFETY: as in `query`; nothing of the context is kept beyond the rows that are read at once.
+    unsafe {
+        pg_sys::SPI_connect();
+        fault::point("open a cursor");
+        let cursor = pg_sys::SPI_cursor_open_with_args(
+            std::ptr::null(),
+            text.as_ptr(),
+            0,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            std::ptr::null(),
+            ONLY_READS.get(),
+            0,
+        );
+        loop {
+            pgrx::check_for_interrupts!();
+            fault::point("fetch rows of a cursor");
+            pg_sys::SPI_cursor_fetch(cursor, true, READ_TOGETHER);
+            let (table, count) = (pg_sys::SPI_tuptable, usize::try_from(pg_sys::SPI_processed).unwrap_or(0));
+            context.switch_to(|_| Rows { table, count }.iter().for_each(|row| each(&row)));
+            context.reset();
+            pg_sys::SPI_freetuptable(table);
+            if count == 0 {
+                break;
+            }
+        }
+        fault::point("close a cursor");
+        pg_sys::SPI_cursor_close(cursor);
+        pg_sys::SPI_finish();
+    }
 }
 
 /// What `read` makes of each row.
@@ -273,11 +359,13 @@ impl Procedure {
 
     /// Commits what was done, and begins the next transaction, which sees what others commit.
     pub fn commit(&self) {
+        fault::point("commit a step");
         // SAFETY: connected as non-atomic by `begin`; no connection above it is open, since each statement closes its own.
         unsafe {
             pg_sys::SPI_commit();
             pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED.cast_signed();
         }
+        fault::point("begin the next step");
     }
 
     /// Ends the connection. After an error the server does that.
@@ -301,8 +389,10 @@ pub fn with_snapshot<T>(work: impl FnOnce() -> T) -> T {
             pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
         );
         let before = pg_sys::MemoryContextSwitchTo(context);
+        fault::point("take a snapshot");
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
         let result = work();
+        fault::point("give a snapshot back");
         pg_sys::PopActiveSnapshot();
         pg_sys::MemoryContextSwitchTo(before);
         pg_sys::MemoryContextDelete(context);

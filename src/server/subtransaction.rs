@@ -1,7 +1,9 @@
 //! Trying what may fail without failing the statement.
 
+use super::passing;
 use super::raw::WatchErrors;
 use crate::error::Report;
+use crate::fault;
 use pgrx::pg_sys;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -76,8 +78,8 @@ impl Progress {
     }
 }
 
-/// Runs `work` in a subtransaction, and answers the error that ended it and undid it. A bug's panic goes on from here, and so
-/// does a request to cancel.
+/// Runs `work` in a subtransaction, and answers the error that ended it and undid it, or a bug's panic, whose place is in the
+/// log then. A request to cancel goes on from here.
 pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Report> {
     caught_with_interrupts(work).map_err(|report| {
         pgrx::check_for_interrupts!();
@@ -90,22 +92,22 @@ pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Report> {
 
 /// The same, but a request to cancel is answered like any other error: for a worker, which then ends in its own way.
 pub fn caught_with_interrupts<T>(work: impl FnOnce() -> T) -> Result<T, Report> {
+    fault::point("begin a subtransaction");
     // SAFETY: as in `attempt`. The server's error was copied and its state flushed before it became a panic.
     unsafe {
         let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::MemoryContextSwitchTo(context);
+        passing::keep();
         let watch = WatchErrors::new();
-        let result = pg_sys::PgTryBuilder::new(AssertUnwindSafe(|| Ok(work())))
-            .catch_others(|error| {
-                let is_of_the_server = matches!(error, pg_sys::panic::CaughtError::PostgresError(_));
-                Err((Report::from(error), is_of_the_server))
-            })
-            .catch_rust_panic(|panic| panic.rethrow())
-            .execute()
-            .map_err(|(report, is_of_the_server)| {
-                report.numbered(is_of_the_server.then(|| watch.code()).flatten())
-            });
+        let begun = || {
+            fault::point("work in a subtransaction");
+            let result = work();
+            fault::point("end a subtransaction");
+            Ok(result)
+        };
+        let result = pg_sys::PgTryBuilder::new(AssertUnwindSafe(begun)).catch_others(Err).execute();
+        let code = watch.code();
         drop(watch);
         pg_sys::MemoryContextSwitchTo(context);
         if result.is_ok() {
@@ -115,6 +117,9 @@ pub fn caught_with_interrupts<T>(work: impl FnOnce() -> T) -> Result<T, Report> 
         }
         pg_sys::MemoryContextSwitchTo(context);
         pg_sys::CurrentResourceOwner = owner;
-        result
+        result.map_err(|error| {
+            let is_of_the_server = matches!(error, pg_sys::panic::CaughtError::PostgresError(_));
+            Report::from(error).numbered(is_of_the_server.then_some(code).flatten())
+        })
     }
 }

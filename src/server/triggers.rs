@@ -2,6 +2,7 @@
 
 use super::version;
 use crate::encoding;
+use crate::fault;
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_int};
 
@@ -149,6 +150,7 @@ impl Firing {
                 .then(|| Reader::new(data.tg_oldtable, self.descriptor(), last_column));
             while let Some(row) = new.next() {
                 pgrx::check_for_interrupts!();
+                fault::point("read a changed row");
                 let before = old.as_ref().and_then(Reader::next);
                 each(before.as_ref(), &row);
             }
@@ -299,6 +301,7 @@ pub struct Appender {
 impl Appender {
     /// Opens the table.
     pub fn open(table: pg_sys::Oid) -> Self {
+        fault::point("open the queue");
         // SAFETY: raises an error if there is no such table. An error later gives everything back: the context is a child
         // of the current one.
         unsafe {
@@ -344,6 +347,7 @@ impl Appender {
     /// # Safety
     /// Values of the types of the table's columns, `true` for those that are varlenas.
     pub unsafe fn append(&mut self, row: impl Iterator<Item = (pg_sys::Datum, bool)>) {
+        fault::point("append to the queue");
         // SAFETY: by contract.
         unsafe {
             let before = pg_sys::MemoryContextSwitchTo(self.context);
@@ -370,6 +374,7 @@ impl Appender {
     }
 
     fn flush(&mut self) {
+        fault::point("write the queue");
         let options = pg_sys::HEAP_INSERT_NO_LOGICAL.cast_signed();
         // SAFETY: tuples of the relation's type, each in a slot of its own; the server copies them.
         unsafe {
@@ -408,6 +413,7 @@ impl Appender {
     /// Writes what is left, and closes the table, whose lock is kept until the transaction ends.
     pub fn finish(mut self) {
         self.flush();
+        fault::point("close the queue");
         // SAFETY: opened and made by us.
         unsafe {
             self.slots.iter().for_each(|&slot| pg_sys::ExecDropSingleTupleTableSlot(slot));

@@ -1,7 +1,7 @@
 //! Statements that end transactions by themselves, such as CREATE INDEX CONCURRENTLY, and so run in a process that is in
 //! none: no function and no procedure can run them.
 
-use super::{raw, spi};
+use super::{passing, raw, spi};
 use crate::error::Report;
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
@@ -144,6 +144,7 @@ impl Statement {
     /// # Errors
     /// What the server raised; the transaction that it was in is undone.
     pub fn run(&self) -> Result<(), Report> {
+        passing::keep();
         let run = || {
             // SAFETY: what the server does with a client's statement: a transaction, a snapshot, and the statement at the top
             // level, which may end the transaction and leave another one without a snapshot.

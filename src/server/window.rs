@@ -1,7 +1,9 @@
 //! The rows of a window function's partition.
 
+use super::passing;
 use super::raw::{self, WindowObject};
 use crate::error::{Code, Report};
+use crate::fault;
 use pgrx::{PgMemoryContexts, pg_sys};
 use std::ptr::NonNull;
 
@@ -21,6 +23,7 @@ impl Window {
     /// # Safety
     /// The call's own information.
     pub unsafe fn of_call(call: pg_sys::FunctionCallInfo) -> Self {
+        passing::keep();
         // SAFETY: by contract; the context is NULL or a node, whose tag tells what it is.
         unsafe {
             let context = (*call).context;
@@ -50,6 +53,7 @@ impl Window {
         let mut context = PgMemoryContexts::new("a row of the partition");
         for row in 0..self.row_count() {
             pgrx::check_for_interrupts!();
+            fault::point("read a row of the partition");
             let at = i32::try_from(row).unwrap_or_else(|_| too_many_rows(row));
             // SAFETY: nothing of the context is kept beyond the call.
             unsafe {
@@ -84,6 +88,7 @@ impl Window {
             let answers: *mut Option<T> = kept.add(1).cast();
             if !(*kept).is_filled {
                 let computed = compute();
+                fault::point("keep the partition's answers");
                 assert_eq!(computed.len(), rows, "an answer for each row");
                 answers.copy_from_nonoverlapping(computed.as_ptr(), rows);
                 (*kept).is_filled = true;

@@ -4,7 +4,7 @@
 use std::fs;
 use std::sync::{Arc, Mutex};
 
-use postgres::error::SqlState;
+use postgres::error::{DbError, SqlState};
 use postgres::{Client, NoTls};
 
 use crate::cluster::Cluster;
@@ -84,6 +84,94 @@ fn errors_and_notices_arrive_in_the_clients_letters() {
             .unwrap();
         let notices = notices.lock().unwrap();
         assert!(notices.iter().any(|notice| notice.contains("\"dépôt_é\"")), "{encoding}: {notices:?}");
+    }
+}
+
+/// What the server tells of an error: code, message, detail and hint.
+fn told(error: &DbError) -> (String, String, Option<String>, Option<String>) {
+    let text = |text: Option<&str>| text.map(str::to_owned);
+    (error.code().code().to_owned(), error.message().to_owned(), text(error.detail()), text(error.hint()))
+}
+
+#[test]
+fn errors_of_the_server_pass_through_the_extension_as_they_are() {
+    let cluster = Cluster::new("encodings-passing").start_empty();
+    for encoding in ENCODINGS {
+        let mut client = database(&cluster, encoding);
+        let word = if encoding == "LATIN1" { "dépôt à Noël" } else { "dépôt à 日本語" };
+        client
+            .batch_execute(&format!(
+                "CREATE FUNCTION broken(i integer) RETURNS imgvec LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+                     IF current_setting('my.state', true) = 'whole' THEN RETURN ARRAY[i, 1, 2]::public.imgvec; END IF;
+                     RAISE EXCEPTION '{word}: %', i USING DETAIL = 'Détail: {word}.', HINT = 'Ôtez {word}.',
+                         ERRCODE = coalesce(nullif(current_setting('my.code', true), ''), 'MY001'); END $$;
+                 CREATE TABLE items (i integer); INSERT INTO items VALUES (7), (7), (7);
+                 SET my.state = 'whole';
+                 CREATE TABLE whole (i integer); INSERT INTO whole VALUES (7);
+                 CREATE INDEX whole_broken ON whole USING ann ((broken(i)::imgvec(3)));
+                 CREATE TABLE vectors (e imgvec(256));
+                 CREATE INDEX ON vectors USING ann (e) WITH (model = 'starter');
+                 CREATE FUNCTION query(i integer) RETURNS imgvec LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN broken(i); END $$;
+                 CREATE FUNCTION saved(i integer) RETURNS imgvec LANGUAGE plpgsql AS $$ BEGIN RETURN broken(i);
+                     EXCEPTION WHEN OTHERS THEN PERFORM set_config('my.seen', SQLERRM, false); RETURN '[1,2]'; END $$;
+                 CREATE FUNCTION caught(statement text) RETURNS text LANGUAGE plpgsql AS $$
+                     DECLARE state text; message text; detail text; hint text; BEGIN EXECUTE statement; RETURN NULL;
+                     EXCEPTION WHEN OTHERS THEN
+                         GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+                             detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+                         RETURN concat_ws('|', state, message, detail, hint); END $$;
+                 SET my.state = 'broken'; SET enable_seqscan = off"
+            ))
+            .unwrap();
+        for code in ["MY001", "22000", "XX000"] {
+            client.batch_execute(&format!("SET my.code = '{code}'")).unwrap();
+            let expected = told(&failure(&mut client, "SELECT broken(7)"));
+            assert_eq!(expected.0, code);
+            assert_eq!(expected.1, format!("{word}: 7"), "{encoding}");
+            for statement in [
+                // A build, by itself and in a subtransaction of another language.
+                "CREATE INDEX ON items USING ann ((broken(i)::imgvec(3)))",
+                "DO $$ BEGIN CREATE INDEX ON items USING ann ((broken(i)::imgvec(3))); END $$",
+                "REINDEX INDEX whole_broken",
+                // Functions that have rows evaluated.
+                "SELECT cluster(broken(i), 2) OVER () FROM items",
+                "SELECT ann_index_recall('whole_broken', 1, 1)",
+                "SELECT ann_index_check('whole_broken', true)",
+                // The planner, which wants to know the query of a model's index.
+                "SELECT FROM vectors ORDER BY e <=> query(7) LIMIT 1",
+            ] {
+                let error = failure(&mut client, statement);
+                assert_eq!(told(&error), expected, "{encoding}: {statement}");
+            }
+            // Who catches it behind the extension sees the same, and so does who catches it before.
+            let parts = [Some(expected.0), Some(expected.1), expected.2, expected.3];
+            let all: Vec<String> = parts.into_iter().flatten().collect();
+            let seen: String = value(&mut client, "SELECT caught('REINDEX INDEX whole_broken')");
+            assert_eq!(seen, all.join("|"), "{encoding}");
+            client.batch_execute("SELECT cluster(saved(i), 2) OVER () FROM items").unwrap();
+            let seen: String = value(&mut client, "SELECT current_setting('my.seen')");
+            assert_eq!(seen, all[1], "{encoding}");
+        }
+        // A row's failure is written down with the same words.
+        client
+            .batch_execute(
+                "SET my.code = ''; CREATE TABLE notes (id integer PRIMARY KEY, i integer, embedding imgvec(256));
+                 SELECT imgvec_maintain('notes', 'left(broken(i)::text, 9)', 'embedding', 'starter');
+                 INSERT INTO notes VALUES (1, 7)",
+            )
+            .unwrap();
+        client.batch_execute("CALL imgvec_work('notes')").unwrap();
+        let failed: String = value(&mut client, "SELECT sqlstate || ' ' || message FROM imgvec_failures");
+        assert_eq!(failed, format!("MY001 {word}: 7. Détail: {word}. Ôtez {word}."), "{encoding}");
+        client
+            .batch_execute(
+                "SELECT imgvec_maintain('notes', target => 'embedding', stop => true);
+                 SELECT imgvec_maintain('notes', $$(('[é' || i || ']')::imgvec)::text$$, 'embedding', 'starter', backfill => 'all')",
+            )
+            .unwrap();
+        client.batch_execute("CALL imgvec_work('notes')").unwrap();
+        let failed: String = value(&mut client, "SELECT message FROM imgvec_failures");
+        assert!(failed.contains("\"[é7]\""), "{encoding}: {failed}");
     }
 }
 
