@@ -1,39 +1,75 @@
 //! `embed_text_for`, `embed_image_for`: by the model of a maintained column, so that an application names it nowhere.
 
+use super::column::{Column, Extension};
 use super::definition::Definition;
 use crate::embed;
 use crate::error::pipeline as error;
-use crate::server::catalog;
+use crate::server::{catalog, raw, security, spi};
 use crate::types::datum::{Bytea, NewVector, Text};
 use pgrx::prelude::*;
 use std::cell::RefCell;
+use std::collections::HashMap;
 
-/// A table, a number of a column of it, its triggers' arguments then, and the column's model.
-type Answer = (pg_sys::Oid, i16, Vec<String>, Option<String>);
+/// Triggers of a table then, each with its argument, and the model of a column of it.
+type Answer = (Vec<(pg_sys::Oid, String)>, Option<String>);
+
+/// Columns whose answers a session keeps.
+const KEPT: usize = 256;
 
 thread_local! {
-    /// The last answer: a query may ask for each of its rows.
-    static LAST: RefCell<Option<Answer>> = const { RefCell::new(None) };
+    /// By table and number of the column: a query may ask for each of its rows.
+    static KNOWN: RefCell<HashMap<(pg_sys::Oid, i16), Answer>> = RefCell::default();
 }
 
 /// The model of a column, if it is maintained; `enqueue` is the function of our triggers. The table is locked by whoever
 /// searches it, so its triggers belong to the columns that the query reads: a snapshot may be older than both.
+///
+/// Whoever may create triggers on the table may write any model there, so only a declaration that counts is believed; see
+/// `proof.rs`. That is found out once: as long as the triggers are the same, so is what they declare.
 pub fn model_of_column(relation: pg_sys::Oid, column: i16, enqueue: pg_sys::Oid) -> Option<String> {
-    let arguments = catalog::trigger_arguments(relation, enqueue);
-    if arguments.is_empty() {
+    let triggers = catalog::trigger_arguments(relation, enqueue);
+    if triggers.is_empty() {
         return None;
     }
-    let known = LAST.with_borrow(|last| {
-        last.as_ref()
-            .filter(|last| last.0 == relation && last.1 == column && last.2 == arguments)
-            .map(|last| last.3.clone())
+    let place = (relation, column);
+    let known = KNOWN.with_borrow(|known| {
+        known.get(&place).filter(|known| known.0 == triggers).map(|known| known.1.clone())
     });
     known.unwrap_or_else(|| {
-        let mut definitions = arguments.iter().filter_map(|argument| Definition::from_json(argument));
-        let definition = definitions.find(|it| it.number_in(relation, &it.target) == Some(column));
-        let model = definition.map(|definition| definition.model);
-        LAST.set(Some((relation, column, arguments, model.clone())));
+        let arguments = triggers.iter().map(|trigger| trigger.1.as_str());
+        let model = proven(relation, column, arguments);
+        KNOWN.with_borrow_mut(|known| {
+            if known.len() >= KEPT {
+                known.clear();
+            }
+            known.insert(place, (triggers, model.clone()));
+        });
         model
+    })
+}
+
+/// The model that declarations of a column tell which count.
+fn proven<'a>(
+    relation: pg_sys::Oid,
+    column: i16,
+    arguments: impl Iterator<Item = &'a str>,
+) -> Option<String> {
+    let mut declared = arguments
+        .filter_map(|argument| Some((argument, Definition::from_json(argument)?)))
+        .filter(|(_, it)| it.number_in(relation, &it.target) == Some(column))
+        .peekable();
+    declared.peek()?;
+    security::pinned(|| {
+        spi::by_catalogs(|| {
+            let extension = Extension::try_find()?;
+            let counts = |argument: &str, definition: &Definition| {
+                // A partition's triggers are those of the table that was declared.
+                let root = pg_sys::Oid::from(definition.relation);
+                let of = if raw::is_partition_of(relation, root) { root } else { relation };
+                Column::all(&extension, Some(of)).iter().any(|column| column.argument == argument)
+            };
+            declared.find(|(argument, it)| counts(argument, it)).map(|(_, definition)| definition.model)
+        })
     })
 }
 

@@ -405,6 +405,85 @@ fn the_right_to_make_triggers_declares_nothing() {
 }
 
 #[test]
+fn the_right_to_make_triggers_names_no_model() {
+    let (cluster, models) = cluster_with_packages("hostile-model", &[]);
+    write_other_model(&models.join("other"), 1);
+    cluster.give(&models);
+    let mut client = cluster.client();
+    let_thief_in(&mut client);
+    run(
+        &mut client,
+        "CREATE ROLE victim LOGIN; CREATE SCHEMA homes AUTHORIZATION victim; SET ROLE victim;
+         CREATE TABLE homes.docs (id int PRIMARY KEY, caption text, embedding imgvec(256), free imgvec(256));
+         INSERT INTO homes.docs SELECT i, 'thing ' || i FROM generate_series(1, 20) AS i;
+         SELECT imgvec_maintain('homes.docs', 'caption', 'embedding', 'starter');
+         CREATE TABLE homes.years (id int PRIMARY KEY, caption text, embedding imgvec(256)) PARTITION BY RANGE (id);
+         CREATE TABLE homes.year PARTITION OF homes.years FOR VALUES FROM (1) TO (100);
+         SELECT imgvec_maintain('homes.years', 'caption', 'embedding', 'starter');
+         INSERT INTO homes.years SELECT i, 'thing ' || i FROM generate_series(1, 20) AS i;
+         RESET ROLE;\nCALL imgvec_work();
+         UPDATE homes.docs SET free = embedding;
+         CREATE INDEX ON homes.docs USING ann (embedding); CREATE INDEX ON homes.docs USING ann (free);
+         CREATE INDEX ON homes.years USING ann (embedding);
+         GRANT USAGE ON SCHEMA homes TO thief; GRANT TRIGGER ON ALL TABLES IN SCHEMA homes TO thief",
+    );
+    let mut thief = cluster.client_of("thief", "postgres");
+    for (table, from) in
+        [("homes.docs", "homes.docs"), ("homes.years", "homes.years"), ("homes.year", "homes.years")]
+    {
+        let honest = argument_of(&mut client, from);
+        assert!(honest.contains("\"starter\""), "{honest}");
+        let forged = honest.replace("\"starter\"", "\"other\"");
+        forge(&mut thief, table, &forged);
+        // The first by its name, and of the column that nobody has declared.
+        run(
+            &mut thief,
+            &format!(
+                "CREATE TRIGGER a_forged AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION imgvec_enqueue('{forged}')"
+            ),
+        );
+        if table == "homes.docs" {
+            let free = forged
+                .replace("\"target\":\"embedding\"", "\"target\":\"free\"")
+                .replace("\"columns\":{", "\"columns\":{\"free\":4,");
+            assert!(free.contains("\"free\""), "{free}");
+            run(
+                &mut thief,
+                &format!(
+                    "CREATE TRIGGER b_forged AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION imgvec_enqueue('{free}')"
+                ),
+            );
+        }
+    }
+    let mut victim = cluster.client_of("victim", "postgres");
+    run(&mut victim, "SET enable_seqscan = off");
+    for isolation in ["READ COMMITTED", "REPEATABLE READ"] {
+        run(&mut victim, &format!("BEGIN ISOLATION LEVEL {isolation}"));
+        for table in ["homes.docs", "homes.years", "homes.year"] {
+            let same = format!(
+                "SELECT embed_text_for('{table}', 'embedding', 'thing 7') = embed_text('thing 7', 'starter')"
+            );
+            assert!(value::<bool>(&mut victim, &same), "{table}");
+            for column in if table == "homes.docs" { &["embedding", "free"][..] } else { &["embedding"] } {
+                let nearest = format!(
+                    "SELECT id FROM {table} ORDER BY {column} <=> embed_text('thing 7', 'starter') LIMIT 1"
+                );
+                assert_eq!(value::<i32>(&mut victim, &nearest), 7, "{table}.{column}");
+            }
+            // What is declared is believed.
+            let foreign = format!(
+                "SELECT id FROM {table} ORDER BY embedding <=> embed_text('thing 7', 'other') LIMIT 1"
+            );
+            run(&mut victim, "SAVEPOINT before");
+            failure(&mut victim, &foreign);
+            run(&mut victim, "ROLLBACK TO before");
+        }
+        run(&mut victim, "COMMIT");
+    }
+    assert!(failure(&mut victim, "SELECT embed_text_for('homes.docs', 'free', 'x')").hint().is_some());
+}
+
+#[test]
 fn a_request_to_cancel_is_no_answer() {
     let (cluster, mut client) = start("hostile-cancel");
     run(&mut client, super::CAPTIONS);
