@@ -39,6 +39,19 @@ CALL measure('classify_embedding, a tenth as labels',
     format('SELECT count(*) FROM classify_embedding(embed_text(''a''), ARRAY(SELECT ''photo '' || i FROM generate_series(1, %s) i))', :texts / 10));
 
 \c
+CREATE TABLE failed (id int PRIMARY KEY, caption text, embedding imgvec(256));
+SELECT imgvec_maintain('failed', 'caption', 'embedding', 'starter');
+INSERT INTO failed (id) SELECT generate_series(1, :rows / 5);
+INSERT INTO failed_embedding_log (k1, kind, at, sqlstate, message, attempts)
+    SELECT i, 'failed', now(), '22000', repeat('x', 100), 1 FROM generate_series(1, :rows / 5) i;
+ANALYZE failed;
+ANALYZE failed_embedding_log;
+\c
+SELECT count(*) FROM imgvec_progress;
+CALL measure('imgvec_failures, a fifth as rows', 'SELECT count(message) FROM imgvec_failures');
+DROP TABLE failed;
+
+\c
 SELECT setseed(0.5);
 CREATE UNLOGGED TABLE scanned (id int, e imgvec(8));
 INSERT INTO scanned SELECT i, ARRAY[random(), random(), random(), random(), random(), random(), random(), random()]::real[]::imgvec

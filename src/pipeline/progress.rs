@@ -3,6 +3,7 @@
 use super::column::{Column, Extension};
 use super::query::{literal, quoted};
 use super::{backfill, outdated};
+use crate::server::returned::Returned;
 use crate::server::{security, spi, subtransaction};
 use crate::types::datum::NewText;
 use pgrx::prelude::*;
@@ -193,23 +194,12 @@ fn failures(column: &Column, select: &str) -> String {
     )
 }
 
-type FailureRows = TableIterator<
-    'static,
-    (
-        name!(relation, pg_sys::Oid),
-        name!(target, NewText),
-        name!(key, NewText),
-        name!(code, NewText),
-        name!(message, NewText),
-        name!(attempts, i32),
-        name!(at, f64),
-    ),
->;
-
-#[pg_extern]
-fn imgvec_failure_list() -> FailureRows {
-    let rows = security::pinned(|| {
-        let mut all = Vec::new();
+/// The rows go to the server one by one: there may be as many as the table has.
+#[pg_extern(sql = false)]
+fn imgvec_failure_list(call: pg_sys::FunctionCallInfo) -> Option<i32> {
+    // SAFETY: the call's own.
+    let returned = unsafe { Returned::begin(call) };
+    security::pinned(|| {
         for column in visible() {
             let Ok(key) = column.key() else { continue };
             let pairs: Vec<String> = key
@@ -223,25 +213,26 @@ fn imgvec_failure_list() -> FailureRows {
                 pairs.join(", ")
             );
             let sql = format!("{} ORDER BY l.at, 1", failures(&column, &select));
-            let found = subtransaction::caught(|| {
+            // The log of a column may be gone, which imgvec_progress tells.
+            let _ = subtransaction::caught(|| {
                 security::as_owner(column.table.owner, || {
-                    spi::rows(&sql, &[], |row| {
-                        (
-                            column.table.oid,
-                            NewText::from_utf8(column.target()),
-                            NewText::from_utf8(&row.string(1)),
-                            NewText::from_utf8(&row.string(2)),
-                            NewText::from_utf8(&row.string(3)),
-                            i32::try_from(row.integer(4)).unwrap_or(i32::MAX),
-                            row.string(5).parse().unwrap_or(0.0),
-                        )
-                    })
+                    spi::each(&sql, |row| {
+                        let text = |place| spi::text(&row.string(place)).1;
+                        let row = [
+                            column.table.oid.into_datum(),
+                            spi::text(column.target()).1,
+                            text(1),
+                            text(2),
+                            text(3),
+                            i32::try_from(row.integer(4)).unwrap_or(i32::MAX).into_datum(),
+                            row.string(5).parse().unwrap_or(0.0f64).into_datum(),
+                        ];
+                        // SAFETY: the columns that the function is declared with.
+                        unsafe { returned.put(&row) };
+                    });
                 })
             });
-            // The log of a column may be gone, which imgvec_progress tells.
-            all.extend(found.unwrap_or_default());
         }
-        all
     });
-    TableIterator::new(rows)
+    None
 }

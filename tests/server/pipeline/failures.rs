@@ -276,3 +276,46 @@ fn cancelling_ends_the_call_for_all_tables() {
     let all = "SELECT sum(waiting + embedded)::bigint FROM imgvec_progress";
     assert_eq!(value::<i64>(&mut client, all), 400);
 }
+
+#[test]
+fn failures_are_told_however_many_there_are() {
+    let (_cluster, mut client) = start("pipeline-many-failures");
+    run(&mut client, CAPTIONS);
+    run(
+        &mut client,
+        "INSERT INTO notes SELECT i, 'thing' FROM generate_series(1, 3000) AS i;
+         TRUNCATE notes_embedding_queue;
+         INSERT INTO notes_embedding_log (k1, kind, at, sqlstate, message, attempts)
+             SELECT i, 'failed', '2026-01-01'::timestamptz + make_interval(secs => i), '22000', repeat('é', 500) || i, i % 7
+             FROM generate_series(1, 3005) AS i;
+         CREATE TABLE more (id text PRIMARY KEY, caption text, embedding imgvec(256));
+         SELECT imgvec_maintain('more', 'caption', 'embedding', 'starter');
+         INSERT INTO more SELECT 'row ' || i, 'thing' FROM generate_series(1, 300) AS i;
+         INSERT INTO more_embedding_log (k1, kind, at, sqlstate, message, attempts)
+             SELECT 'row ' || i, 'failed', now(), '22001', 'no', 1 FROM generate_series(1, 300) AS i;
+         SET work_mem = '64kB'",
+    );
+    // Rows that are gone are left out, and the rest comes in order.
+    let wrong = "SELECT count(*) FROM (SELECT *, row_number() OVER () AS number FROM imgvec_failures) AS f
+        WHERE relation = 'notes'::regclass AND (target, key, sqlstate, message, attempts, at) IS DISTINCT FROM
+            ('embedding', jsonb_build_object('id', number), '22000', repeat('é', 500) || number, (number % 7)::int,
+                '2026-01-01'::timestamptz + make_interval(secs => number))";
+    assert_eq!(value::<i64>(&mut client, wrong), 0);
+    let counts =
+        "SELECT string_agg(format('%s %s %s', relation, n, keys), ', ' ORDER BY relation::text) FROM (
+        SELECT relation, count(*) AS n, count(DISTINCT key) AS keys FROM imgvec_failures GROUP BY 1) AS c";
+    assert_eq!(value::<String>(&mut client, counts), "more 300 300, notes 3000 3000");
+    // Where the server wants values, and where it reads back and forth.
+    assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM (SELECT imgvec_failure_list()) AS f"), 3300);
+    run(
+        &mut client,
+        "BEGIN;\nDECLARE c SCROLL CURSOR FOR SELECT message FROM imgvec_failures WHERE relation = 'notes'::regclass;
+         MOVE 2999 FROM c",
+    );
+    assert!(value::<String>(&mut client, "FETCH NEXT FROM c").ends_with("é3000"));
+    assert!(value::<String>(&mut client, "FETCH ABSOLUTE 7 FROM c").ends_with("é7"));
+    run(&mut client, "COMMIT");
+    // The log of a column may be gone: the others are told.
+    run(&mut client, "DROP TABLE notes_embedding_log CASCADE");
+    assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM imgvec_failures"), 300);
+}
