@@ -77,6 +77,51 @@ fn code_of_a_stranger_does_not_run_as_the_owner() {
 }
 
 #[test]
+fn analyze_calls_no_function_of_a_stranger() {
+    let (cluster, mut owner, _thief) = cluster_with_a_thief("ann-analyze");
+    // A function that says its path itself: before 17 the server evaluates index expressions by the path of whoever analyzes.
+    owner
+        .batch_execute(
+            "CREATE FUNCTION sure(x integer) RETURNS imgvec IMMUTABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+             BEGIN RETURN public.array_to_imgvec(ARRAY[abs(x), 1, 2]::real[], -1, false); END $$;
+             CREATE TABLE albums (id integer, cover imgvec(3));
+             INSERT INTO albums SELECT i, ARRAY[i, 1, 2]::imgvec FROM generate_series(1, 300) AS i;
+             CREATE INDEX albums_sure ON albums USING ann ((sure(id)::imgvec(3)) imgvec_l2_ops) WHERE sure(id) IS NOT NULL;
+             CREATE INDEX albums_cover ON albums USING ann (cover)",
+        )
+        .unwrap();
+    let mut admin = cluster.client();
+    let version: i32 = value(&mut admin, "SELECT current_setting('server_version_num')::integer / 10000");
+    for (client, path) in
+        [(&mut admin, "theirs, public, pg_catalog"), (&mut owner, "theirs, pg_temp, public")]
+    {
+        client.batch_execute(&format!("SET search_path = {path}")).unwrap();
+        let mut statements =
+            vec!["ANALYZE public.albums", "VACUUM (ANALYZE) public.albums", "ANALYZE public.albums (cover)"];
+        if version >= 17 {
+            statements.push("ANALYZE public.photos");
+        }
+        for statement in statements {
+            client.batch_execute(statement).unwrap_or_else(|error| panic!("{statement}: {error:?}"));
+            assert_eq!(
+                value::<i64>(client, "SELECT count(*) FROM public.secret"),
+                0,
+                "{version}: {statement}"
+            );
+            assert_eq!(value::<String>(client, "SHOW search_path"), path);
+        }
+        client.batch_execute("RESET search_path").unwrap();
+    }
+    // It did evaluate them, and the planner goes by what it found.
+    assert_eq!(value::<i64>(&mut owner, "SELECT count(*) FROM pg_stats WHERE tablename = 'albums_sure'"), 1);
+    let nearest = "SET enable_seqscan = off; SELECT id FROM albums WHERE sure(id) IS NOT NULL
+        ORDER BY sure(id)::imgvec(3) <-> '[7,1,2]' LIMIT 1";
+    owner.batch_execute(nearest).unwrap();
+    check(&mut owner, "albums_sure");
+    check(&mut owner, "albums_cover");
+}
+
+#[test]
 fn a_function_in_the_schema_of_temporary_tables_is_not_called() {
     let (_cluster, mut owner, mut thief) = cluster_with_a_thief("ann-temporary-thief");
     thief
