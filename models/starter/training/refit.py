@@ -34,8 +34,7 @@ PICTURES = 20_480  # in all
 BATCH, GROUPS = 384, 24  # half of a batch is of so many classes, eight pictures each
 WEIGHTS = {"text": 0.5, "within": 0.7, "picture": 0.5, "words": 3.0, "rows": 20.0}
 COPIED = 300  # training pictures whose copies tell what copying changes
-# Texts keep so much of their new places, pictures lose so much of their mean: words that no picture came with are found better than with all of either.
-MOVED, CENTERED = 0.6, 0.5
+MOVED = 0.6  # so much of their new places texts keep: words that no picture came with are found better than with all
 COPIES_WEIGH, FLOOR = 10.0, 2.0  # in the whitening: of copies' differences against those within a class; of the mean variance, added to all
 
 
@@ -261,14 +260,13 @@ def main() -> None:
     learned = np.ones(len(classes), bool)
     if arguments.judge:
         learned[np.random.default_rng(6).permutation(len(classes))[: len(classes) // 4]] = False
-    # Pictures of unit length are centered and whitened; what the graph does before it scales them to unit length is linear, so the mean is taken
-    # off at the pictures' mean length there.
+    # Texts are fitted to pictures without their mean, which tells them apart better. The package's pictures keep it: a picture of nothing in
+    # particular, with which `answer_image` and thresholds compare, lies in its direction.
     length = np.linalg.norm(features[learned] @ head.T + bias, axis=1).mean()
     matrix = whitening(meaning[learned], classes[learned], [unit(each @ head.T + bias) for each in copies["features"]])
     mean = length * meaning[learned].mean(0)
-    final_bias = matrix @ (bias - CENTERED * mean)
-    head, bias = matrix @ head, matrix @ (bias - mean)
-    white = torch.from_numpy(unit(features @ head.T + bias).astype(np.float32))
+    head, bias = matrix @ head, matrix @ bias
+    white = torch.from_numpy(unit(features @ head.T + bias - matrix @ mean).astype(np.float32))
     encoded = [np.array(encoding.ids) for encoding in tokenizer.encode_batch(texts.texts)]
     held_out = {piece for encoding in tokenizer.encode_batch(sorted(labels.held_out)) for piece in encoding.ids}
     # Texts begin where each is as near to every picture as it was before the whitening.
@@ -287,7 +285,7 @@ def main() -> None:
     kept, middle = kept_directions(copies["appearance"])
     sketch, sketch_bias = weights["appearance"]
     # The graph adds the head's answers to a picture and to its mirror image, so each has half of the mean.
-    np.savez(corpus.cache_path(arguments, "refit.npz"), **{"meaning": head[:, :, None, None].astype(np.float32), "meaning.bias": final_bias.astype(np.float32),
+    np.savez(corpus.cache_path(arguments, "refit.npz"), **{"meaning": head[:, :, None, None].astype(np.float32), "meaning.bias": bias.astype(np.float32),
              "appearance": np.tensordot(kept.T, sketch, 1).astype(np.float32), "appearance.bias": (kept.T @ (sketch_bias - middle / 2)).astype(np.float32),
              "table": (1 - MOVED) * table @ turn.T + MOVED * space.table(table)})  # fmt: skip
 
