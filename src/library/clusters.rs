@@ -6,6 +6,7 @@ use super::partition::{Keep, Partition, check, constant};
 use crate::am::cache;
 use crate::am::inspect::Opened;
 use crate::error::{Code, Report};
+use crate::fault;
 use crate::server::window::Window;
 use imgvec_ann::graph::near::{NO_NEIGHBOR, Nearest, Nodes};
 use imgvec_ann::layout::HeapTid;
@@ -85,6 +86,7 @@ fn of_nodes(opened: &Opened, nodes: &Nodes, min_size: usize) -> (Vec<HeapTid>, C
     let mut seen: Vec<(HeapTid, u32)> = Vec::with_capacity(nodes.row_count());
     let mut steps = Steps::new("looked at rows of", nodes.len());
     opened.as_owner(|table| {
+        fault::point("fetch rows of clusters");
         table.with_rows(|fetch| {
             for node in 0..number(nodes.len()) {
                 steps.step();
@@ -94,6 +96,7 @@ fn of_nodes(opened: &Opened, nodes: &Nodes, min_size: usize) -> (Vec<HeapTid>, C
             }
         });
     });
+    fault::point("find clusters");
     seen.sort_unstable();
     seen.dedup_by_key(|row| row.0);
     let found = cluster_rows(nodes, &nearest, &seen, min_size);

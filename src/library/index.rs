@@ -6,6 +6,7 @@ use crate::am::opclass::OpClass;
 use crate::am::{cache, training, waiting};
 use crate::error::index::{damage, not_valid};
 use crate::error::{Code, OrRaise, Report};
+use crate::fault;
 use crate::server::{catalog, is_standby, security, threads, workers};
 use imgvec_ann::Metric;
 use imgvec_ann::build::executor::{Cancelled, Executor};
@@ -75,6 +76,7 @@ pub fn load(opened: &Opened) -> Option<Nodes> {
     if waiting::is_waiting(*opened.index) {
         return None;
     }
+    fault::point("read an index's nodes");
     let pages = opened.pages();
     cache::require_pages(&pages);
     // Not built anew meanwhile.
@@ -122,6 +124,7 @@ impl Executor for Searching {
     fn run(&self, job: &(dyn Fn() + Sync)) {
         let mut told = Instant::now();
         let mut look = || {
+            fault::point("look while nodes are searched around");
             pgrx::check_for_interrupts!();
             if told.elapsed() >= TELL_EVERY {
                 told = Instant::now();
@@ -153,6 +156,7 @@ impl Steps {
     /// Another one is done.
     pub fn step(&mut self) {
         self.done += 1;
+        fault::point("take a step");
         pgrx::check_for_interrupts!();
         if self.done.is_multiple_of(256) && self.told.elapsed() >= TELL_EVERY {
             self.told = Instant::now();

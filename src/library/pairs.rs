@@ -9,6 +9,7 @@ use super::memory;
 use super::partition::check;
 use crate::am::cache;
 use crate::am::inspect::{Opened, exact};
+use crate::fault;
 use crate::types::datum::Text;
 use imgvec_ann::Metric;
 use imgvec_ann::graph::near::{Nodes, Pairs};
@@ -129,6 +130,7 @@ fn verified(
         }
     };
     opened.as_owner(|table| {
+        fault::point("fetch rows of pairs");
         table.with_rows(|fetch| {
             let mut rows_of = |node: u32| -> Rows {
                 if let Some(rows) = kept.get(&node) {
@@ -159,6 +161,7 @@ fn verified(
             }
         });
     });
+    fault::point("return pairs");
     found.sort_unstable_by_key(|pair| (pair.a, pair.b));
     // A place of the table that holds another row by now may stand twice in the index.
     found.dedup_by_key(|pair| (pair.a, pair.b));

@@ -5,6 +5,7 @@ use super::definition::Kind;
 use super::query::quoted;
 use crate::embed::{self, Input};
 use crate::error::Report;
+use crate::fault;
 use crate::server::spi;
 use crate::server::subtransaction::caught;
 use crate::types::datum::{Bytea, Text};
@@ -123,6 +124,7 @@ impl Batch<'_> {
                         })
                     })
                     .collect();
+            fault::point("embed claimed rows");
             let answers = embed::embed_rows(&definition.model, definition.kind.into(), &inputs)?;
             let ready = rows.iter().zip(answers).map(|(row, answer)| Ready {
                 claim: row.string(1),
