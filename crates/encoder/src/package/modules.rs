@@ -373,11 +373,9 @@ impl Tensors {
             let reason = format!("its tensor \"{name}\" has the shape {:?} instead of {shape:?}", info.shape);
             return Err(self.malformed(reason));
         }
-        let element = match info.dtype {
-            Dtype::F32 => Float::F32,
-            Dtype::F16 => Float::F16,
-            Dtype::BF16 => Float::Bf16,
-            other => return Err(self.malformed(format!("its tensor \"{name}\" has the type {other}"))),
+        let known = [(Dtype::F32, Float::F32), (Dtype::F16, Float::F16), (Dtype::BF16, Float::Bf16)];
+        let Some((_, element)) = known.into_iter().find(|(dtype, _)| *dtype == info.dtype) else {
+            return Err(self.malformed(format!("its tensor \"{name}\" has the type {}", info.dtype)));
         };
         // The header was proved: the offsets fit type and shape.
         let offset = self.start + info.data_offsets.0 as u64;

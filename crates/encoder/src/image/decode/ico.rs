@@ -6,7 +6,7 @@ use crate::image::error::ImageError;
 use crate::image::format::ImageFormat::Ico;
 use crate::image::header::ImageInfo;
 use crate::image::header::bmp::Bitmap;
-use crate::image::header::ico::{Picture, picture};
+use crate::image::header::ico::{Picture, of_icon, picture};
 use crate::image::limits::ImageLimits;
 use crate::image::reader::Reader;
 
@@ -62,12 +62,4 @@ fn whiten(bitmap: &Bitmap<'_>, reader: &mut Reader<'_>, out: &mut [u8]) -> Resul
         }
     }
     Ok(())
-}
-
-/// An error of the bitmap, said of the icon.
-fn of_icon(error: ImageError) -> ImageError {
-    match error {
-        ImageError::Corrupt { reason, .. } => ImageError::corrupt(Ico, reason),
-        other => other,
-    }
 }

@@ -79,11 +79,6 @@ pub(in crate::image) fn picture(data: &[u8]) -> Result<Picture<'_>, ImageError> 
 
 /// The bitmap at the start of `data`. Its header counts the rows of the mask, too.
 fn bitmap(data: &[u8]) -> Result<Bitmap<'_>, ImageError> {
-    let as_icon = |error| match error {
-        ImageError::Corrupt { reason, .. } => ImageError::corrupt(Ico, reason),
-        ImageError::Unsupported { feature, .. } => ImageError::unsupported(Ico, feature),
-        other => other,
-    };
     let bytes = Bytes::little(data);
     let header = (|| Some((bytes.u32(0)?, bytes.u32(8)?.cast_signed())))();
     let (header_len, rows) = header.ok_or_else(|| cut_off(Ico))?;
@@ -94,7 +89,7 @@ fn bitmap(data: &[u8]) -> Result<Bitmap<'_>, ImageError> {
     let mut head = vec![0; FILE_HEADER];
     head.extend(&data[..data.len().min(LONGEST_HEAD)]);
     head[FILE_HEADER + 8..FILE_HEADER + 12].copy_from_slice(&(rows / 2).to_le_bytes());
-    let parsed = bmp::bitmap(&head).map_err(as_icon)?;
+    let parsed = bmp::bitmap(&head).map_err(of_icon)?;
     if parsed.compression != Compression::None {
         return Err(ImageError::unsupported(Ico, "with run-length coding"));
     }
@@ -109,4 +104,15 @@ fn bitmap(data: &[u8]) -> Result<Bitmap<'_>, ImageError> {
         palette: parsed.palette,
         pixels: data.get(start..).ok_or_else(|| cut_off(Ico))?,
     })
+}
+
+/// An error of the bitmap, said of the icon.
+pub(in crate::image) fn of_icon(error: ImageError) -> ImageError {
+    if let ImageError::Corrupt { reason, .. } = error {
+        return ImageError::corrupt(Ico, reason);
+    }
+    if let ImageError::Unsupported { feature, .. } = error {
+        return ImageError::unsupported(Ico, feature);
+    }
+    error
 }

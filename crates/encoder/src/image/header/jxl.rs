@@ -75,7 +75,10 @@ impl<'a> Feed<'a> {
                 // It wants more at once.
                 Event::NeedMoreInput { .. } if taken == 0 => window *= 2,
                 Event::NeedMoreInput { .. } => {}
-                event => return Ok(Some(event)),
+                event @ (Event::BasicInfo
+                | Event::FrameHeader
+                | Event::FrameComplete { .. }
+                | Event::Complete) => return Ok(Some(event)),
             }
         }
     }
@@ -84,15 +87,13 @@ impl<'a> Feed<'a> {
 impl Feed<'_> {
     /// What an error of the decoder means.
     pub(in crate::image) fn refused(&self, error: Error) -> ImageError {
-        match error {
-            Error::LevelLimitExceeded { limit, .. } => {
-                ImageError::unsupported(JpegXl, format_args!("beyond level 5 ({limit})"))
-            }
-            Error::OutOfMemory(_) | Error::ImageOutOfMemory(..) => {
-                ImageError::OutOfMemory { bytes: self.wanted_bytes }
-            }
-            other => ImageError::corrupt(JpegXl, other),
+        if let Error::LevelLimitExceeded { limit, .. } = &error {
+            return ImageError::unsupported(JpegXl, format_args!("beyond level 5 ({limit})"));
         }
+        if matches!(error, Error::OutOfMemory(_) | Error::ImageOutOfMemory(..)) {
+            return ImageError::OutOfMemory { bytes: self.wanted_bytes };
+        }
+        ImageError::corrupt(JpegXl, error)
     }
 }
 
