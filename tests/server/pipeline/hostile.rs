@@ -434,12 +434,16 @@ fn the_right_to_make_triggers_names_no_model() {
         let honest = argument_of(&mut client, from);
         assert!(honest.contains("\"starter\""), "{honest}");
         let forged = honest.replace("\"starter\"", "\"other\"");
-        forge(&mut thief, table, &forged);
+        // A partition has the triggers of its parent, under their names.
+        if table != "homes.year" {
+            forge(&mut thief, table, &forged);
+        }
         // The first by its name, and of the column that nobody has declared.
+        let name = table.replace("homes.", "a_forged_");
         run(
             &mut thief,
             &format!(
-                "CREATE TRIGGER a_forged AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION imgvec_enqueue('{forged}')"
+                "CREATE TRIGGER {name} AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION imgvec_enqueue('{forged}')"
             ),
         );
         if table == "homes.docs" {

@@ -13,31 +13,31 @@ const LEAST_NORM: f64 = 1e-12;
 const LANES: usize = 16;
 
 /// A step that is ready to run.
-pub(super) enum Layer {
+pub(super) enum TextLayer {
     Dense { inputs: usize, weight: Vec<f32>, bias: Option<Vec<f32>>, activation: Activation },
-    LayerNorm { weight: Vec<f32>, bias: Vec<f32> },
+    Norm { weight: Vec<f32>, bias: Vec<f32> },
     Normalize,
 }
 
-impl Layer {
+impl TextLayer {
     /// Reads the weights of all modules.
-    pub fn load(modules: &[Module], interrupt: InterruptCheck) -> Result<Vec<Layer>, EncodeError> {
+    pub fn load(modules: &[Module], interrupt: InterruptCheck) -> Result<Vec<TextLayer>, EncodeError> {
         let read = |weights: &Weights| {
             memory::reserve(weights.count * size_of::<f32>(), "hold the weights of a layer")?;
             weights.read(interrupt)?.ok_or(EncodeError::Interrupted)
         };
         let load = |module: &Module| {
             Ok(match module {
-                Module::Dense(dense) => Layer::Dense {
+                Module::Dense(dense) => TextLayer::Dense {
                     inputs: dense.inputs,
                     weight: read(&dense.weight)?,
                     bias: dense.bias.as_ref().map(read).transpose()?,
                     activation: dense.activation,
                 },
                 Module::LayerNorm(norm) => {
-                    Layer::LayerNorm { weight: read(&norm.weight)?, bias: read(&norm.bias)? }
+                    TextLayer::Norm { weight: read(&norm.weight)?, bias: read(&norm.bias)? }
                 }
-                Module::Normalize => Layer::Normalize,
+                Module::Normalize => TextLayer::Normalize,
             })
         };
         modules.iter().map(load).collect()
@@ -49,7 +49,7 @@ impl Layer {
     /// How many numbers the step takes, if the vector has not as many.
     pub fn apply(&self, vector: &[f32]) -> Result<Vec<f32>, usize> {
         match self {
-            Layer::Dense { inputs, weight, bias, activation } => {
+            TextLayer::Dense { inputs, weight, bias, activation } => {
                 if vector.len() != *inputs {
                     return Err(*inputs);
                 }
@@ -60,7 +60,7 @@ impl Layer {
                 result.iter_mut().for_each(|value| *value = activate(*activation, *value));
                 Ok(result)
             }
-            Layer::LayerNorm { weight, bias } => {
+            TextLayer::Norm { weight, bias } => {
                 if vector.len() != weight.len() {
                     return Err(weight.len());
                 }
@@ -74,7 +74,7 @@ impl Layer {
                 };
                 Ok(vector.iter().zip(weight).zip(bias).map(each).collect())
             }
-            Layer::Normalize => {
+            TextLayer::Normalize => {
                 let norm = vector.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
                 Ok(vector.iter().map(|value| (f64::from(*value) / norm.max(LEAST_NORM)) as f32).collect())
             }
@@ -114,8 +114,8 @@ fn dot(left: &[f32], right: &[f32]) -> f32 {
 mod tests {
     use super::*;
 
-    fn dense(weight: &[f32], inputs: usize, bias: Option<&[f32]>, activation: Activation) -> Layer {
-        Layer::Dense { inputs, weight: weight.to_vec(), bias: bias.map(<[f32]>::to_vec), activation }
+    fn dense(weight: &[f32], inputs: usize, bias: Option<&[f32]>, activation: Activation) -> TextLayer {
+        TextLayer::Dense { inputs, weight: weight.to_vec(), bias: bias.map(<[f32]>::to_vec), activation }
     }
 
     fn assert_near(found: Result<Vec<f32>, usize>, expected: &[f32]) {
@@ -142,17 +142,17 @@ mod tests {
             dense(&weight, 3, Some(&bias), Activation::Sigmoid).apply(&vector),
             &[0.268_941_4, 0.880_797_1],
         );
-        let norm = Layer::LayerNorm { weight: vec![1.0, 2.0], bias: vec![0.5, 0.0] };
+        let norm = TextLayer::Norm { weight: vec![1.0, 2.0], bias: vec![0.5, 0.0] };
         // Deviation 2 around 3.
         assert_near(norm.apply(&[1.0, 5.0]), &[-0.499_998_75, 1.999_997_5]);
-        assert_near(Layer::Normalize.apply(&[3.0, -4.0]), &[0.6, -0.8]);
-        assert_near(Layer::Normalize.apply(&[0.0, 0.0]), &[0.0, 0.0]);
+        assert_near(TextLayer::Normalize.apply(&[3.0, -4.0]), &[0.6, -0.8]);
+        assert_near(TextLayer::Normalize.apply(&[0.0, 0.0]), &[0.0, 0.0]);
     }
 
     #[test]
     fn a_vector_of_another_length_is_no_input() {
         assert_eq!(dense(&[1.0; 6], 3, None, Activation::Identity).apply(&[1.0; 2]), Err(3));
-        assert_eq!(Layer::LayerNorm { weight: vec![1.0; 3], bias: vec![0.0; 3] }.apply(&[1.0; 4]), Err(3));
+        assert_eq!(TextLayer::Norm { weight: vec![1.0; 3], bias: vec![0.0; 3] }.apply(&[1.0; 4]), Err(3));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use budget::{Architecture, Footprint};
 pub use error::{EncodeError, RunSize};
-use layers::Layer;
+use layers::TextLayer;
 pub use parts::Part;
 
 use crate::image::ImageLimits;
@@ -109,7 +109,7 @@ pub struct Encoder {
     footprints: Vec<(PathBuf, Footprint)>,
     tokenizer: Option<TextEncoder>,
     /// What follows the pooling of a text, loaded with the first one.
-    layers: Option<Vec<Layer>>,
+    layers: Option<Vec<TextLayer>>,
     dim: Option<usize>,
     warnings: Vec<Warning>,
     counts: EncoderCounts,

@@ -1,7 +1,7 @@
 //! Embedding text.
 
 use super::images::{BatchSize, Placeholder, batch_size};
-use super::layers::Layer;
+use super::layers::TextLayer;
 use super::pooling::Mask;
 use super::{EncodeError, Encoder, Expected, RunSize};
 use crate::memory;
@@ -183,7 +183,7 @@ impl Encoder {
     /// Loads the tokenizer, and what follows the pooling.
     pub(super) fn load_tokenizer(&mut self, tower: &TextTower) -> Result<(), EncodeError> {
         if self.layers.is_none() {
-            self.layers = Some(Layer::load(&tower.modules, self.options.interrupt)?);
+            self.layers = Some(TextLayer::load(&tower.modules, self.options.interrupt)?);
         }
         if self.tokenizer.is_none() {
             self.tokenizer = Some(self.open_tokenizer(tower)?);

@@ -200,16 +200,14 @@ pub(super) fn read(data: &[u8], number: u32) -> Result<Header, ImageError> {
 pub(in crate::image) fn page(data: &[u8], number: u32) -> Result<Page<'_>, ImageError> {
     let file = File::new(data).ok_or_else(|| cut_off(Tiff))?;
     let mut directory = file.first_directory().ok_or_else(|| cut_off(Tiff))?;
+    let no_page = || ImageError::NoFrame { frame: number.into(), frames: file.count_directories() };
     for _ in 1..number.min(MAX_PAGES + 1) {
         // A chain that is too short, or whose rest is damaged.
         let next = file.next_directory(directory).filter(|&next| next != 0);
-        directory = next.ok_or_else(|| {
-            let frames = file.count_directories();
-            ImageError::NoFrame { frame: number.into(), frames }
-        })?;
+        directory = next.ok_or_else(no_page)?;
     }
     if number == 0 || number > MAX_PAGES {
-        return Err(ImageError::NoFrame { frame: number.into(), frames: None });
+        return Err(no_page());
     }
     // A field whose values are cut off is no field that is absent.
     let value = |tag| match file.entry(directory, tag) {
