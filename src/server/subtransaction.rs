@@ -100,6 +100,7 @@ pub fn caught_with_interrupts<T>(work: impl FnOnce() -> T) -> Result<T, Report> 
         pg_sys::MemoryContextSwitchTo(context);
         passing::keep();
         let watch = WatchErrors::new();
+        #[expect(clippy::result_large_err, reason = "the error that the builder catches is the binding's")]
         let begun = || {
             fault::point("work in a subtransaction");
             let result = work();
