@@ -33,9 +33,8 @@ pub type Parts<T> = [Option<T>; 3];
 #[derive(PartialEq, Eq)]
 struct Original {
     code: i32,
-    /// Address of its text domain, a constant of whoever made it. pgrx passes a copy on: with the same address, another error of
-    /// the same texts was made.
-    domain: usize,
+    /// When the statement began that it was made in. In a later one, an error of the same texts is another one.
+    statement: i64,
     texts: Parts<CString>,
 }
 
@@ -131,11 +130,11 @@ unsafe extern "C-unwind" fn see(_argument: *mut c_void) {
         if (*error).elevel == PgLogLevel::ERROR as i32 {
             let texts = [(*error).message, (*error).detail, (*error).hint]
                 .map(|text| (!text.is_null()).then(|| CStr::from_ptr(text)));
-            let domain = (*error).domain.addr();
-            if let Some((code, texts)) = noted_as(code, domain, texts) {
+            let statement = pg_sys::GetCurrentStatementStartTimestamp();
+            if let Some((code, texts)) = noted_as(code, statement, texts) {
                 raw::rewrite_error(code, texts);
             } else {
-                note(code, domain, texts, is_made_up);
+                note(code, statement, texts, is_made_up);
             }
         }
         pg_sys::MemoryContextReset(context);
@@ -143,13 +142,13 @@ unsafe extern "C-unwind" fn see(_argument: *mut c_void) {
 }
 
 /// The error that has come by before, and of which this is left.
-fn noted_as(code: i32, domain: usize, texts: Parts<&CStr>) -> Option<(i32, Parts<*const c_char>)> {
+fn noted_as(code: i32, statement: i64, texts: Parts<&CStr>) -> Option<(i32, Parts<*const c_char>)> {
     let [message, detail, hint] = texts.map(utf8);
     let texts = [message?, detail?, hint?];
     NOTED.with_borrow(|noted| {
         let is_same = |original: &&Original| {
             Code::from(original.code) as i32 == code
-                && original.domain != domain
+                && original.statement == statement
                 && original.is_left_as(texts)
         };
         let original = noted.iter().find(is_same)?;
@@ -164,13 +163,13 @@ fn utf8(text: Option<&CStr>) -> Option<Option<&str>> {
 }
 
 /// Notes an error that would lose something.
-fn note(code: i32, domain: usize, texts: Parts<&CStr>, is_made_up: bool) {
+fn note(code: i32, statement: i64, texts: Parts<&CStr>, is_made_up: bool) {
     let bytes = || texts.iter().flatten().map(|text| text.to_bytes());
     let is_plain = encoding::is_utf8() || bytes().all(<[u8]>::is_ascii);
     if is_plain && !is_made_up || bytes().map(<[u8]>::len).sum::<usize>() > MOST_BYTES {
         return;
     }
-    let original = Original { code, domain, texts: texts.map(|text| text.map(CStr::to_owned)) };
+    let original = Original { code, statement, texts: texts.map(|text| text.map(CStr::to_owned)) };
     NOTED.with_borrow_mut(|noted| {
         noted.retain(|other| *other != original);
         noted.truncate(KEPT - 1);
