@@ -84,9 +84,18 @@ pub fn keep() {
     }
 }
 
+/// When the statement of the client began, or the transaction of a worker.
+fn current_statement() -> i64 {
+    // SAFETY: reads a variable.
+    unsafe { pg_sys::GetCurrentStatementStartTimestamp() }
+}
+
 /// What the texts of an error of the server were before pgrx read them, in UTF-8; `None` if they are the same, or it is not known.
 pub fn originals(code: Code, texts: Parts<&str>) -> Option<Parts<String>> {
-    let is_same = |original: &Original| Code::from(original.code) == code && original.is_left_as(texts);
+    let statement = current_statement();
+    let is_same = |original: &Original| {
+        Code::from(original.code) == code && original.statement == statement && original.is_left_as(texts)
+    };
     NOTED.with_borrow(|noted| {
         let original = noted.iter().find(|original| is_same(original))?;
         let text = |text: &CString| encoding::to_utf8_lossy(text.to_bytes()).into_owned();
@@ -130,7 +139,7 @@ unsafe extern "C-unwind" fn see(_argument: *mut c_void) {
         if (*error).elevel == PgLogLevel::ERROR as i32 {
             let texts = [(*error).message, (*error).detail, (*error).hint]
                 .map(|text| (!text.is_null()).then(|| CStr::from_ptr(text)));
-            let statement = pg_sys::GetCurrentStatementStartTimestamp();
+            let statement = current_statement();
             if let Some((code, texts)) = noted_as(code, statement, texts) {
                 raw::rewrite_error(code, texts);
             } else {
