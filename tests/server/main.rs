@@ -12,6 +12,7 @@ mod cancel;
 mod cases;
 mod dump;
 mod encodings;
+mod fault_points;
 mod gallery;
 mod hostile;
 mod joint;

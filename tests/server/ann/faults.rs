@@ -4,19 +4,15 @@
 //! `make test` lets some calls of each place fail; `IMGVEC_FAULTS=all`, as in `make test-long`, every call.
 //! A server without the settings, which is one that was built as a release, skips the test and says so.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::{env, fs};
+use std::collections::BTreeSet;
+use std::env;
 
 use postgres::Client;
 
 use super::{CREATE_INDEX, VECTORS, quiet};
-use crate::cluster::Cluster;
+use crate::fault_points::{KINDS, chosen, places_in_source, told};
 use crate::{skip, value};
 
-/// Ways to fail, by the numbers of `imgvec.fault_kind`, and the SQLSTATE of each.
-const KINDS: [(&str, &str); 4] =
-    [("error", "XX000"), ("panic", "XX000"), ("cancel", "57014"), ("no memory", "53200")];
 const ROWS: i64 = 160;
 
 /// What is done while a call fails.
@@ -83,32 +79,6 @@ const WORKS: [Work; 9] = [
     },
 ];
 
-/// What the log has told since the last look, of lines that begin like this: the place in each.
-fn told(cluster: &Cluster, seen: &mut usize, begin: &str) -> Vec<String> {
-    let log = cluster.log();
-    let new = log[*seen..].lines().filter_map(|line| line.split_once(begin)?.1.split_once(": "));
-    let places = new.map(|(_, place)| place.to_owned()).collect();
-    *seen = log.len();
-    places
-}
-
-/// Which points are to fail: of each place, all of them or the first two, one in the midst and the last two, counted
-/// from 1.
-fn chosen(points: &[String], all: bool) -> Vec<(&str, usize)> {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for place in points {
-        *counts.entry(place).or_insert(0) += 1;
-    }
-    let mut chosen = Vec::new();
-    for (place, count) in counts {
-        let some = BTreeSet::from([1, 2, count / 2, count - 1, count]);
-        let some = some.into_iter().filter(|&n| (1..=count).contains(&n));
-        let numbers: Vec<usize> = if all { (1..=count).collect() } else { some.collect() };
-        chosen.extend(numbers.into_iter().map(|n| (place, n)));
-    }
-    chosen
-}
-
 /// What must hold after each failure, in the same session.
 #[track_caller]
 fn assert_whole(client: &mut Client, turn: &str) {
@@ -129,24 +99,6 @@ fn assert_whole(client: &mut Client, turn: &str) {
     }
     let nearest = "SELECT id FROM items ORDER BY embedding <-> vec(77, 192) LIMIT 1";
     assert_eq!(value::<i32>(client, nearest), 77, "{turn}");
-}
-
-/// Places in the source that can be told to fail.
-fn places_in_source() -> BTreeSet<String> {
-    let mut places = BTreeSet::new();
-    for directory in ["src/am", "src/am/inspect", "src/storage"] {
-        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                continue;
-            }
-            let text = fs::read_to_string(path).unwrap();
-            places.extend(
-                text.split("fault::point(\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()),
-            );
-        }
-    }
-    places
 }
 
 #[test]
@@ -208,7 +160,8 @@ fn every_call_of_the_server_may_fail() {
         }
     }
     eprintln!("{turns} failures at {} places, all survived", failed.len());
-    let never: Vec<_> = places_in_source().difference(&failed).cloned().collect();
+    let never: Vec<_> =
+        places_in_source(&["src/am", "src/am/inspect", "src/storage"]).difference(&failed).cloned().collect();
     eprintln!("never failed: {never:?}");
     // What a free-space map says depends on the order of pages, which differs from run to run.
     assert!(never.len() <= 3, "these did not fail: {never:?}");

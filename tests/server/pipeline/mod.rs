@@ -7,6 +7,7 @@ mod ddl;
 mod declare;
 mod docs;
 mod failures;
+mod faults;
 mod hostile;
 mod limits;
 mod migrate;
