@@ -56,3 +56,29 @@ class Targets:
         # Of two classes with one name only the picture's own counts.
         twin = (self.names[None] == self.names[classes][:, None]) & (torch.arange(len(self.names), device=classes.device)[None] != classes[:, None])
         return F.cross_entropy(similarity.masked_fill(other_source | twin, -1e4), classes)
+
+
+class Guesses:
+    """What the teacher takes a picture for among its own classes, whose names are texts of the joint space too. Names that are held
+    out are left out, and so is a class that has no other."""
+
+    def __init__(self, arguments: argparse.Namespace, labels: corpus.Labels) -> None:
+        stored = np.load(corpus.cache_path(arguments, "classes.npz"))
+        table = np.load(corpus.cache_path(arguments, "text.npz"))["table"]
+        tokenizer = Tokenizer.from_file(str(corpus.cache_path(arguments, "tokenizer.json")))
+        held, rows, places = {term.lower() for term in labels.held_out}, [], []
+        for row, line in enumerate(stored["names"].tolist()):
+            names = [name.strip() for name in line.split(",")]
+            names = [name for name in names if not held & {name.lower(), *name.lower().split()}]
+            if names:
+                vectors = text.encode(tokenizer, table, names)
+                rows.append(row)
+                places.append(vectors.mean(0) + vectors[0])  # near every synonym, nearest to the first
+        device = progress.device()
+        self.places = F.normalize(torch.from_numpy(np.stack(places).astype(np.float32)), dim=1).to(device)
+        self.weight, self.bias = (torch.from_numpy(stored[part][rows]).to(device) for part in ("weight", "bias"))
+
+    def distance(self, similarity: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """How far `similarity` `[n, classes]` to the names, scaled, is from the teacher's guess by its `features`, for each picture."""
+        guess = torch.softmax(features @ self.weight.T + self.bias, 1)
+        return F.kl_div(F.log_softmax(similarity, 1), guess, reduction="none").sum(1)

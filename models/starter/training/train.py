@@ -1,8 +1,9 @@
 """Trains the meaning network to point where the text tower does. Resumable: run it again and it goes on from its checkpoint.
 
-Five terms. Two ask for the truth: which of all texts is right (one true text drawn per picture, texts that may also be
-true left out), and which class name of the picture's own source. Three ask for the teacher's view of the whole picture:
-its place in the text space, how near it sees every text, and its features, which a side head has to tell.
+Six terms. Two ask for the truth: which of all texts is right (one true text drawn per picture, texts that may also be
+true left out), and which class name of the picture's own source. Four ask for the teacher's view of the whole picture:
+its place in the text space, how near it sees every text, which of its own classes it takes the picture for, and its
+features, which a side head has to tell.
 """
 
 import argparse
@@ -21,13 +22,13 @@ import corpus
 import package
 import progress
 from network import FEATURES, MEAN, SMALL, STD, Meaning
-from targets import Targets
+from targets import Guesses, Targets
 
 BATCH = 256
 REPEATS = {"c10": 1.5, "cal": 3.5, "sun": 2, "flw": 1.5, "clo": 1.5, "gro": 1.5, "foo": 1.5, "dc": 5, "emo": 2}  # seen more often
 TEACHER_SCALE = 18.0  # how sharply the teacher tells texts apart
 TRUST = {"c10": 0.5, "c100": 0.7}  # 1 elsewhere: the teacher is no good at 32 pixels
-WEIGHTS = {"text": 0.5, "within": 0.7, "place": 5.0, "nearness": 0.8, "features": 4.0}
+WEIGHTS = {"text": 0.5, "within": 0.7, "place": 5.0, "nearness": 0.8, "guess": 0.7, "features": 4.0}
 MEET_SECONDS = 30  # how often workers average their weights
 JUDGED = 2400  # held-out pictures that are looked at in passing, for the plot; nothing is chosen by them
 
@@ -66,7 +67,7 @@ class Trainer:
         self.halves = halves_pay(self.device)
         self.data = corpus.load(arguments, "train")
         self.labels = corpus.load_labels(arguments)
-        self.targets = Targets(arguments, self.labels)
+        self.targets, self.guesses = Targets(arguments, self.labels), Guesses(arguments, self.labels)
         self.places = np.load(corpus.part_path(arguments, "teacher", "train"))
         self.features = np.load(corpus.part_path(arguments, "features", "train"), mmap_mode="r")
         sample = torch.from_numpy(self.features[:: max(1, len(self.features) // 5000)].astype(np.float32))
@@ -80,7 +81,7 @@ class Trainer:
         torch.manual_seed(arguments.seed)  # the same start for all workers
         self.network = Meaning().to(self.device, memory_format=torch.channels_last)
         self.side_head = nn.Linear(FEATURES, self.features.shape[1]).to(self.device)
-        self.scale = nn.Parameter(torch.tensor([math.log(14.0), math.log(14.0)], device=self.device))
+        self.scale = nn.Parameter(torch.full((3,), math.log(14.0), device=self.device))
         self.average = Meaning().to(self.device)
         parts = [*self.network.parameters(), *self.side_head.parameters()]
         groups = [
@@ -169,10 +170,11 @@ class Trainer:
             meaning, features = self.network(images)
             told = self.side_head(features)
             similarity = meaning @ self.targets.vectors.T
-        similarity = similarity.float()
+        similarity, meaning = similarity.float(), meaning.float()
         classes = torch.from_numpy(self.data.classes[rows].astype(np.int64)).to(self.device)
         place = torch.from_numpy(self.places[rows].astype(np.float32)).to(self.device)
-        seen = (torch.from_numpy(self.features[rows].astype(np.float32)).to(self.device) - self.feature_mean) / self.feature_spread
+        raw = torch.from_numpy(self.features[rows].astype(np.float32)).to(self.device)
+        seen = (raw - self.feature_mean) / self.feature_spread
         scale = self.scale.exp().clamp(max=40)
         trust = self.trust[torch.from_numpy(rows)]
         near = torch.softmax(TEACHER_SCALE * place @ self.targets.vectors.T, 1)
@@ -181,6 +183,7 @@ class Trainer:
             "within": self.targets.within_source(scale[1] * similarity, classes),
             "place": (trust * (1 - (meaning * place).sum(1))).mean(),
             "nearness": (trust * F.kl_div(F.log_softmax(TEACHER_SCALE * similarity, 1), near, reduction="none").sum(1)).mean(),
+            "guess": (trust * self.guesses.distance(scale[2] * meaning @ self.guesses.places.T, raw)).mean(),
             "features": 1 - F.cosine_similarity(told.float(), seen, dim=1).mean(),
         }
         return {name: WEIGHTS[name] * value for name, value in terms.items()}
