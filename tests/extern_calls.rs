@@ -24,6 +24,9 @@ const HARMLESS: [(&str, &str); 10] = [
     ("src/memory.rs", "malloc_trim"),
 ];
 
+/// Called by the server without a guard, since the server's jump leaves it by intent, with nothing to drop.
+const UNGUARDED: (&str, &str) = ("src/server/passing.rs", "fn see(");
+
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -63,7 +66,8 @@ fn findings(name: &str, text: &str) -> Vec<String> {
         if code.contains("extern \"C") && code.contains("fn ") {
             let is_type = code.contains("fn(");
             let guarded = (number.saturating_sub(3)..number).any(|n| lines[n].contains("pg_guard]"));
-            if !is_type && !guarded {
+            let is_known = name == UNGUARDED.0 && code.contains(UNGUARDED.1);
+            if !is_type && !guarded && !is_known {
                 find(number, "is called by the server without #[pg_guard]");
             }
         }

@@ -25,8 +25,8 @@ use std::ffi::CString;
 #[derive(Debug)]
 pub struct Report {
     code: Code,
-    /// The server's number of the code, where it was caught: a user's own code is none of the list.
-    number: Option<i32>,
+    /// Where it was caught: what goes beyond code and texts of the error that it was, or comes from.
+    origin: Option<Box<passing::Origin>>,
     /// Whether it was caught, and neither the server's handling of interrupts nor we have raised it: a function of a user may
     /// raise an error with any code.
     is_foreign: bool,
@@ -37,7 +37,7 @@ pub struct Report {
 
 impl Report {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, number: None, is_foreign: false, message: message.into(), detail: None, hint: None }
+        Self { code, origin: None, is_foreign: false, message: message.into(), detail: None, hint: None }
     }
 
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
@@ -64,14 +64,9 @@ impl Report {
         self.code
     }
 
-    /// The report with the number of the server's code, which a user may have made up.
-    pub fn numbered(self, number: Option<i32>) -> Self {
-        Self { number, ..self }
-    }
-
     /// The SQLSTATE's five characters.
     pub fn sqlstate(&self) -> String {
-        let code = self.number.unwrap_or(self.code as i32);
+        let code = self.origin.as_ref().map_or(self.code as i32, |origin| origin.number);
         (0..5)
             .map(|place| char::from(u8::try_from((code >> (6 * place)) & 0x3f).unwrap_or(0) + b'0'))
             .collect()
@@ -87,7 +82,7 @@ impl Report {
     fn map(self, change: impl Fn(String) -> String) -> Self {
         Self {
             code: self.code,
-            number: self.number,
+            origin: self.origin,
             is_foreign: self.is_foreign,
             message: change(self.message),
             detail: self.detail.map(&change),
@@ -114,7 +109,10 @@ impl Report {
     }
 
     /// Raises the error: unwinds to the server, running every `Drop` on the way.
-    pub fn raise(self) -> ! {
+    pub fn raise(mut self) -> ! {
+        if let Some(origin) = self.origin.take() {
+            passing::word(&paths::printable(&self.message), *origin);
+        }
         self.report(PgLogLevel::ERROR);
         unreachable!("an ERROR does not return")
     }
@@ -201,16 +199,21 @@ impl From<pg_sys::panic::CaughtError> for Report {
         let is_known = |function: &str| function.contains("Interrupt") || function.starts_with("imgvec");
         let code = report.sql_error_code();
         let texts = [Some(report.message()), report.detail(), report.hint()];
-        let originals = if is_of_the_server { passing::originals(code, texts) } else { None };
-        let [message, detail, hint] = originals.unwrap_or_else(|| {
-            texts.map(|text| {
-                // See `outgoing`.
-                text.map(|text| if is_ours { incoming(text).into_owned() } else { text.to_owned() })
-            })
-        });
+        let original = if is_of_the_server { passing::caught(code, texts) } else { None };
+        let (texts, origin) = match original {
+            Some((texts, origin)) => (texts, Some(origin)),
+            // See `outgoing`.
+            None if is_ours => {
+                let texts = texts.map(|text| text.map(|text| incoming(text).into_owned()));
+                let origin = texts[0].as_deref().and_then(passing::origin_of);
+                (texts, origin)
+            }
+            None => (texts.map(|text| text.map(str::to_owned)), None),
+        };
+        let [message, detail, hint] = texts;
         Self {
             code,
-            number: None,
+            origin: origin.map(Box::new),
             is_foreign: !report.function_name().is_some_and(is_known),
             message: message.unwrap_or_default(),
             detail,
@@ -226,6 +229,12 @@ pub fn quiet_panics() {
     use std::io::Write as _;
     std::panic::set_hook(Box::new(|panic| {
         let payload = panic.payload();
+        if let Some(pg_sys::panic::CaughtError::PostgresError(error)) = payload.downcast_ref() {
+            passing::note_panic(
+                error.sql_error_code(),
+                [Some(error.message()), error.detail(), error.hint()],
+            );
+        }
         if payload.is::<&str>() || payload.is::<String>() {
             // Nobody is left to tell if the log cannot be written.
             let _ = writeln!(std::io::stderr(), "imgvec: {panic}");

@@ -153,7 +153,7 @@ const MOST_NAMES: usize = 20;
 pub fn column_failed(column: &str, why: &Report) -> Report {
     Report {
         code: why.code,
-        number: why.number,
+        origin: why.origin.clone(),
         is_foreign: why.is_foreign,
         message: format!("could not embed rows of column {column}: {}", why.message),
         detail: why.detail.clone(),

@@ -1,17 +1,23 @@
-//! Errors of the server on their way through our frames, byte for byte.
+//! Errors of the server on their way through our frames: they leave as they came.
 //!
 //! pgrx makes a panic of an error that a call of the server raises, and an error of a panic that leaves a function of ours.
-//! In between its texts are Rust's: what is not UTF-8 becomes U+FFFD, and a SQLSTATE that a user made up becomes XX000. So
-//! the last callback on the server's stack of error contexts is ours. The server calls it for each error that is made,
-//! which is twice for one that passes: at first it notes what would be lost, then it gives it back. Nothing else is
-//! changed, so whoever catches an error in between sees what he would have seen.
+//! In between, the error is Rust's: text that is not UTF-8 becomes U+FFFD, a SQLSTATE that a user made up becomes XX000. The lines
+//! of CONTEXT from below our frames go, and so do the names of schema, table, column, data type and constraint. So the last callback
+//! on the server's stack of error contexts is ours. The server calls it for each error that is made, when all else is known of it.
+//! For an error that passes, that is twice. At first we copy it. Then the copy takes the place of what pgrx has made.
 //!
-//! Other ways were worse. To throw the server's copy in place of the panic (`ReThrowError`), each function and callback of ours
-//! would need a second guard, which jumps over frames of pgrx. A hook on the log (`emit_log_hook`) sees what is sent, not what a
-//! function's EXCEPTION block reads, and sees nothing where the log has no errors. A pgrx of our own would have to be kept.
+//! [`note_panic`] tells the two times apart: between them lies a panic. Without it, a line of a user's function that raises the
+//! same error twice would get the first one's context at its second time.
 //!
-//! What stays lost, in any encoding, since nothing can put it into its place: the lines of CONTEXT from below our frames, and
-//! the names of table, column and constraint beside the message.
+//! An error that we catch and raise later, maybe in other words, keeps its number and its names, in an [`Origin`]. It has no CONTEXT
+//! from below our frames.
+//!
+//! Other ways were worse. To throw the server's copy in place of the panic, each function and callback of ours would need a second
+//! guard. A hook on the log (`emit_log_hook`) sees what is sent, not what a function's EXCEPTION block reads, and sees nothing
+//! where the log has no errors. A pgrx of our own would have to be kept.
+//!
+//! Two kinds of errors pass as pgrx has them: those whose texts are longer than [`MOST_BYTES`], and in a UTF-8 database those that
+//! say that memory is exhausted.
 
 use super::raw;
 use crate::encoding;
@@ -23,19 +29,28 @@ use std::ffi::{CStr, CString, c_char, c_void};
 
 /// Errors that are remembered: of those that are made while one passes, by clean-up that fails itself, few are.
 const KEPT: usize = 4;
-/// Longer texts pass as pgrx has them.
+/// Of message, detail, hint and context together.
 const MOST_BYTES: usize = 1 << 20;
 
 /// Message, detail and hint.
 pub type Parts<T> = [Option<T>; 3];
 
-/// An error as the server had it.
-#[derive(PartialEq, Eq)]
+/// An error as the server had it: a copy in a context of its own.
 struct Original {
-    code: i32,
+    context: pg_sys::MemoryContext,
+    error: *mut pg_sys::ErrorData,
     /// When the statement began that it was made in. In a later one, an error of the same texts is another one.
     statement: i64,
-    texts: Parts<CString>,
+    /// Whether it is a panic now.
+    is_panic: bool,
+}
+
+/// What an error that we word anew has of the one that it comes from.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// The SQLSTATE, in the server's way. A user may have made it up.
+    pub number: i32,
+    names: Vec<(c_char, CString)>,
 }
 
 /// The last callback. The server reads it, and [`keep`] compares its address.
@@ -53,8 +68,10 @@ static LAST: Last = Last(UnsafeCell::new(pg_sys::ErrorContextCallback {
 thread_local! {
     /// The newest first.
     static NOTED: RefCell<VecDeque<Original>> = const { RefCell::new(VecDeque::new()) };
-    /// Where the server copies an error to.
+    /// Parent of the contexts of copies.
     static CONTEXT: Cell<pg_sys::MemoryContext> = const { Cell::new(std::ptr::null_mut()) };
+    /// The message of an error of ours that is on its way, and where it comes from.
+    static WORDED: RefCell<Option<(String, Origin)>> = const { RefCell::new(None) };
 }
 
 /// Has the errors that are made from now on pass as they are. It lasts until the next error that ends a statement, when the
@@ -72,15 +89,24 @@ pub fn keep() {
             place = &raw mut (**place).previous;
         }
         if CONTEXT.get().is_null() {
-            CONTEXT.set(pg_sys::AllocSetContextCreateInternal(
-                pg_sys::TopMemoryContext,
-                c"imgvec errors".as_ptr(),
-                pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
-                pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
-                pg_sys::ALLOCSET_SMALL_MAXSIZE as usize,
-            ));
+            CONTEXT.set(new_context(pg_sys::TopMemoryContext));
         }
         *place = last;
+    }
+}
+
+/// # Safety
+/// A context that lives.
+unsafe fn new_context(parent: pg_sys::MemoryContext) -> pg_sys::MemoryContext {
+    // SAFETY: by contract; a constant name.
+    unsafe {
+        pg_sys::AllocSetContextCreateInternal(
+            parent,
+            c"imgvec error".as_ptr(),
+            pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
+            pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
+            pg_sys::ALLOCSET_SMALL_MAXSIZE as usize,
+        )
     }
 }
 
@@ -90,80 +116,111 @@ fn current_statement() -> i64 {
     unsafe { pg_sys::GetCurrentStatementStartTimestamp() }
 }
 
-/// What the texts of an error of the server were before pgrx read them, in UTF-8; `None` if they are the same, or it is not known.
-pub fn originals(code: Code, texts: Parts<&str>) -> Option<Parts<String>> {
-    let statement = current_statement();
-    let is_same = |original: &Original| {
-        Code::from(original.code) == code && original.statement == statement && original.is_left_as(texts)
-    };
-    NOTED.with_borrow(|noted| {
-        let original = noted.iter().find(|original| is_same(original))?;
-        let text = |text: &CString| encoding::to_utf8_lossy(text.to_bytes()).into_owned();
-        Some(original.texts.each_ref().map(|part| part.as_ref().map(text)))
+/// To be called by the hook on panics: an error of the server has become one.
+pub fn note_panic(code: Code, texts: Parts<&str>) {
+    let _ = NOTED.try_with(|noted| {
+        if let Ok(mut noted) = noted.try_borrow_mut()
+            && let Some(original) = noted.iter_mut().find(|original| original.is(code, texts))
+        {
+            original.is_panic = true;
+        }
+    });
+}
+
+/// What the texts of an error of the server that was caught were before pgrx read them, in UTF-8, and where an error comes from
+/// that is made of it; `None` if it is not known.
+pub fn caught(code: Code, texts: Parts<&str>) -> Option<(Parts<String>, Origin)> {
+    NOTED.with_borrow_mut(|noted| {
+        let original = noted.iter_mut().find(|original| original.is(code, texts))?;
+        original.is_panic = false;
+        let text = |text: &CStr| encoding::to_utf8_lossy(text.to_bytes()).into_owned();
+        Some((original.texts().map(|part| part.map(text)), original.origin()))
     })
+}
+
+/// Has the next error with this message leave with number and names of the one that it comes from.
+pub fn word(message: &str, origin: Origin) {
+    WORDED.set(Some((message.to_owned(), origin)));
+}
+
+/// Where an error of ours comes from that was caught.
+pub fn origin_of(message: &str) -> Option<Origin> {
+    WORDED.with_borrow_mut(|worded| worded.take_if(|(of, _)| of == message)).map(|(_, origin)| origin)
+}
+
+/// # Safety
+/// NULL, or a text that ends with a zero and lives as long as the answer.
+unsafe fn text<'a>(text: *const c_char) -> Option<&'a CStr> {
+    // SAFETY: by contract.
+    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) })
+}
+
+/// # Safety
+/// An error of the server, with texts that live as long as the answer.
+unsafe fn texts<'a>(error: *const pg_sys::ErrorData) -> Parts<&'a CStr> {
+    // SAFETY: by contract.
+    unsafe { [(*error).message, (*error).detail, (*error).hint].map(|part| text(part)) }
 }
 
 impl Original {
-    /// Whether pgrx leaves these texts of it.
-    fn is_left_as(&self, texts: Parts<&str>) -> bool {
-        self.texts.iter().zip(texts).all(|(original, text)| match (original, text) {
-            (Some(original), Some(text)) => original.to_string_lossy() == text,
-            (None, None) => true,
-            _ => false,
-        })
+    fn texts(&self) -> Parts<&CStr> {
+        // SAFETY: the copy lives in our context, until `forget`.
+        unsafe { texts(self.error) }
     }
-}
 
-/// Called while the server makes an error or another message.
-#[pg_guard]
-unsafe extern "C-unwind" fn see(_argument: *mut c_void) {
-    // In a critical section nothing may be allocated, and the error is the end of all processes.
-    // SAFETY: plain read of a counter.
-    if unsafe { pg_sys::CritSectionCount } > 0 {
-        return;
+    /// Whether it is this one, of which pgrx has left these texts.
+    fn is(&self, code: Code, texts: Parts<&str>) -> bool {
+        // SAFETY: as above.
+        let own = unsafe { (*self.error).sqlerrcode };
+        Code::from(own) == code
+            && self.statement == current_statement()
+            && self.texts().iter().zip(texts).all(|(original, text)| match (original, text) {
+                (Some(original), Some(text)) => original.to_string_lossy() == text,
+                (None, None) => true,
+                _ => false,
+            })
     }
-    let code = raw::error_code();
-    let is_made_up = Code::from(code) as i32 != code;
-    let may_return =
-        Code::from(code) == Code::ERRCODE_INTERNAL_ERROR && NOTED.with_borrow(|noted| !noted.is_empty());
-    if encoding::is_utf8() && !is_made_up && !may_return {
-        return;
-    }
-    // SAFETY: in such a callback an error is in the making. Its copy lives until the reset. Texts of the server end with a zero.
-    unsafe {
-        let context = CONTEXT.get();
-        pg_sys::MemoryContextReset(context);
-        let before = pg_sys::MemoryContextSwitchTo(context);
-        let error = pg_sys::CopyErrorData();
-        pg_sys::MemoryContextSwitchTo(before);
-        if (*error).elevel == PgLogLevel::ERROR as i32 {
-            let texts = [(*error).message, (*error).detail, (*error).hint]
-                .map(|text| (!text.is_null()).then(|| CStr::from_ptr(text)));
-            let statement = current_statement();
-            if let Some((code, texts)) = noted_as(code, statement, texts) {
-                raw::rewrite_error(code, texts);
-            } else {
-                note(code, statement, texts, is_made_up);
-            }
+
+    /// Whether pgrx has made this error of it: texts and place are what it left of them.
+    ///
+    /// # Safety
+    /// An error of the server.
+    unsafe fn has_become(&self, error: *const pg_sys::ErrorData) -> bool {
+        // SAFETY: by contract, and as above.
+        unsafe {
+            let [message, detail, hint] = texts(error).map(utf8);
+            let (Some(message), Some(detail), Some(hint)) = (message, detail, hint) else { return false };
+            self.is_panic
+                && (*self.error).lineno == (*error).lineno
+                && text((*self.error).filename) == text((*error).filename)
+                && self.is(Code::from((*error).sqlerrcode), [message, detail, hint])
         }
-        pg_sys::MemoryContextReset(context);
     }
-}
 
-/// The error that has come by before, and of which this is left.
-fn noted_as(code: i32, statement: i64, texts: Parts<&CStr>) -> Option<(i32, Parts<*const c_char>)> {
-    let [message, detail, hint] = texts.map(utf8);
-    let texts = [message?, detail?, hint?];
-    NOTED.with_borrow(|noted| {
-        let is_same = |original: &&Original| {
-            Code::from(original.code) as i32 == code
-                && original.statement == statement
-                && original.is_left_as(texts)
+    fn origin(&self) -> Origin {
+        // SAFETY: as above.
+        let names = unsafe {
+            let error = &*self.error;
+            // The letters are PG_DIAG_SCHEMA_NAME and so on of postgres_ext.h.
+            [
+                (b's', error.schema_name),
+                (b't', error.table_name),
+                (b'c', error.column_name),
+                (b'd', error.datatype_name),
+                (b'n', error.constraint_name),
+            ]
+            .map(|(letter, name)| text(name).map(|name| (letter.cast_signed(), name.to_owned())))
         };
-        let original = noted.iter().find(is_same)?;
-        let pointers = original.texts.each_ref().map(|text| text.as_ref().map(|text| text.as_ptr()));
-        Some((original.code, pointers))
-    })
+        // SAFETY: as above.
+        let number = unsafe { (*self.error).sqlerrcode };
+        Origin { number, names: names.into_iter().flatten().collect() }
+    }
+
+    /// Frees the copy. No `Drop` does, which would run when the process ends and the server's memory is gone.
+    fn forget(self) {
+        // SAFETY: our own context, which nothing else refers to.
+        unsafe { pg_sys::MemoryContextDelete(self.context) };
+    }
 }
 
 /// A text in UTF-8, which is what pgrx leaves.
@@ -171,17 +228,76 @@ fn utf8(text: Option<&CStr>) -> Option<Option<&str>> {
     text.map(CStr::to_str).transpose().ok()
 }
 
-/// Notes an error that would lose something.
-fn note(code: i32, statement: i64, texts: Parts<&CStr>, is_made_up: bool) {
-    let bytes = || texts.iter().flatten().map(|text| text.to_bytes());
-    let is_plain = encoding::is_utf8() || bytes().all(<[u8]>::is_ascii);
-    if is_plain && !is_made_up || bytes().map(<[u8]>::len).sum::<usize>() > MOST_BYTES {
-        return;
+/// Called while the server makes an error or another message. It has no guard of its own, since the way out of it may be
+/// the server's jump to whoever catches the error. `consider` has the guard. Nothing here needs a drop.
+unsafe extern "C-unwind" fn see(argument: *mut c_void) {
+    // SAFETY: in such a callback an error may be thrown in place of the one in the making.
+    unsafe {
+        let error = consider(argument);
+        if !error.is_null() {
+            raw::throw_instead(error);
+        }
     }
-    let original = Original { code, statement, texts: texts.map(|text| text.map(CStr::to_owned)) };
-    NOTED.with_borrow_mut(|noted| {
-        noted.retain(|other| *other != original);
-        noted.truncate(KEPT - 1);
-        noted.push_front(original);
+}
+
+/// Answers the error that is to take the place of the one in the making; NULL if it stays.
+#[pg_guard]
+unsafe extern "C-unwind" fn consider(_argument: *mut c_void) -> *mut pg_sys::ErrorData {
+    let nothing = std::ptr::null_mut();
+    // In a critical section nothing may be allocated, and the error is the end of all processes.
+    // SAFETY: plain read of a counter.
+    if unsafe { pg_sys::CritSectionCount } > 0 {
+        return nothing;
+    }
+    let is_out_of_memory = Code::from(raw::error_code()) == Code::ERRCODE_OUT_OF_MEMORY;
+    if is_out_of_memory && encoding::is_utf8() {
+        return nothing;
+    }
+    // SAFETY: an error is in the making. Its copy lives in a context of its own, until that is deleted.
+    unsafe {
+        let context = new_context(CONTEXT.get());
+        let before = pg_sys::MemoryContextSwitchTo(context);
+        let error = pg_sys::CopyErrorData();
+        pg_sys::MemoryContextSwitchTo(before);
+        let copy = Original { context, error, statement: current_statement(), is_panic: false };
+        if (*error).elevel != PgLogLevel::ERROR as i32 {
+            copy.forget();
+            return nothing;
+        }
+        let passing = NOTED.with_borrow_mut(|noted| {
+            let original = noted.iter_mut().find(|original| original.has_become(error))?;
+            original.is_panic = false;
+            Some(original.error)
+        });
+        if let Some(original) = passing {
+            copy.forget();
+            return original;
+        }
+        let message = copy.texts()[0].map(|message| encoding::to_utf8_lossy(message.to_bytes()));
+        if let Some(origin) = message.and_then(|message| origin_of(&message)) {
+            raw::set_error_code(origin.number);
+            for (letter, name) in &origin.names {
+                pg_sys::err_generic_string((*letter).into(), name.as_ptr());
+            }
+            copy.forget();
+            return nothing;
+        }
+        note(copy);
+    }
+    nothing
+}
+
+/// Notes an error.
+fn note(copy: Original) {
+    // SAFETY: the copy lives.
+    let context = unsafe { text((*copy.error).context) };
+    let bytes = copy.texts().into_iter().chain([context]).flatten().map(CStr::count_bytes);
+    if bytes.sum::<usize>() > MOST_BYTES {
+        return copy.forget();
+    }
+    let old = NOTED.with_borrow_mut(|noted| {
+        noted.push_front(copy);
+        noted.split_off(KEPT.min(noted.len()))
     });
+    old.into_iter().for_each(Original::forget);
 }

@@ -4,7 +4,6 @@
 //! call that can raise an error goes through pgrx's boundary, which makes a panic of it. `tests/extern_calls.rs` keeps
 //! such declarations and calls in this file; those that raise nothing may live elsewhere and are listed there.
 
-use pgrx::pg_guard;
 use pgrx::pg_sys;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use std::ffi::c_void;
@@ -17,11 +16,10 @@ mod unguarded {
         pub fn opfamily_can_sort_type(family: pg_sys::Oid, data_type: pg_sys::Oid) -> bool;
         // utils/elog.h. Reads the code of the message that is being made.
         pub fn geterrcode() -> std::ffi::c_int;
-        // They set parts of it, which allocates.
+        // Sets it.
         pub fn errcode(code: std::ffi::c_int) -> std::ffi::c_int;
-        pub fn errmsg(format: *const std::ffi::c_char, ...) -> std::ffi::c_int;
-        pub fn errdetail(format: *const std::ffi::c_char, ...) -> std::ffi::c_int;
-        pub fn errhint(format: *const std::ffi::c_char, ...) -> std::ffi::c_int;
+        // Throws an error again, with all that belongs to it: jumps to whoever catches it.
+        pub fn ReThrowError(error: *mut pg_sys::ErrorData) -> !;
         // catalog/partition.h. Reads the catalogs.
         pub fn get_partition_ancestors(relation: pg_sys::Oid) -> *mut pg_sys::List;
         // parser/parse_utilcmd.h. Reads the catalogs.
@@ -126,70 +124,46 @@ pub fn window_current_argument(window: WindowObject, argument: i32) -> (pg_sys::
     (value, is_null)
 }
 
-thread_local! {
-    /// The code of the last message that was made under [`WatchErrors`].
-    static LAST_CODE: std::cell::Cell<Option<i32>> = const { std::cell::Cell::new(None) };
-}
-
-/// Notes the codes of errors while it lives: what catches an error of the server knows the list's codes only.
-pub struct WatchErrors(Box<pg_sys::ErrorContextCallback>);
-
-impl WatchErrors {
-    pub fn new() -> Self {
-        LAST_CODE.set(None);
-        // SAFETY: the callback stays where it is, in its box, until it is taken from the stack.
-        unsafe {
-            let mut callback = Box::new(pg_sys::ErrorContextCallback {
-                previous: pg_sys::error_context_stack,
-                callback: Some(note_code),
-                arg: std::ptr::null_mut(),
-            });
-            pg_sys::error_context_stack = &raw mut *callback;
-            Self(callback)
-        }
-    }
-
-    /// The code of the error that was just caught.
-    pub fn code(&self) -> Option<i32> {
-        LAST_CODE.get()
-    }
-}
-
-impl Drop for WatchErrors {
-    fn drop(&mut self) {
-        // SAFETY: what was there before.
-        unsafe { pg_sys::error_context_stack = self.0.previous };
-    }
-}
-
-/// Called while the server makes a message; raises nothing.
-#[pg_guard]
-unsafe extern "C-unwind" fn note_code(_argument: *mut c_void) {
-    LAST_CODE.set(Some(error_code()));
-}
-
 /// The code of the message that is being made; to be asked in a callback of the server's stack of error contexts.
 pub fn error_code() -> std::ffi::c_int {
     // SAFETY: raises nothing in a callback.
     unsafe { unguarded::geterrcode() }
 }
 
-/// Gives the error that is being made another code and other texts; those that are `None` stay.
+/// Gives the error that is being made another code; to be called in such a callback.
+pub fn set_error_code(code: std::ffi::c_int) {
+    // SAFETY: raises nothing in a callback.
+    unsafe { unguarded::errcode(code) };
+}
+
+/// Throws another error in place of the one that is being made: does what `errfinish`, which has called the callback, would do
+/// after it, and jumps. So the frames between must have nothing to drop, as those of pgrx have when it makes an error.
 ///
 /// # Safety
-/// In a callback of the server's stack of error contexts; texts end with a zero.
-pub unsafe fn rewrite_error(code: std::ffi::c_int, texts: [Option<*const std::ffi::c_char>; 3]) {
-    let [message, detail, hint] = texts;
-    let format = c"%s".as_ptr();
-    // SAFETY: by contract; texts are copied. The closure holds nothing that needs a drop. Where memory for a copy is refused, that
-    // error takes the place of this one, and `errfinish`, which has called us, is left for good.
+/// In a callback of the server's stack of error contexts, outside of any guard; an error of level ERROR that outlives the
+/// jump.
+pub unsafe fn throw_instead(error: *mut pg_sys::ErrorData) {
+    // SAFETY: by contract. `FlushErrorState` empties the stack of errors, as whoever catches one does, and the memory that
+    // belongs to it. The server copies most texts when it throws an error again. The others, which are constants of the server in
+    // an error that was never copied, are copied here, to live as long.
     unsafe {
-        pg_guard_ffi_boundary(|| {
-            unguarded::errcode(code);
-            message.map(|text| unguarded::errmsg(format, text));
-            detail.map(|text| unguarded::errdetail(format, text));
-            hint.map(|text| unguarded::errhint(format, text));
-        });
+        pg_sys::FlushErrorState();
+        pg_sys::MemoryContextSwitchTo(pg_sys::ErrorContext);
+        let mut error = *error;
+        for text in [
+            &mut error.filename,
+            &mut error.funcname,
+            &mut error.domain,
+            &mut error.context_domain,
+            &mut error.message_id,
+        ] {
+            if !text.is_null() {
+                *text = pg_sys::pstrdup(*text);
+            }
+        }
+        pg_sys::InterruptHoldoffCount = 0;
+        pg_sys::QueryCancelHoldoffCount = 0;
+        unguarded::ReThrowError(&raw mut error)
     }
 }
 

@@ -1,7 +1,6 @@
 //! Trying what may fail without failing the statement.
 
 use super::passing;
-use super::raw::WatchErrors;
 use crate::error::Report;
 use crate::fault;
 use pgrx::pg_sys;
@@ -99,7 +98,6 @@ pub fn caught_with_interrupts<T>(work: impl FnOnce() -> T) -> Result<T, Report> 
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::MemoryContextSwitchTo(context);
         passing::keep();
-        let watch = WatchErrors::new();
         #[expect(clippy::result_large_err, reason = "the error that the builder catches is the binding's")]
         let begun = || {
             fault::point("work in a subtransaction");
@@ -108,8 +106,6 @@ pub fn caught_with_interrupts<T>(work: impl FnOnce() -> T) -> Result<T, Report> 
             Ok(result)
         };
         let result = pg_sys::PgTryBuilder::new(AssertUnwindSafe(begun)).catch_others(Err).execute();
-        let code = watch.code();
-        drop(watch);
         pg_sys::MemoryContextSwitchTo(context);
         if result.is_ok() {
             pg_sys::ReleaseCurrentSubTransaction();
@@ -118,9 +114,6 @@ pub fn caught_with_interrupts<T>(work: impl FnOnce() -> T) -> Result<T, Report> 
         }
         pg_sys::MemoryContextSwitchTo(context);
         pg_sys::CurrentResourceOwner = owner;
-        result.map_err(|error| {
-            let is_of_the_server = matches!(error, pg_sys::panic::CaughtError::PostgresError(_));
-            Report::from(error).numbered(is_of_the_server.then_some(code).flatten())
-        })
+        result.map_err(Report::from)
     }
 }

@@ -20,6 +20,7 @@ mod library;
 mod memory;
 mod models;
 mod operations;
+mod passing;
 mod pipeline;
 mod plans;
 mod ported;
