@@ -285,7 +285,7 @@ impl Reader {
 }
 
 /// A table without indexes that rows are appended to, past the executor: rights, policies and triggers of the table do not
-/// matter, and logical decoding does not see the rows.
+/// matter. Logical decoding does not see a row that is written alone; it sees those that are written together.
 pub struct Appender {
     relation: pg_sys::Relation,
     /// Holds the tuples that are not written yet.
