@@ -533,3 +533,420 @@ CREATE FUNCTION ann_clusters(index regclass, min_size integer DEFAULT 5)
     AS 'MODULE_PATHNAME', 'ann_clusters_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED COST 1000000 ROWS 100000;
 COMMENT ON FUNCTION ann_clusters(regclass, integer) IS
     'rows of an index, by their ctid, with their cluster (HDBSCAN) of at least min_size rows, the largest first, and their strength in it, 0 to 1; NULL for rows in no cluster';
+
+------------------------------------------------------------------------------------------------------
+-- Vectors of half precision: byte for byte pgvector's halfvec, at half the size of imgvec. An imghalf becomes an imgvec by itself, which is
+-- exact, so every function of imgvec takes it. The other way rounds, and happens on assignment alone. Functions by pgvector's names have a
+-- form of their own, or they would be ambiguous beside pgvector, whose halfvec an imghalf becomes, too.
+-- Distances between the two are operators of their own, so that an index on a column of either type answers queries of both.
+------------------------------------------------------------------------------------------------------
+
+CREATE TYPE imghalf;
+
+CREATE FUNCTION imghalf_in(cstring, oid, integer) RETURNS imghalf
+    AS 'MODULE_PATHNAME', 'imghalf_in_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imghalf_in(cstring, oid, integer) IS 'text input';
+
+CREATE FUNCTION imghalf_out(imghalf) RETURNS cstring
+    AS 'MODULE_PATHNAME', 'imghalf_out_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imghalf_out(imghalf) IS 'text output';
+
+CREATE FUNCTION imghalf_typmod_in(cstring[]) RETURNS integer
+    AS 'MODULE_PATHNAME', 'imghalf_typmod_in_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imghalf_typmod_in(cstring[]) IS 'type modifier input';
+
+CREATE FUNCTION imghalf_recv(internal, oid, integer) RETURNS imghalf
+    AS 'MODULE_PATHNAME', 'imghalf_recv_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imghalf_recv(internal, oid, integer) IS 'binary input';
+
+CREATE FUNCTION imghalf_send(imghalf) RETURNS bytea
+    AS 'MODULE_PATHNAME', 'imghalf_send_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imghalf_send(imghalf) IS 'binary output';
+
+-- In the row, as an imgvec: 512 dimensions take 1,032 bytes.
+CREATE TYPE imghalf (
+    INPUT = imghalf_in,
+    OUTPUT = imghalf_out,
+    TYPMOD_IN = imghalf_typmod_in,
+    RECEIVE = imghalf_recv,
+    SEND = imghalf_send,
+    STORAGE = main
+);
+COMMENT ON TYPE imghalf IS 'vector of half-precision numbers, which takes half the space of an imgvec';
+
+CREATE FUNCTION inner_product(imghalf, imghalf) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'imghalf_inner_product_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10
+    SUPPORT imgvec_distance_support;
+COMMENT ON FUNCTION inner_product(imghalf, imghalf) IS 'inner product, larger is nearer';
+
+CREATE FUNCTION l2_distance(imghalf, imghalf) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'imghalf_l2_distance_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10
+    SUPPORT imgvec_distance_support;
+COMMENT ON FUNCTION l2_distance(imghalf, imghalf) IS 'Euclidean distance';
+
+CREATE FUNCTION imghalf_imgvec_l2_distance(imghalf, imgvec) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'imghalf_imgvec_l2_distance_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10
+    SUPPORT imgvec_distance_support;
+COMMENT ON FUNCTION imghalf_imgvec_l2_distance(imghalf, imgvec) IS 'implementation of <-> operator';
+
+CREATE FUNCTION imgvec_imghalf_l2_distance(imgvec, imghalf) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'imgvec_imghalf_l2_distance_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10
+    SUPPORT imgvec_distance_support;
+COMMENT ON FUNCTION imgvec_imghalf_l2_distance(imgvec, imghalf) IS 'implementation of <-> operator';
+
+CREATE FUNCTION imghalf_negative_inner_product(imghalf, imghalf) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'imghalf_negative_inner_product_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10
+    SUPPORT imgvec_distance_support;
+COMMENT ON FUNCTION imghalf_negative_inner_product(imghalf, imghalf) IS 'implementation of <#> operator';
+
+CREATE FUNCTION imghalf_imgvec_negative_inner_product(imghalf, imgvec) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'imghalf_imgvec_negative_inner_product_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10
+    SUPPORT imgvec_distance_support;
+COMMENT ON FUNCTION imghalf_imgvec_negative_inner_product(imghalf, imgvec) IS 'implementation of <#> operator';
+
+CREATE FUNCTION imgvec_imghalf_negative_inner_product(imgvec, imghalf) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'imgvec_imghalf_negative_inner_product_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10
+    SUPPORT imgvec_distance_support;
+COMMENT ON FUNCTION imgvec_imghalf_negative_inner_product(imgvec, imghalf) IS 'implementation of <#> operator';
+
+CREATE FUNCTION cosine_distance(imghalf, imghalf) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'imghalf_cosine_distance_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10
+    SUPPORT imgvec_distance_support;
+COMMENT ON FUNCTION cosine_distance(imghalf, imghalf) IS 'cosine distance, 1 - cosine';
+
+CREATE FUNCTION imghalf_imgvec_cosine_distance(imghalf, imgvec) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'imghalf_imgvec_cosine_distance_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10
+    SUPPORT imgvec_distance_support;
+COMMENT ON FUNCTION imghalf_imgvec_cosine_distance(imghalf, imgvec) IS 'implementation of <=> operator';
+
+CREATE FUNCTION imgvec_imghalf_cosine_distance(imgvec, imghalf) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'imgvec_imghalf_cosine_distance_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10
+    SUPPORT imgvec_distance_support;
+COMMENT ON FUNCTION imgvec_imghalf_cosine_distance(imgvec, imghalf) IS 'implementation of <=> operator';
+
+CREATE FUNCTION l1_distance(imghalf, imghalf) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'imghalf_l1_distance_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10
+    SUPPORT imgvec_distance_support;
+COMMENT ON FUNCTION l1_distance(imghalf, imghalf) IS 'Manhattan distance';
+
+CREATE FUNCTION imghalf_imgvec_l1_distance(imghalf, imgvec) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'imghalf_imgvec_l1_distance_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10
+    SUPPORT imgvec_distance_support;
+COMMENT ON FUNCTION imghalf_imgvec_l1_distance(imghalf, imgvec) IS 'implementation of <+> operator';
+
+CREATE FUNCTION imgvec_imghalf_l1_distance(imgvec, imghalf) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'imgvec_imghalf_l1_distance_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10
+    SUPPORT imgvec_distance_support;
+COMMENT ON FUNCTION imgvec_imghalf_l1_distance(imgvec, imghalf) IS 'implementation of <+> operator';
+
+CREATE FUNCTION vector_dims(imghalf) RETURNS integer
+    AS 'MODULE_PATHNAME', 'imghalf_dims_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION vector_dims(imghalf) IS 'number of dimensions';
+
+CREATE FUNCTION vector_norm(imghalf) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'imghalf_norm_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+COMMENT ON FUNCTION vector_norm(imghalf) IS 'Euclidean norm';
+
+CREATE FUNCTION l2_norm(imghalf) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'imghalf_norm_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+COMMENT ON FUNCTION l2_norm(imghalf) IS 'Euclidean norm';
+
+CREATE FUNCTION binary_quantize(imghalf) RETURNS bit
+    AS 'MODULE_PATHNAME', 'imghalf_binary_quantize_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION binary_quantize(imghalf) IS 'one bit an element, 1 where it is positive';
+
+CREATE FUNCTION l2_normalize(imghalf) RETURNS imghalf
+    AS 'MODULE_PATHNAME', 'imghalf_l2_normalize_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+COMMENT ON FUNCTION l2_normalize(imghalf) IS 'the vector scaled to Euclidean norm 1; the zero vector stays';
+
+CREATE FUNCTION subvector(vector imghalf, start integer, count integer) RETURNS imghalf
+    AS 'MODULE_PATHNAME', 'imghalf_subvector_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION subvector(imghalf, integer, integer) IS 'count elements from the 1-based start on';
+
+CREATE FUNCTION imghalf_add(imghalf, imghalf) RETURNS imghalf
+    AS 'MODULE_PATHNAME', 'imghalf_add_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+COMMENT ON FUNCTION imghalf_add(imghalf, imghalf) IS 'implementation of + operator';
+
+CREATE FUNCTION imghalf_sub(imghalf, imghalf) RETURNS imghalf
+    AS 'MODULE_PATHNAME', 'imghalf_sub_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+COMMENT ON FUNCTION imghalf_sub(imghalf, imghalf) IS 'implementation of - operator';
+
+CREATE FUNCTION imghalf_mul(imghalf, imghalf) RETURNS imghalf
+    AS 'MODULE_PATHNAME', 'imghalf_mul_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+COMMENT ON FUNCTION imghalf_mul(imghalf, imghalf) IS 'implementation of * operator';
+
+CREATE FUNCTION imghalf_mul(imghalf, double precision) RETURNS imghalf
+    AS 'MODULE_PATHNAME', 'imghalf_mul_scalar_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+COMMENT ON FUNCTION imghalf_mul(imghalf, double precision) IS 'implementation of * operator';
+
+CREATE FUNCTION imghalf_mul(double precision, imghalf) RETURNS imghalf
+    AS 'MODULE_PATHNAME', 'imghalf_scalar_mul_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+COMMENT ON FUNCTION imghalf_mul(double precision, imghalf) IS 'implementation of * operator';
+
+CREATE FUNCTION imghalf_concat(imghalf, imghalf) RETURNS imghalf
+    AS 'MODULE_PATHNAME', 'imghalf_concat_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imghalf_concat(imghalf, imghalf) IS 'implementation of || operator';
+
+CREATE FUNCTION imghalf_lt(imghalf, imghalf) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'imghalf_lt_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imghalf_lt(imghalf, imghalf) IS 'implementation of < operator';
+
+CREATE FUNCTION imghalf_le(imghalf, imghalf) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'imghalf_le_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imghalf_le(imghalf, imghalf) IS 'implementation of <= operator';
+
+CREATE FUNCTION imghalf_eq(imghalf, imghalf) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'imghalf_eq_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imghalf_eq(imghalf, imghalf) IS 'implementation of = operator';
+
+CREATE FUNCTION imghalf_ne(imghalf, imghalf) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'imghalf_ne_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imghalf_ne(imghalf, imghalf) IS 'implementation of <> operator';
+
+CREATE FUNCTION imghalf_ge(imghalf, imghalf) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'imghalf_ge_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imghalf_ge(imghalf, imghalf) IS 'implementation of >= operator';
+
+CREATE FUNCTION imghalf_gt(imghalf, imghalf) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'imghalf_gt_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imghalf_gt(imghalf, imghalf) IS 'implementation of > operator';
+
+CREATE FUNCTION imghalf_cmp(imghalf, imghalf) RETURNS integer
+    AS 'MODULE_PATHNAME', 'imghalf_cmp_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imghalf_cmp(imghalf, imghalf) IS 'less-equal-greater';
+
+CREATE FUNCTION imghalf_hash(imghalf) RETURNS integer
+    AS 'MODULE_PATHNAME', 'imghalf_hash_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imghalf_hash(imghalf) IS 'hash';
+
+CREATE FUNCTION imghalf_hash_extended(imghalf, bigint) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'imghalf_hash_extended_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imghalf_hash_extended(imghalf, bigint) IS 'hash with a seed';
+
+CREATE FUNCTION imghalf_accum(double precision[], imghalf) RETURNS double precision[]
+    AS 'MODULE_PATHNAME', 'imghalf_accum_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+COMMENT ON FUNCTION imghalf_accum(double precision[], imghalf) IS 'aggregate transition function';
+
+CREATE FUNCTION imghalf_avg(double precision[]) RETURNS imghalf
+    AS 'MODULE_PATHNAME', 'imghalf_avg_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imghalf_avg(double precision[]) IS 'aggregate final function';
+
+CREATE FUNCTION imghalf_sum(double precision[]) RETURNS imghalf
+    AS 'MODULE_PATHNAME', 'imghalf_sum_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imghalf_sum(double precision[]) IS 'aggregate final function';
+
+CREATE AGGREGATE avg(imghalf) (
+    SFUNC = imghalf_accum,
+    STYPE = double precision[],
+    INITCOND = '{0}',
+    FINALFUNC = imghalf_avg,
+    COMBINEFUNC = imgvec_combine,
+    PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE avg(imghalf) IS 'the average vector; NULL of no rows';
+
+CREATE AGGREGATE sum(imghalf) (
+    SFUNC = imghalf_accum,
+    STYPE = double precision[],
+    INITCOND = '{0}',
+    FINALFUNC = imghalf_sum,
+    COMBINEFUNC = imgvec_combine,
+    PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE sum(imghalf) IS 'the sum of vectors; NULL of no rows';
+
+CREATE FUNCTION imghalf(imghalf, integer, boolean) RETURNS imghalf
+    AS 'MODULE_PATHNAME', 'imghalf_to_imghalf_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE SUPPORT imgvec_support;
+COMMENT ON FUNCTION imghalf(imghalf, integer, boolean) IS 'check of the number of dimensions';
+
+-- Their C functions are also those of imgvec_pgvector's casts: an imghalf is a halfvec.
+CREATE FUNCTION imgvec_to_imghalf(imgvec, integer, boolean) RETURNS imghalf
+    AS 'MODULE_PATHNAME', 'imgvec_to_halfvec_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imgvec_to_imghalf(imgvec, integer, boolean) IS 'convert imgvec to imghalf, rounding';
+
+CREATE FUNCTION imghalf_to_imgvec(imghalf, integer, boolean) RETURNS imgvec
+    AS 'MODULE_PATHNAME', 'halfvec_to_imgvec_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imghalf_to_imgvec(imghalf, integer, boolean) IS 'convert imghalf to imgvec';
+
+CREATE FUNCTION array_to_imghalf(integer[], integer, boolean) RETURNS imghalf
+    AS 'MODULE_PATHNAME', 'int4_array_to_imghalf_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION array_to_imghalf(integer[], integer, boolean) IS 'convert integer[] to imghalf';
+
+CREATE FUNCTION array_to_imghalf(real[], integer, boolean) RETURNS imghalf
+    AS 'MODULE_PATHNAME', 'float4_array_to_imghalf_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION array_to_imghalf(real[], integer, boolean) IS 'convert real[] to imghalf';
+
+CREATE FUNCTION array_to_imghalf(double precision[], integer, boolean) RETURNS imghalf
+    AS 'MODULE_PATHNAME', 'float8_array_to_imghalf_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION array_to_imghalf(double precision[], integer, boolean) IS 'convert double precision[] to imghalf';
+
+CREATE FUNCTION array_to_imghalf(numeric[], integer, boolean) RETURNS imghalf
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN array_to_imghalf($1::real[], $2, $3);
+COMMENT ON FUNCTION array_to_imghalf(numeric[], integer, boolean) IS 'convert numeric[] to imghalf';
+
+CREATE FUNCTION imghalf_to_float4(imghalf, integer, boolean) RETURNS real[]
+    AS 'MODULE_PATHNAME', 'imghalf_to_float4_array_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imghalf_to_float4(imghalf, integer, boolean) IS 'convert imghalf to real[]';
+
+CREATE FUNCTION imghalf_to_float8(imghalf, integer, boolean) RETURNS double precision[]
+    AS 'MODULE_PATHNAME', 'imghalf_to_float8_array_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imghalf_to_float8(imghalf, integer, boolean) IS 'convert imghalf to double precision[]';
+
+CREATE FUNCTION imghalf_to_int4(imghalf, integer, boolean) RETURNS integer[]
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN imghalf_to_float4($1, -1, true)::integer[];
+COMMENT ON FUNCTION imghalf_to_int4(imghalf, integer, boolean) IS 'convert imghalf to integer[], rounding';
+
+CREATE FUNCTION imghalf_to_numeric(imghalf, integer, boolean) RETURNS numeric[]
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN imghalf_to_float4($1, -1, true)::numeric[];
+COMMENT ON FUNCTION imghalf_to_numeric(imghalf, integer, boolean) IS 'convert imghalf to numeric[]';
+
+CREATE CAST (imghalf AS imghalf) WITH FUNCTION imghalf(imghalf, integer, boolean) AS IMPLICIT;
+CREATE CAST (imghalf AS imgvec) WITH FUNCTION imghalf_to_imgvec(imghalf, integer, boolean) AS IMPLICIT;
+CREATE CAST (imgvec AS imghalf) WITH FUNCTION imgvec_to_imghalf(imgvec, integer, boolean) AS ASSIGNMENT;
+CREATE CAST (imghalf AS real[]) WITH FUNCTION imghalf_to_float4(imghalf, integer, boolean) AS ASSIGNMENT;
+CREATE CAST (imghalf AS double precision[]) WITH FUNCTION imghalf_to_float8(imghalf, integer, boolean) AS ASSIGNMENT;
+CREATE CAST (imghalf AS numeric[]) WITH FUNCTION imghalf_to_numeric(imghalf, integer, boolean) AS ASSIGNMENT;
+CREATE CAST (imghalf AS integer[]) WITH FUNCTION imghalf_to_int4(imghalf, integer, boolean);
+CREATE CAST (real[] AS imghalf) WITH FUNCTION array_to_imghalf(real[], integer, boolean) AS ASSIGNMENT;
+CREATE CAST (integer[] AS imghalf) WITH FUNCTION array_to_imghalf(integer[], integer, boolean) AS ASSIGNMENT;
+CREATE CAST (double precision[] AS imghalf)
+    WITH FUNCTION array_to_imghalf(double precision[], integer, boolean) AS ASSIGNMENT;
+CREATE CAST (numeric[] AS imghalf) WITH FUNCTION array_to_imghalf(numeric[], integer, boolean) AS ASSIGNMENT;
+
+CREATE OPERATOR <-> (LEFTARG = imghalf, RIGHTARG = imghalf, FUNCTION = l2_distance, COMMUTATOR = <->);
+COMMENT ON OPERATOR <-> (imghalf, imghalf) IS 'Euclidean distance';
+
+CREATE OPERATOR <-> (LEFTARG = imghalf, RIGHTARG = imgvec, FUNCTION = imghalf_imgvec_l2_distance, COMMUTATOR = <->);
+COMMENT ON OPERATOR <-> (imghalf, imgvec) IS 'Euclidean distance';
+
+CREATE OPERATOR <-> (LEFTARG = imgvec, RIGHTARG = imghalf, FUNCTION = imgvec_imghalf_l2_distance, COMMUTATOR = <->);
+COMMENT ON OPERATOR <-> (imgvec, imghalf) IS 'Euclidean distance';
+
+CREATE OPERATOR <#> (LEFTARG = imghalf, RIGHTARG = imghalf, FUNCTION = imghalf_negative_inner_product, COMMUTATOR = <#>);
+COMMENT ON OPERATOR <#> (imghalf, imghalf) IS 'negative inner product';
+
+CREATE OPERATOR <#> (LEFTARG = imghalf, RIGHTARG = imgvec, FUNCTION = imghalf_imgvec_negative_inner_product, COMMUTATOR = <#>);
+COMMENT ON OPERATOR <#> (imghalf, imgvec) IS 'negative inner product';
+
+CREATE OPERATOR <#> (LEFTARG = imgvec, RIGHTARG = imghalf, FUNCTION = imgvec_imghalf_negative_inner_product, COMMUTATOR = <#>);
+COMMENT ON OPERATOR <#> (imgvec, imghalf) IS 'negative inner product';
+
+CREATE OPERATOR <=> (LEFTARG = imghalf, RIGHTARG = imghalf, FUNCTION = cosine_distance, COMMUTATOR = <=>);
+COMMENT ON OPERATOR <=> (imghalf, imghalf) IS 'cosine distance';
+
+CREATE OPERATOR <=> (LEFTARG = imghalf, RIGHTARG = imgvec, FUNCTION = imghalf_imgvec_cosine_distance, COMMUTATOR = <=>);
+COMMENT ON OPERATOR <=> (imghalf, imgvec) IS 'cosine distance';
+
+CREATE OPERATOR <=> (LEFTARG = imgvec, RIGHTARG = imghalf, FUNCTION = imgvec_imghalf_cosine_distance, COMMUTATOR = <=>);
+COMMENT ON OPERATOR <=> (imgvec, imghalf) IS 'cosine distance';
+
+CREATE OPERATOR <+> (LEFTARG = imghalf, RIGHTARG = imghalf, FUNCTION = l1_distance, COMMUTATOR = <+>);
+COMMENT ON OPERATOR <+> (imghalf, imghalf) IS 'Manhattan distance';
+
+CREATE OPERATOR <+> (LEFTARG = imghalf, RIGHTARG = imgvec, FUNCTION = imghalf_imgvec_l1_distance, COMMUTATOR = <+>);
+COMMENT ON OPERATOR <+> (imghalf, imgvec) IS 'Manhattan distance';
+
+CREATE OPERATOR <+> (LEFTARG = imgvec, RIGHTARG = imghalf, FUNCTION = imgvec_imghalf_l1_distance, COMMUTATOR = <+>);
+COMMENT ON OPERATOR <+> (imgvec, imghalf) IS 'Manhattan distance';
+
+CREATE OPERATOR + (LEFTARG = imghalf, RIGHTARG = imghalf, FUNCTION = imghalf_add, COMMUTATOR = +);
+COMMENT ON OPERATOR + (imghalf, imghalf) IS 'add element by element';
+
+CREATE OPERATOR - (LEFTARG = imghalf, RIGHTARG = imghalf, FUNCTION = imghalf_sub);
+COMMENT ON OPERATOR - (imghalf, imghalf) IS 'subtract element by element';
+
+CREATE OPERATOR * (LEFTARG = imghalf, RIGHTARG = imghalf, FUNCTION = imghalf_mul, COMMUTATOR = *);
+COMMENT ON OPERATOR * (imghalf, imghalf) IS 'multiply element by element';
+
+CREATE OPERATOR * (LEFTARG = imghalf, RIGHTARG = double precision, FUNCTION = imghalf_mul, COMMUTATOR = *);
+COMMENT ON OPERATOR * (imghalf, double precision) IS 'multiply each element';
+
+CREATE OPERATOR * (LEFTARG = double precision, RIGHTARG = imghalf, FUNCTION = imghalf_mul, COMMUTATOR = *);
+COMMENT ON OPERATOR * (double precision, imghalf) IS 'multiply each element';
+
+CREATE OPERATOR || (LEFTARG = imghalf, RIGHTARG = imghalf, FUNCTION = imghalf_concat);
+COMMENT ON OPERATOR || (imghalf, imghalf) IS 'concatenate';
+
+CREATE OPERATOR < (
+    LEFTARG = imghalf, RIGHTARG = imghalf, FUNCTION = imghalf_lt,
+    COMMUTATOR = >, NEGATOR = >=, RESTRICT = scalarltsel, JOIN = scalarltjoinsel
+);
+COMMENT ON OPERATOR < (imghalf, imghalf) IS 'less than';
+
+CREATE OPERATOR <= (
+    LEFTARG = imghalf, RIGHTARG = imghalf, FUNCTION = imghalf_le,
+    COMMUTATOR = >=, NEGATOR = >, RESTRICT = scalarlesel, JOIN = scalarlejoinsel
+);
+COMMENT ON OPERATOR <= (imghalf, imghalf) IS 'less than or equal';
+
+CREATE OPERATOR = (
+    LEFTARG = imghalf, RIGHTARG = imghalf, FUNCTION = imghalf_eq,
+    COMMUTATOR = =, NEGATOR = <>, RESTRICT = eqsel, JOIN = eqjoinsel, HASHES, MERGES
+);
+COMMENT ON OPERATOR = (imghalf, imghalf) IS 'equal';
+
+CREATE OPERATOR <> (
+    LEFTARG = imghalf, RIGHTARG = imghalf, FUNCTION = imghalf_ne,
+    COMMUTATOR = <>, NEGATOR = =, RESTRICT = neqsel, JOIN = neqjoinsel
+);
+COMMENT ON OPERATOR <> (imghalf, imghalf) IS 'not equal';
+
+CREATE OPERATOR >= (
+    LEFTARG = imghalf, RIGHTARG = imghalf, FUNCTION = imghalf_ge,
+    COMMUTATOR = <=, NEGATOR = <, RESTRICT = scalargesel, JOIN = scalargejoinsel
+);
+COMMENT ON OPERATOR >= (imghalf, imghalf) IS 'greater than or equal';
+
+CREATE OPERATOR > (
+    LEFTARG = imghalf, RIGHTARG = imghalf, FUNCTION = imghalf_gt,
+    COMMUTATOR = <, NEGATOR = <=, RESTRICT = scalargtsel, JOIN = scalargtjoinsel
+);
+COMMENT ON OPERATOR > (imghalf, imghalf) IS 'greater than';
+
+CREATE OPERATOR CLASS imghalf_ops DEFAULT FOR TYPE imghalf USING btree AS
+    OPERATOR 1 <,
+    OPERATOR 2 <=,
+    OPERATOR 3 =,
+    OPERATOR 4 >=,
+    OPERATOR 5 >,
+    FUNCTION 1 imghalf_cmp(imghalf, imghalf);
+COMMENT ON OPERATOR CLASS imghalf_ops USING btree IS 'lexicographic order of vectors';
+
+CREATE OPERATOR CLASS imghalf_hash_ops DEFAULT FOR TYPE imghalf USING hash AS
+    OPERATOR 1 =,
+    FUNCTION 1 imghalf_hash(imghalf),
+    FUNCTION 2 imghalf_hash_extended(imghalf, bigint);
+COMMENT ON OPERATOR CLASS imghalf_hash_ops USING hash IS 'equality of vectors';
+
+-- Their C functions are also those of imgvec_pgvector's classes.
+CREATE FUNCTION ann_imghalf_cosine(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ann_halfvec_cosine_wrapper' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION ann_imghalf_cosine(internal) IS 'support function of imghalf_cosine_ops';
+CREATE FUNCTION ann_imghalf_l2(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ann_halfvec_l2_wrapper' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION ann_imghalf_l2(internal) IS 'support function of imghalf_l2_ops';
+CREATE FUNCTION ann_imghalf_ip(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ann_halfvec_ip_wrapper' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION ann_imghalf_ip(internal) IS 'support function of imghalf_ip_ops';
+
+CREATE OPERATOR CLASS imghalf_cosine_ops DEFAULT FOR TYPE imghalf USING ann AS
+    OPERATOR 1 <=> (imghalf, imghalf) FOR ORDER BY pg_catalog.float_ops,
+    FUNCTION 1 ann_imghalf_cosine(internal);
+COMMENT ON OPERATOR CLASS imghalf_cosine_ops USING ann IS 'nearest by cosine distance';
+CREATE OPERATOR CLASS imghalf_l2_ops FOR TYPE imghalf USING ann AS
+    OPERATOR 1 <-> (imghalf, imghalf) FOR ORDER BY pg_catalog.float_ops,
+    FUNCTION 1 ann_imghalf_l2(internal);
+COMMENT ON OPERATOR CLASS imghalf_l2_ops USING ann IS 'nearest by Euclidean distance';
+CREATE OPERATOR CLASS imghalf_ip_ops FOR TYPE imghalf USING ann AS
+    OPERATOR 1 <#> (imghalf, imghalf) FOR ORDER BY pg_catalog.float_ops,
+    FUNCTION 1 ann_imghalf_ip(internal);
+COMMENT ON OPERATOR CLASS imghalf_ip_ops USING ann IS 'largest inner product first';
+ALTER OPERATOR FAMILY imghalf_cosine_ops USING ann ADD OPERATOR 1 <=> (imghalf, imgvec) FOR ORDER BY pg_catalog.float_ops;
+ALTER OPERATOR FAMILY imgvec_cosine_ops USING ann ADD OPERATOR 1 <=> (imgvec, imghalf) FOR ORDER BY pg_catalog.float_ops;
+ALTER OPERATOR FAMILY imghalf_l2_ops USING ann ADD OPERATOR 1 <-> (imghalf, imgvec) FOR ORDER BY pg_catalog.float_ops;
+ALTER OPERATOR FAMILY imgvec_l2_ops USING ann ADD OPERATOR 1 <-> (imgvec, imghalf) FOR ORDER BY pg_catalog.float_ops;
+ALTER OPERATOR FAMILY imghalf_ip_ops USING ann ADD OPERATOR 1 <#> (imghalf, imgvec) FOR ORDER BY pg_catalog.float_ops;
+ALTER OPERATOR FAMILY imgvec_ip_ops USING ann ADD OPERATOR 1 <#> (imgvec, imghalf) FOR ORDER BY pg_catalog.float_ops;

@@ -13,7 +13,6 @@
 //! row's ctid is asked for, or a plan would be wrong if a row came late, it must not be: see [`needs_ctid`] and
 //! [`needs_order`].
 
-use super::opclass::OpClass;
 use super::{model, options};
 use crate::server::version;
 use crate::storage::{Mode, Pages, Relation};
@@ -289,7 +288,7 @@ unsafe fn facts(index: pg_sys::Oid, root: *mut pg_sys::PlannerInfo, path: &pg_sy
     unsafe {
         let opened = pg_sys::index_open(index, no_lock);
         let relation = Relation::from_raw(opened);
-        model::check_path(relation, OpClass::of(relation).elements, root, path);
+        model::check_path(relation, root, path);
         let type_modifier = relation.type_modifier(0);
         let pages = Pages::new(relation, Mode::Normal);
         let known = pages.block_count() != Ok(0);

@@ -4,7 +4,7 @@
 //! The planner asks for each index that it might use, so that the answer does not depend on whether it then reads the table
 //! instead; a scan asks again, since only it has the values of parameters.
 
-use super::opclass::{Elements, vector};
+use super::opclass;
 use super::options;
 use crate::embed;
 use crate::error::OrRaise;
@@ -32,18 +32,13 @@ pub fn check(index: Relation, query: &[f32]) {
 ///
 /// # Safety
 /// The planner's structures; the relation is the path's index.
-pub unsafe fn check_path(
-    index: Relation,
-    elements: Elements,
-    root: *mut pg_sys::PlannerInfo,
-    path: &pg_sys::IndexPath,
-) {
-    if elements != Elements::Single || model_of(index).is_none() {
+pub unsafe fn check_path(index: Relation, root: *mut pg_sys::PlannerInfo, path: &pg_sys::IndexPath) {
+    if model_of(index).is_none() {
         return;
     }
     passing::keep();
-    // SAFETY: by contract. ORDER BY of an index has operators with the column on their left; a constant on their right is of
-    // the operator class's type, or of one with the same bytes.
+    // SAFETY: by contract. ORDER BY of an index has operators with the column on their left; a constant on their right is a
+    // vector.
     unsafe {
         for place in 0..pg_sys::list_length(path.indexorderbys) {
             let operator: *mut pg_sys::OpExpr = pg_sys::list_nth(path.indexorderbys, place).cast();
@@ -57,7 +52,7 @@ pub unsafe fn check_path(
             if (*value).xpr.type_ != pg_sys::NodeTag::T_Const {
                 continue;
             }
-            if let Some(query) = vector((*value).constvalue, (*value).constisnull, elements) {
+            if let Some(query) = opclass::query((*value).constvalue, (*value).constisnull) {
                 check(index, &query);
             }
         }

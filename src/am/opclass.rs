@@ -6,8 +6,8 @@ use crate::error::{Code, Report};
 use crate::fault;
 use crate::storage::Relation;
 use crate::types::Vector;
+use crate::types::datum::AnyVector;
 use half::f16;
-use half::slice::HalfFloatSliceExt as _;
 use imgvec_ann::Metric;
 use pgrx::datum::FromDatum;
 use pgrx::{Internal, pg_sys};
@@ -42,19 +42,19 @@ fn ann_imgvec_ip(_unused: Internal) -> i32 {
     INNER_PRODUCT
 }
 
-/// Support function of `halfvec_cosine_ops`.
+/// Support function of `imghalf_cosine_ops`, and of pgvector's `halfvec_cosine_ops`, whose values have the same layout.
 #[pgrx::pg_extern(sql = false)]
 fn ann_halfvec_cosine(_unused: Internal) -> i32 {
     HALF + COSINE
 }
 
-/// Support function of `halfvec_l2_ops`.
+/// Support function of `imghalf_l2_ops` and `halfvec_l2_ops`.
 #[pgrx::pg_extern(sql = false)]
 fn ann_halfvec_l2(_unused: Internal) -> i32 {
     HALF + L2
 }
 
-/// Support function of `halfvec_ip_ops`.
+/// Support function of `imghalf_ip_ops` and `halfvec_ip_ops`.
 #[pgrx::pg_extern(sql = false)]
 fn ann_halfvec_ip(_unused: Internal) -> i32 {
     HALF + INNER_PRODUCT
@@ -119,7 +119,13 @@ impl Deref for Singles<'_> {
     }
 }
 
-/// The vector of an index tuple or a scan key, `None` if NULL.
+impl<'a> Singles<'a> {
+    fn widened(vector: &Vector<'a, f16>) -> Self {
+        Self::Widened(vector.widen().into_owned())
+    }
+}
+
+/// The vector of an index tuple, `None` if NULL.
 ///
 /// # Safety
 /// `value` and `is_null` belong to the first column of an index whose operator class says `elements`.
@@ -129,8 +135,22 @@ pub unsafe fn vector<'a>(value: pg_sys::Datum, is_null: bool, elements: Elements
     unsafe {
         match elements {
             Elements::Single => Vector::<f32>::from_datum(value, is_null).map(Singles::Stored),
-            Elements::Half => Vector::<f16>::from_datum(value, is_null)
-                .map(|vector| Singles::Widened(vector.elements().to_f32_vec())),
+            Elements::Half => {
+                Vector::<f16>::from_datum(value, is_null).map(|vector| Singles::widened(&vector))
+            }
         }
     }
+}
+
+/// What a query asks for, `None` if NULL. Operators of a class take vectors of its own precision and of the other.
+///
+/// # Safety
+/// `value` and `is_null` are the right operand of an ordering operator of one of our classes.
+pub unsafe fn query<'a>(value: pg_sys::Datum, is_null: bool) -> Option<Singles<'a>> {
+    fault::point("read a query");
+    // SAFETY: by contract.
+    Some(match unsafe { AnyVector::from_datum(value, is_null) }? {
+        AnyVector::Single(vector) => Singles::Stored(vector),
+        AnyVector::Half(vector) => Singles::widened(&vector),
+    })
 }

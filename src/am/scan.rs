@@ -6,7 +6,7 @@
 //! thrown away unread.
 
 use super::keys::KeyColumns;
-use super::opclass::{self, OpClass};
+use super::opclass;
 use super::{cache, model, options, stats, waiting};
 use crate::error::index::{damage, no_such_row, other_columns, vector as bad_vector};
 use crate::error::{Code, OrRaise, Report};
@@ -215,7 +215,7 @@ pub unsafe extern "C-unwind" fn amgettuple(
             let is_null = key.sk_flags & pg_sys::SK_ISNULL as i32 != 0;
             let is_within = key.sk_flags & WITHIN != 0 && !is_null;
             let within = if is_within { *key.sk_func.fn_extra.cast::<f64>() } else { f64::INFINITY };
-            let query = opclass::vector(key.sk_argument, is_null, OpClass::of(relation).elements);
+            let query = opclass::query(key.sk_argument, is_null);
             if let Some(query) = query.as_deref() {
                 model::check(relation, query);
             }

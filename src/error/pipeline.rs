@@ -64,7 +64,7 @@ pub fn wrong_target_type(column: &str, found: &str) -> Report {
         format!("column \"{column}\" cannot hold embeddings, because its type is {found}"),
     )
     .detail("An embedding is an imgvec, which must convert to the column's type on assignment.")
-    .hint("Use a column of type imgvec(n), or with pgvector vector(n) or halfvec(n) and the extension imgvec_pgvector.")
+    .hint("Use a column of type imgvec(n) or imghalf(n), or with pgvector vector(n) or halfvec(n) and the extension imgvec_pgvector.")
 }
 
 pub fn wrong_source_type(source: &str, found: &str) -> Report {

@@ -7,7 +7,23 @@ use imgvec_vector::text::{Syntax, TextError};
 use imgvec_vector::wire::WireError;
 use imgvec_vector::{DimError, MAX_DIM};
 
-const SINGLE_PRECISION: &str = "Elements of an imgvec are single-precision numbers.";
+/// What errors call a type of vectors, and say of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Words {
+    pub name: &'static str,
+    elements: &'static str,
+    /// An element in a binary message.
+    wire: &'static str,
+}
+
+pub const IMGVEC: Words =
+    Words { name: "imgvec", elements: "single-precision numbers", wire: "each element as float4" };
+pub const IMGHALF: Words = Words {
+    name: "imghalf",
+    elements: "half-precision numbers, 65504 at most",
+    wire: "the 16 bits of each element",
+};
+
 const SCALE: &str = "Scale the vectors first, for example with l2_normalize().";
 const FINITE: &str = "Supply finite numbers, or NULL for the whole vector.";
 
@@ -26,107 +42,129 @@ impl From<DimError> for Report {
                 .detail("The value has no elements.")
                 .hint("Write a vector as its elements in brackets, such as [1,2,3]."),
             DimError::TooMany => report
-                .detail(format!("An imgvec has 1 to {MAX_DIM} elements."))
+                .detail(format!("A vector has 1 to {MAX_DIM} elements."))
                 .hint("Use an embedding with fewer dimensions, or split it."),
         }
     }
 }
 
-impl From<RangeError> for Report {
-    fn from(error: RangeError) -> Self {
-        Self::new(Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, error.to_string())
-            .detail(SINGLE_PRECISION)
+impl Words {
+    fn precision(self) -> String {
+        format!("Elements of an {} are {}.", self.name, self.elements)
+    }
+
+    fn no_such_number(self) -> Report {
+        Report::new(
+            Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+            format!("NaN and infinity are not allowed in an {}", self.name),
+        )
+    }
+
+    /// A result that is no element.
+    pub fn out_of_scale(self, error: RangeError) -> Report {
+        Report::new(Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, error.to_string())
+            .detail(self.precision())
             .hint(SCALE)
     }
-}
 
-impl From<WireError> for Report {
-    fn from(error: WireError) -> Self {
+    /// A message that is no vector.
+    pub fn bad_message(self, error: WireError) -> Report {
         match error {
             WireError::Dim(error) => error.into(),
-            WireError::NotFinite(index) => not_finite(index),
-            WireError::NoHeader(_) | WireError::Unused(_) | WireError::Length { .. } => Self::new(
+            WireError::NotFinite(index) => self.not_finite(index),
+            WireError::NoHeader(_) | WireError::Unused(_) | WireError::Length { .. } => Report::new(
                 Code::ERRCODE_INVALID_BINARY_REPRESENTATION,
-                "invalid binary representation of an imgvec",
+                format!("invalid binary representation of an {}", self.name),
             )
             .detail(capitalize(&error.to_string()))
-            .hint(
-                "Send the number of dimensions and a zero as 16-bit integers, then each element as float4.",
-            ),
+            .hint(format!(
+                "Send the number of dimensions and a zero as 16-bit integers, then {}.",
+                self.wire
+            )),
         }
     }
-}
 
-/// An element, by 0-based position, that is NaN or infinite.
-pub fn not_finite(index: usize) -> Report {
-    Report::new(Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "NaN and infinity are not allowed in an imgvec")
-        .detail(format!("Element {} is not finite.", index + 1))
-        .hint(FINITE)
-}
+    /// An element, by 0-based position, that is NaN or infinite.
+    pub fn not_finite(self, index: usize) -> Report {
+        self.no_such_number().detail(format!("Element {} is not finite.", index + 1)).hint(FINITE)
+    }
 
-/// A number that no vector can be multiplied with.
-pub fn factor_not_finite(factor: f64) -> Report {
-    Report::new(Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "NaN and infinity are not allowed in an imgvec")
-        .detail(format!("The factor is {factor}."))
-        .hint("Multiply with a finite number.")
-}
+    /// A number that no vector can be multiplied with.
+    pub fn factor_not_finite(self, factor: f64) -> Report {
+        self.no_such_number()
+            .detail(format!("The factor is {factor}."))
+            .hint("Multiply with a finite number.")
+    }
 
-/// An element, by 0-based position, that a single-precision number cannot hold.
-pub fn out_of_range(index: usize) -> Report {
-    Report::new(
-        Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
-        format!("element {} is out of range for type imgvec", index + 1),
-    )
-    .detail(SINGLE_PRECISION)
-    .hint("Scale the numbers first.")
+    /// An element, by 0-based position, that the type cannot hold.
+    pub fn out_of_range(self, index: usize) -> Report {
+        Report::new(
+            Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+            format!("element {} is out of range for type {}", index + 1, self.name),
+        )
+        .detail(self.precision())
+        .hint("Scale the numbers first.")
+    }
+
+    /// Text that is no vector, with the text.
+    pub fn bad_text(self, error: TextError, text: &[u8]) -> Report {
+        let (name, literal) = (self.name, shorten(text));
+        match error {
+            TextError::Dim(error) => error.into(),
+            TextError::NotFinite(element) => {
+                self.no_such_number().detail(format!("An element is \"{element}\".")).hint(FINITE)
+            }
+            TextError::OutOfRange(element) => Report::new(
+                Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+                format!("\"{element}\" is out of range for type {name}"),
+            )
+            .detail(self.precision())
+            .hint("Scale the numbers first."),
+            TextError::Syntax(what) => Report::new(
+                Code::ERRCODE_INVALID_TEXT_REPRESENTATION,
+                format!("invalid input syntax for type {name}: \"{literal}\""),
+            )
+            .detail(match what {
+                Syntax::NoOpeningBracket => "The text must start with \"[\".".to_owned(),
+                Syntax::NoClosingBracket => "The text must end with \"]\".".to_owned(),
+                Syntax::TrailingJunk => "Extra characters follow the closing \"]\".".to_owned(),
+                Syntax::NotANumber(position) => format!("Element {position} is not a number."),
+            })
+            .hint("Write a vector as its elements in brackets, such as [1,2,3]."),
+        }
+    }
+
+    /// Two vectors that cannot be compared or combined.
+    pub fn different_dims(self, left: usize, right: usize) -> Report {
+        Report::new(
+            Code::ERRCODE_DATA_EXCEPTION,
+            format!("different {} dimensions {left} and {right}", self.name),
+        )
+        .detail("Vectors are compared and combined element by element.")
+        .hint("Only vectors of the same model, with the same number of dimensions, can be compared.")
+    }
+
+    /// A bad type modifier, with what is wrong.
+    pub fn bad_typmod(self, what: &str) -> Report {
+        let name = self.name;
+        Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, what)
+            .hint(format!("Write the number of dimensions, 1 to {MAX_DIM}, as in {name}(512)."))
+    }
 }
 
 /// An element, by 0-based position, that a half-precision number cannot hold.
 pub fn out_of_half_range(index: usize, element: f32) -> Report {
     Report::new(
         Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
-        format!("element {} is out of range for type halfvec", index + 1),
+        format!("element {} is out of range for half precision", index + 1),
     )
     .detail(format!("It is {element}; the largest half-precision number is 65504."))
     .hint("Scale the vector first, for example with l2_normalize().")
 }
 
-/// Text that is no vector, with the text.
-pub fn bad_text(error: TextError, text: &[u8]) -> Report {
-    let literal = shorten(text);
-    match error {
-        TextError::Dim(error) => error.into(),
-        TextError::NotFinite(element) => Report::new(
-            Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
-            "NaN and infinity are not allowed in an imgvec",
-        )
-        .detail(format!("An element is \"{element}\"."))
-        .hint(FINITE),
-        TextError::OutOfRange(element) => Report::new(
-            Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
-            format!("\"{element}\" is out of range for type imgvec"),
-        )
-        .detail(SINGLE_PRECISION)
-        .hint("Scale the numbers first."),
-        TextError::Syntax(what) => Report::new(
-            Code::ERRCODE_INVALID_TEXT_REPRESENTATION,
-            format!("invalid input syntax for type imgvec: \"{literal}\""),
-        )
-        .detail(match what {
-            Syntax::NoOpeningBracket => "The text must start with \"[\".".to_owned(),
-            Syntax::NoClosingBracket => "The text must end with \"]\".".to_owned(),
-            Syntax::TrailingJunk => "Extra characters follow the closing \"]\".".to_owned(),
-            Syntax::NotANumber(position) => format!("Element {position} is not a number."),
-        })
-        .hint("Write a vector as its elements in brackets, such as [1,2,3]."),
-    }
-}
-
-/// Two vectors that cannot be compared or combined.
+/// Two vectors of type imgvec that cannot be compared or combined.
 pub fn different_dims(left: usize, right: usize) -> Report {
-    Report::new(Code::ERRCODE_DATA_EXCEPTION, format!("different imgvec dimensions {left} and {right}"))
-        .detail("Vectors are compared and combined element by element.")
-        .hint("Only vectors of the same model, with the same number of dimensions, can be compared.")
+    IMGVEC.different_dims(left, right)
 }
 
 /// A vector that does not fit its column.
@@ -134,12 +172,6 @@ pub fn unexpected_dims(expected: i32, found: usize) -> Report {
     Report::new(Code::ERRCODE_DATA_EXCEPTION, format!("expected {expected} dimensions, not {found}"))
         .detail(format!("The type of the column or cast is declared with ({expected})."))
         .hint(format!("Declare it with ({found}), or embed with a model of {expected} dimensions."))
-}
-
-/// A bad type modifier.
-pub fn bad_typmod(what: &str) -> Report {
-    Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, what)
-        .hint(format!("Write the number of dimensions, 1 to {MAX_DIM}, as in imgvec(512)."))
 }
 
 /// Stored bytes that are no vector.

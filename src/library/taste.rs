@@ -3,7 +3,7 @@
 //! The state is a `double precision[]`, so that parallel workers can exchange it: the magnitudes of the weights together, then
 //! the weighted sum of unit vectors, or nothing yet.
 
-use crate::error::vector::different_dims;
+use crate::error::vector::{IMGVEC, different_dims};
 use crate::error::{Code, OrRaise, Report};
 use crate::types::Vector;
 use crate::types::datum::{NewVector, Numbers};
@@ -65,7 +65,7 @@ fn taste_combine(a: Numbers<'_, f64>, b: Numbers<'_, f64>) -> Vec<f64> {
 /// The sums, unless the weights left the range of double precision.
 fn finite(sums: Vec<f64>) -> Vec<f64> {
     if !sums.iter().all(|sum| sum.is_finite()) {
-        Report::from(arithmetic::RangeError::Overflow).raise();
+        IMGVEC.out_of_scale(arithmetic::RangeError::Overflow).raise();
     }
     sums
 }

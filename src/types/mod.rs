@@ -1,4 +1,4 @@
-//! The vector type: varlena layout, text and binary I/O, typmod, casts, operators, aggregates.
+//! The types of vectors, imgvec and imghalf: varlena layout, text and binary I/O, typmod, casts, operators, aggregates.
 
 mod aggregate;
 mod arithmetic;
@@ -6,7 +6,6 @@ mod cast;
 mod compare;
 pub mod datum;
 mod distance;
-mod halfvec;
 mod io;
 mod length;
 mod mix;

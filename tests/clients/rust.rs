@@ -3,7 +3,8 @@
 use std::error::Error;
 
 use bytes::BytesMut;
-use pgvector::Vector;
+use half::f16;
+use pgvector::{HalfVector, Vector};
 use postgres::binary_copy::{BinaryCopyInWriter, BinaryCopyOutIter};
 use postgres::fallible_iterator::FallibleIterator as _;
 use postgres::types::{FromSql, FromSqlOwned, IsNull, ToSql, Type, to_sql_checked};
@@ -34,6 +35,32 @@ impl<'a> FromSql<'a> for Imgvec {
 
     fn accepts(ty: &Type) -> bool {
         ty.name() == "imgvec"
+    }
+}
+
+/// The same for `imghalf`, whose bytes are those of `halfvec`.
+#[derive(Debug)]
+struct Imghalf(HalfVector);
+
+impl ToSql for Imghalf {
+    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        self.0.to_sql(ty, out)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        ty.name() == "imghalf"
+    }
+
+    to_sql_checked!();
+}
+
+impl<'a> FromSql<'a> for Imghalf {
+    fn from_sql(ty: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        HalfVector::from_sql(ty, raw).map(Self)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        ty.name() == "imghalf"
     }
 }
 
@@ -200,6 +227,42 @@ fn check_arrays(client: &mut Client) {
     assert_uses_index(&plan.iter().map(|row| row.get(0)).collect::<Vec<_>>());
 }
 
+/// Half precision, by the binary protocol: every bit comes back, in a query and by COPY, and the text is that of the numbers.
+fn check_halves(client: &mut Client) {
+    // Signed zero, the least number, a subnormal one, the greatest, and one that no decimal of few digits is.
+    let awkward = vec![0x8000, 0x0001, 0x03ff, 0x7bff, 0xfbff, 0x3555].into_iter().map(f16::from_bits);
+    let awkward: Vec<f16> = awkward.collect();
+    let regular: Vec<f16> = vectors()[0][..6].iter().map(|&x| f16::from_f32(x)).collect();
+    client.batch_execute("CREATE TABLE halves (id bigserial PRIMARY KEY, embedding imghalf(6))").unwrap();
+    let ty = client.prepare("SELECT embedding FROM halves").unwrap().columns()[0].type_().clone();
+    let copy = client.copy_in("COPY halves (embedding) FROM STDIN (FORMAT BINARY)").unwrap();
+    let mut writer = BinaryCopyInWriter::new(copy, std::slice::from_ref(&ty));
+    for row in [&awkward, &regular] {
+        writer.write(&[&Imghalf(row.clone().into())]).unwrap();
+    }
+    assert_eq!(writer.finish().unwrap(), 2);
+    let copy =
+        client.copy_out("COPY (SELECT embedding FROM halves ORDER BY id) TO STDOUT (FORMAT BINARY)").unwrap();
+    let copied = BinaryCopyOutIter::new(copy, &[ty]).map(|row| Ok(row.get::<Imghalf>(0).0.to_vec()));
+    let bits = |vectors: &[Vec<f16>]| -> Vec<u16> { vectors.iter().flatten().map(|x| x.to_bits()).collect() };
+    let expected = bits(&[awkward.clone(), regular.clone()]);
+    assert_eq!(bits(&copied.collect::<Vec<_>>().unwrap()), expected);
+    let statement = "SELECT embedding, embedding::text, embedding = $1 FROM halves ORDER BY embedding <-> $1";
+    let rows = client.query(statement, &[&Imghalf(awkward.into())]).unwrap();
+    assert_eq!(bits(&[0, 1].map(|row: usize| rows[row].get::<_, Imghalf>(0).0.to_vec())), expected);
+    assert_eq!([0, 1].map(|row: usize| rows[row].get::<_, bool>(2)), [true, false]);
+    for row in &rows {
+        let text: &str = row.get(1);
+        let parsed = text.trim_matches(['[', ']']).split(',').map(|x| f16::from_f32(x.parse().unwrap()));
+        assert_eq!(bits(&[parsed.collect()]), bits(&[row.get::<_, Imghalf>(0).0.to_vec()]), "{text}");
+    }
+    let insert = "INSERT INTO halves (embedding) VALUES ($1)";
+    let error = client.execute(insert, &[&Imghalf(vec![f16::ONE; 5].into())]).unwrap_err();
+    assert_eq!(error.code().map(postgres::error::SqlState::code), Some("22000"), "{error:?}");
+    let error = client.execute(insert, &[&Imghalf(vec![f16::NAN; 6].into())]).unwrap_err();
+    assert_eq!(error.code().map(postgres::error::SqlState::code), Some("22003"), "{error:?}");
+}
+
 #[test]
 fn postgres_and_pgvector() {
     in_each_setting("rust", |cluster, database, setting| {
@@ -207,6 +270,7 @@ fn postgres_and_pgvector() {
         if setting.column_type == "imgvec" {
             check::<Imgvec>(&mut client, "imgvec");
             check_arrays(&mut client);
+            check_halves(&mut client);
         } else {
             check::<Vector>(&mut client, "vector");
         }

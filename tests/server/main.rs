@@ -14,6 +14,7 @@ mod dump;
 mod encodings;
 mod fault_points;
 mod gallery;
+mod half;
 mod hostile;
 mod joint;
 mod library;

@@ -56,7 +56,7 @@ fn table(client: &mut Client, kind: &str) -> Vec<String> {
         "operators" => format!(
             "SELECT format('| `%s %s %s` | `%s` | %s |', oprleft::regtype, replace(oprname, '|', '\\|'), oprright::regtype,
                 oprresult::regtype, obj_description(oid, 'pg_operator'))
-             FROM pg_operator WHERE oid IN {} ORDER BY oprname COLLATE \"C\", oprleft::regtype::text",
+             FROM pg_operator WHERE oid IN {} ORDER BY oprname COLLATE \"C\", oprleft::regtype::text, oprright::regtype::text",
             members("pg_operator")
         ),
         "casts" => format!(

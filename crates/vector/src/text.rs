@@ -1,9 +1,11 @@
 //! The text format `[1,2.5,-3e10]`, as pgvector reads and writes it.
 //!
 //! White space is allowed around brackets, commas and elements; an element is a floating-point number, decimal or
-//! hexadecimal (`0x1.8p3`, as C writes it). A number too small for f32 is a zero or subnormal, one too large an error.
+//! hexadecimal (`0x1.8p3`, as C writes it). A number too small for an element is a zero or subnormal, one too large an error.
+//! As in pgvector, an element of half precision is rounded to single precision first.
 
 use crate::dim::{Dim, DimError, MAX_DIM};
+use crate::element::Element;
 
 /// Text that is no vector.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,7 +16,7 @@ pub enum TextError {
     /// `NaN` or an infinity was spelled out.
     #[error("\"{0}\" is not allowed in a vector")]
     NotFinite(String),
-    /// A finite decimal beyond f32.
+    /// A finite number beyond what an element can be.
     #[error("\"{0}\" is out of range")]
     OutOfRange(String),
     /// Too few or too many elements.
@@ -51,7 +53,7 @@ fn quoted(element: &[u8]) -> String {
 ///
 /// # Errors
 /// [`TextError`].
-pub fn parse(text: &[u8]) -> Result<Vec<f32>, TextError> {
+pub fn parse<T: Element>(text: &[u8]) -> Result<Vec<T>, TextError> {
     let syntax = |what| Err(TextError::Syntax(what));
     let text = trim_start(text);
     let Some(mut rest) = text.strip_prefix(b"[") else {
@@ -83,7 +85,7 @@ pub fn parse(text: &[u8]) -> Result<Vec<f32>, TextError> {
     Ok(elements)
 }
 
-fn parse_element(element: &[u8], position: usize) -> Result<f32, TextError> {
+fn parse_element<T: Element>(element: &[u8], position: usize) -> Result<T, TextError> {
     let not_a_number = TextError::Syntax(Syntax::NotANumber(position));
     if is_nan_with_payload(element) {
         return Err(TextError::NotFinite(quoted(element)));
@@ -94,8 +96,9 @@ fn parse_element(element: &[u8], position: usize) -> Result<f32, TextError> {
     let Some(value) = parse_hexadecimal(element).or_else(decimal) else {
         return Err(not_a_number);
     };
-    if value.is_finite() {
-        Ok(value)
+    let narrowed = T::from_f32(value);
+    if narrowed.is_finite() {
+        Ok(narrowed)
     } else if element.iter().any(u8::is_ascii_digit) {
         Err(TextError::OutOfRange(quoted(element)))
     } else {
@@ -189,13 +192,13 @@ fn trim(bytes: &[u8]) -> &[u8] {
 
 /// Appends the text of `elements` to `out`; `element` writes one number in the shortest form that
 /// reads back the same.
-pub fn format(elements: &[f32], out: &mut Vec<u8>, mut element: impl FnMut(f32, &mut Vec<u8>)) {
+pub fn format<T: Element>(elements: &[T], out: &mut Vec<u8>, mut element: impl FnMut(f32, &mut Vec<u8>)) {
     out.push(b'[');
     for (i, &value) in elements.iter().enumerate() {
         if i > 0 {
             out.push(b',');
         }
-        element(value, out);
+        element(value.to_f32(), out);
     }
     out.push(b']');
 }
@@ -203,7 +206,12 @@ pub fn format(elements: &[f32], out: &mut Vec<u8>, mut element: impl FnMut(f32, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::f16;
     use proptest::prelude::*;
+
+    fn parse(text: &[u8]) -> Result<Vec<f32>, TextError> {
+        super::parse(text)
+    }
 
     fn ok(text: &str) -> Vec<f32> {
         parse(text.as_bytes()).unwrap()
@@ -279,6 +287,25 @@ mod tests {
         assert_eq!(ok("[0x1p-149,0x1p-150,0x1.00000000000001p-150,-0x1p-9999]"), [1e-45, 0.0, 1e-45, 0.0]);
         assert_eq!(ok(&format!("[0x{}p-1200]", "1".repeat(300)))[0], 0.066_666_67);
         assert_eq!(ok(&format!("[0x.{}1p1200]", "0".repeat(300)))[0], 0.0625);
+    }
+
+    #[test]
+    fn halves_are_rounded_and_have_a_range_of_their_own() {
+        let halves = |text: &str| super::parse::<f16>(text.as_bytes());
+        let ok = |text| halves(text).unwrap().into_iter().map(f16::to_f32).collect::<Vec<_>>();
+        assert_eq!(ok("[0.1,65504,65519,-1e-8,1e-46]"), [0.099_975_586, 65504.0, 65504.0, -0.0, 0.0]);
+        // Single precision comes first: the digit that would decide is lost.
+        assert_eq!(ok("[2049.00001]"), [2048.0]);
+        assert_eq!(halves("[1,65520]"), Err(TextError::OutOfRange("65520".into())));
+        assert_eq!(halves("[4e38]"), Err(TextError::OutOfRange("4e38".into())));
+        assert_eq!(halves("[0x1p16]"), Err(TextError::OutOfRange("0x1p16".into())));
+        assert_eq!(halves("[-inf]"), Err(TextError::NotFinite("-inf".into())));
+        assert_eq!(halves("[nan]"), Err(TextError::NotFinite("nan".into())));
+        let mut out = Vec::new();
+        format(&halves("[0.5,-2]").unwrap(), &mut out, |x, out| {
+            out.extend_from_slice(x.to_string().as_bytes())
+        });
+        assert_eq!(out, b"[0.5,-2]");
     }
 
     #[test]

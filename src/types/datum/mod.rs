@@ -31,4 +31,4 @@ pub use bytes::{Bytea, take_message};
 pub use number::{hash, hash_extended, push_shortest_decimal};
 pub use record::NewRecord;
 pub use text::{NewText, Text};
-pub use vector::{NewVector, NewVectorArray, Vector};
+pub use vector::{AnyVector, Element, NewVector, NewVectorArray, Vector};

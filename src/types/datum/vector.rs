@@ -1,24 +1,24 @@
 //! Vectors: arguments, results and arrays of them.
 //!
-//! A vector on disk is a varlena, byte for byte pgvector's `vector`:
+//! A vector on disk is a varlena, byte for byte pgvector's `vector` if it is an `imgvec`, and its `halfvec` if it is an
+//! `imghalf`:
 //!
 //! | offset | width | type | meaning |
 //! |---|---|---|---|
-//! | 0 | 4 | varlena header | total bytes, `8 + 4 * dim` |
+//! | 0 | 4 | varlena header | total bytes, `8 + 4 * dim` or `8 + 2 * dim` |
 //! | 4 | 2 | i16 | number of dimensions, 1 to 16,000 |
 //! | 6 | 2 | i16 | unused, 0 |
-//! | 8 | 4 each | f32, native order | elements, finite |
-//!
-//! pgvector's `halfvec`, which the extension imgvec_pgvector casts and indexes, differs in its elements only: they
-//! are IEEE half-precision numbers of 2 bytes.
+//! | 8 | 4 or 2 each | f32 or IEEE half precision, native order | elements, finite |
 
 use super::metadata;
-use crate::error::{Code, OrRaise, Report, vector};
+use crate::error::vector::{self, IMGHALF, IMGVEC, Words};
+use crate::error::{Code, OrRaise, Report};
 use half::f16;
 use imgvec_vector::Dim;
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
 use pgrx::datum::{Datum, FromDatum, IntoDatum, UnboxDatum};
 use pgrx::pg_sys;
+use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 
@@ -33,20 +33,21 @@ const HEADER_BYTES: usize = size_of::<Layout>();
 const _: () = assert!(HEADER_BYTES == 8 && align_of::<Layout>() == 4);
 
 /// An element of a vector: any bits are a value of it, and 8 bytes into a varlena it is aligned.
-pub trait Element: Copy {
-    /// The SQL type of vectors of such elements.
-    const TYPE: &'static str;
+pub trait Element: imgvec_vector::Element {
+    /// How errors speak of vectors of such elements.
+    const WORDS: Words;
 }
 
 impl Element for f32 {
-    const TYPE: &'static str = "imgvec";
+    const WORDS: Words = IMGVEC;
 }
 
+/// Elements of an imghalf, and of pgvector's halfvec, which the extension imgvec_pgvector casts and indexes.
 impl Element for f16 {
-    const TYPE: &'static str = "halfvec";
+    const WORDS: Words = IMGHALF;
 }
 
-/// An argument of type imgvec (or halfvec), detoasted. Frees its copy when dropped, so that comparisons inside a
+/// An argument of type imgvec (or imghalf, or one of pgvector's with the same bytes), detoasted. Frees its copy when dropped, so that comparisons inside a
 /// sort do not pile up.
 pub struct Vector<'a, T: Element = f32> {
     layout: NonNull<Layout>,
@@ -69,6 +70,11 @@ impl<T: Element> Vector<'_, T> {
     pub fn dim(&self) -> usize {
         self.elements().len()
     }
+
+    /// The elements in single precision.
+    pub fn widen(&self) -> Cow<'_, [f32]> {
+        T::widen(self.elements())
+    }
 }
 
 impl<T: Element> Drop for Vector<'_, T> {
@@ -85,25 +91,72 @@ impl<T: Element> FromDatum for Vector<'_, T> {
         if is_null {
             return None;
         }
-        let original = datum.cast_mut_ptr::<pg_sys::varlena>();
-        // SAFETY: the caller vouches for a varlena datum; detoasting gives a 4-byte header, aligned.
-        let (layout, bytes) = unsafe {
-            let detoasted = pg_sys::pg_detoast_datum(original);
-            (NonNull::new(detoasted)?, pgrx::varsize_any(detoasted))
-        };
-        let vector =
-            Vector { layout: layout.cast(), is_copy: layout.as_ptr() != original, datum: PhantomData };
-        // SAFETY: read only after the length is known to reach that far.
-        let dim = if bytes >= HEADER_BYTES { unsafe { (*vector.layout.as_ptr()).dim } } else { 0 };
-        let expected = usize::try_from(dim).ok().and_then(|dim| Dim::new(dim).ok()).map(size_of_vector::<T>);
-        if expected != Some(bytes) {
-            vector::damaged_datum(T::TYPE, bytes, dim).raise();
-        }
-        Some(vector)
+        // SAFETY: as the caller vouches.
+        unsafe { Opened::new(datum) }?.checked().into()
     }
 }
 
-// SAFETY: the argument is an imgvec or a halfvec, by the SQL declaration.
+/// A detoasted varlena that should be a vector.
+struct Opened {
+    layout: NonNull<Layout>,
+    is_copy: bool,
+    bytes: usize,
+    /// 0 if it is too short to have any.
+    dim: i16,
+}
+
+impl Opened {
+    /// # Safety
+    /// A varlena datum.
+    unsafe fn new(datum: pg_sys::Datum) -> Option<Self> {
+        let original = datum.cast_mut_ptr::<pg_sys::varlena>();
+        // SAFETY: by contract; detoasting gives a 4-byte header, aligned. The dimension is read only after the length is
+        // known to reach that far.
+        unsafe {
+            let detoasted = NonNull::new(pg_sys::pg_detoast_datum(original))?;
+            let (layout, bytes) = (detoasted.cast::<Layout>(), pgrx::varsize_any(detoasted.as_ptr()));
+            let dim = if bytes >= HEADER_BYTES { (*layout.as_ptr()).dim } else { 0 };
+            Some(Self { layout, is_copy: detoasted.as_ptr() != original, bytes, dim })
+        }
+    }
+
+    /// Whether it is a vector of such elements. It cannot be one of others too: their sizes differ at every dimension.
+    fn is_of<T: Element>(&self) -> bool {
+        let dim = usize::try_from(self.dim).ok().and_then(|dim| Dim::new(dim).ok());
+        dim.map(size_of_vector::<T>) == Some(self.bytes)
+    }
+
+    /// The vector. Raises an error if its length is not what its dimensions take.
+    fn checked<'a, T: Element>(self) -> Vector<'a, T> {
+        if !self.is_of::<T>() {
+            vector::damaged_datum(T::WORDS.name, self.bytes, self.dim).raise();
+        }
+        Vector { layout: self.layout, is_copy: self.is_copy, datum: PhantomData }
+    }
+}
+
+/// A vector of either precision, where an operator takes both: its length tells which.
+pub enum AnyVector<'a> {
+    Single(Vector<'a>),
+    Half(Vector<'a, f16>),
+}
+
+impl FromDatum for AnyVector<'_> {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
+        if is_null {
+            return None;
+        }
+        // SAFETY: as the caller vouches.
+        let opened = unsafe { Opened::new(datum) }?;
+        Some(if opened.is_of::<f16>() {
+            Self::Half(opened.checked())
+        } else {
+            Self::Single(opened.checked())
+        })
+    }
+}
+
+// SAFETY: the argument is a vector of such elements, by the SQL declaration.
 unsafe impl<'fcx, T: Element> ArgAbi<'fcx> for Vector<'fcx, T> {
     unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
         // SAFETY: as above; STRICT functions get no NULL.
@@ -128,7 +181,7 @@ unsafe impl UnboxDatum for Vector<'_> {
 }
 
 sql_name!(Vector<'_>, "imgvec");
-sql_name!(Vector<'_, f16>, "halfvec");
+sql_name!(Vector<'_, f16>, "imghalf");
 
 fn size_of_vector<T: Element>(dim: Dim) -> usize {
     HEADER_BYTES + dim.get() * size_of::<T>()
@@ -196,7 +249,7 @@ unsafe impl<T: Element> BoxRet for NewVector<T> {
 }
 
 sql_name!(NewVector, "imgvec");
-sql_name!(NewVector<f16>, "halfvec");
+sql_name!(NewVector<f16>, "imghalf");
 
 /// A one-dimensional `imgvec[]` to return, filled from its first element to its last. All have the same
 /// dimension, so that its size is known before anything is computed.

@@ -10,7 +10,7 @@ mod failures;
 mod faults;
 mod hostile;
 mod limits;
-mod migrate;
+pub(crate) mod migrate;
 mod pace;
 mod rights;
 mod sharing;
