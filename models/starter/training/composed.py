@@ -42,7 +42,7 @@ def main() -> None:
     labels = corpus.load_labels(arguments)
     test = corpus.load(arguments, "test", package.side)
     photos = np.flatnonzero(test.sources != "emo")
-    vectors = unit(package.images(np.stack([test.pixels[row] for row in photos])))
+    vectors = unit(package.images(test.pixels[list(photos)]))
     classes = test.classes[photos]
 
     names = sorted({entry["name"] for entry in labels.classes if entry["src"] != "emo"})
