@@ -1,5 +1,5 @@
 -- imgvec: the objects of the extension. Installed as imgvec--VERSION.sql.
--- Everything is found without a search_path: casts, operators and functions name catalog objects, and
+-- The objects do not depend on the search_path: casts, operators and functions refer to catalog objects, and
 -- the bodies of SQL functions are parsed when they are created.
 
 \echo Use "CREATE EXTENSION imgvec" to load this file. \quit
@@ -30,10 +30,10 @@ CREATE FUNCTION imgvec_send(imgvec) RETURNS bytea
     AS 'MODULE_PATHNAME', 'imgvec_send_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION imgvec_send(imgvec) IS 'binary output';
 
--- The layout is that of pgvector's vector, but not its STORAGE: main keeps vectors of up to about 2,000
--- dimensions in the row, where an exact scan takes a quarter of the time (1.0 against 3.9 us a row at 512
--- dimensions) and an index that rechecks rows need not fetch TOAST. Scans that do not touch the vector
--- read more pages, and so do rows of 1,000 dimensions, which fill a page by themselves: for such tables
+-- The layout is that of pgvector's vector, but the STORAGE is not: main keeps vectors of up to about 2,000
+-- dimensions in the row. An exact scan then takes a quarter of the time (1.0 against 3.9 us a row at 512
+-- dimensions), and an index that rechecks rows need not read TOAST. But scans that do not use the vector
+-- read more pages, and a row of 1,000 dimensions fills a page alone. For such tables
 -- ALTER TABLE ... ALTER COLUMN ... SET STORAGE EXTERNAL is the better choice.
 CREATE TYPE imgvec (
     INPUT = imgvec_in,
@@ -46,8 +46,8 @@ CREATE TYPE imgvec (
 COMMENT ON TYPE imgvec IS 'vector of single-precision numbers, such as the embedding of an image or a text';
 
 ------------------------------------------------------------------------------------------------------
--- Functions of vectors. Those that compute with every element have COST 10; distances tell the planner a cost by the
--- width of the vectors.
+-- Functions of vectors. Those that compute with every element have COST 10. The support function of distances gives the
+-- planner a cost by the width of the vectors.
 ------------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION imgvec_distance_support(internal) RETURNS internal
@@ -87,7 +87,7 @@ CREATE FUNCTION imgvec_norm(imgvec) RETURNS double precision
     AS 'MODULE_PATHNAME', 'imgvec_norm_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
 COMMENT ON FUNCTION imgvec_norm(imgvec) IS 'Euclidean norm';
 
--- The same by pgvector's names, which applications call: beside pgvector these are further forms of its functions.
+-- The same under pgvector's names, which applications call. If pgvector is installed, these overload its functions.
 CREATE FUNCTION vector_dims(imgvec) RETURNS integer
     AS 'MODULE_PATHNAME', 'imgvec_dims_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION vector_dims(imgvec) IS 'number of dimensions';
@@ -1164,7 +1164,7 @@ COMMENT ON FUNCTION image_info(bytea) IS
     'format and dimensions of an image as stored, from its header; frames is NULL where only decoding would tell';
 
 ------------------------------------------------------------------------------------------------------
--- What is there, and what it did
+-- Models and statistics
 ------------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION imgvec_prepare(model text) RETURNS void
@@ -1208,7 +1208,7 @@ GRANT SELECT ON imgvec_backend_stats TO PUBLIC;
 
 ------------------------------------------------------------------------------------------------------
 -- Maintained columns: the extension keeps their embeddings up to date. Queue and log of a column are tables of its owner, in the schema of its
--- table. They and the triggers are dumped like any table and trigger. The extension itself has no table.
+-- table. pg_dump treats them and the triggers like any other. The extension itself has no table.
 ------------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION imgvec_enqueue() RETURNS trigger

@@ -15,9 +15,9 @@ BEGIN
 END $$;
 
 ------------------------------------------------------------------------------------------------------
--- Casts. An imgvec is a vector, byte for byte, so columns change their type without a rewrite. Towards
--- pgvector casts are implicit, so that its operators and its indexes take what embed_text() returns; in
--- the other direction none is, or operators would be ambiguous.
+-- Casts. An imgvec has the same bytes as a vector, so columns change their type without a rewrite. Casts to
+-- pgvector's types are implicit, so that its operators and indexes accept the result of embed_text(). Casts in
+-- the other direction are not, because operators would be ambiguous.
 ------------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION imgvec_to_halfvec(imgvec, integer, boolean) RETURNS halfvec
@@ -33,8 +33,8 @@ CREATE CAST (vector AS imgvec) WITHOUT FUNCTION AS ASSIGNMENT;
 CREATE CAST (imgvec AS halfvec) WITH FUNCTION imgvec_to_halfvec(imgvec, integer, boolean) AS IMPLICIT;
 CREATE CAST (halfvec AS imgvec) WITH FUNCTION halfvec_to_imgvec(halfvec, integer, boolean) AS ASSIGNMENT;
 
--- pgvector's own functions, on values that have the layout of its vector. An SQL body that casts between the two would not
--- survive pg_upgrade: its dump knows of no dependency on a cast without a function, and may create that later.
+-- pgvector's own functions, applied to values with the layout of its vector. A function with an SQL body that casts between the two would
+-- break pg_upgrade: a cast without a function has no dependency in the dump, and may be created later.
 CREATE FUNCTION imgvec_to_sparsevec(imgvec, integer, boolean) RETURNS sparsevec
     AS '$libdir/vector', 'vector_to_sparsevec' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION imgvec_to_sparsevec(imgvec, integer, boolean) IS 'convert imgvec to sparsevec';
@@ -111,11 +111,11 @@ CREATE OPERATOR CLASS halfvec_ip_ops FOR TYPE halfvec USING ann AS
     FUNCTION 1 ann_halfvec_ip(internal);
 COMMENT ON OPERATOR CLASS halfvec_ip_ops USING ann IS 'largest inner product first';
 
--- An imgvec and a vector are the same bytes, and so are an imghalf and a halfvec: each type's index answers the other's
--- operators, as members of its family. `imgvec column <=> vector value` is pgvector's operator on the column cast to vector; and a column of type
--- vector that becomes imgvec keeps indexes of pgvector's classes, ann's by these names as well as hnsw and ivfflat,
--- while its operators are then imgvec's. Members of a family belong to no extension: they go with their operator or
--- their family, and those in families of imgvec and of pgvector stay when this extension is dropped.
+-- An imgvec and a vector have the same bytes, and so have an imghalf and a halfvec. So each type's index can answer the other's
+-- operators, which become members of its family. `imgvec column <=> vector value` is pgvector's operator on the column cast to vector. And when
+-- a column of type vector becomes imgvec, it keeps its indexes of pgvector's classes (ann's of these names, hnsw and ivfflat), but
+-- its operators are then imgvec's. Members of a family belong to no extension. They are dropped with their operator or
+-- their family, so those in families of imgvec and of pgvector stay when this extension is dropped.
 DO $$
 DECLARE
     member record;

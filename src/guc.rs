@@ -1,8 +1,8 @@
 //! Every setting: name, default, limits, one sentence.
 //!
-//! What names a file or bounds a resource is for superusers (FIELD F2 row 35): a session must not make
-//! the server read a file of its choosing. Every setting works with SET LOCAL and ALTER DATABASE; a value
-//! given before the library is loaded is checked when it is.
+//! Only superusers can set what names a file or limits a resource: a session must not make
+//! the server read a file of its choice. Every setting works with SET LOCAL and ALTER DATABASE. A value
+//! that was set before the library is loaded is checked when it is loaded.
 
 use crate::encoding;
 use crate::error::{Code, Report};
@@ -84,7 +84,7 @@ pub fn define() {
     );
     GucRegistry::define_int_guc(
         c"imgvec.embedding_cache_entries",
-        c"Sets how many recent embeddings a session remembers.",
+        c"Sets how many recent embeddings a session caches.",
         c"With 0, a query may run the model once for each row.",
         &EMBEDDING_CACHE_ENTRIES,
         0,
@@ -114,7 +114,7 @@ pub fn define() {
     );
     GucRegistry::define_int_guc(
         c"imgvec.max_run_memory",
-        c"Sets the most memory that one run of a model can take.",
+        c"Sets the maximum memory of one run of a model.",
         c"Larger batches are split. A single input that needs more, such as a long text, is refused. Weights are not counted.",
         &MAX_RUN_MEMORY,
         16,
@@ -144,7 +144,7 @@ pub fn define() {
     );
     GucRegistry::define_int_guc(
         c"imgvec.max_scan_rows",
-        c"Sets after how many rows a scan of an ann index ends.",
+        c"Sets the number of rows after which a scan of an ann index ends.",
         c"A query whose filter rejects most rows can then return fewer rows than its LIMIT; a NOTICE reports it. 0 uses the index's own option, or else no limit.",
         &MAX_SCAN_ROWS,
         0,
@@ -180,7 +180,7 @@ pub fn define() {
     );
     GucRegistry::define_int_guc(
         c"imgvec.worker_nice",
-        c"Sets by how much workers give way to other processes.",
+        c"Sets the priority of workers below other processes.",
         c"The system's nice value, 0 to 19. Takes effect for workers that start later.",
         &WORKER_NICE,
         0,

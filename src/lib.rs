@@ -1,7 +1,7 @@
 //! imgvec: image and text embeddings inside PostgreSQL.
 //!
 //! This crate is the only code that sees the server. It turns datums into slices and core errors into
-//! SQLSTATEs; what is interesting lives in `crates/`. The map is `docs/ARCHITECTURE.md`.
+//! SQLSTATEs. The algorithms are in `crates/`. The map is `docs/ARCHITECTURE.md`.
 #![allow(
     unsafe_code,
     reason = "pg_extern expands to unsafe shims; our own raw pointers stay in types/datum/, encoding.rs, types/length.rs, embed/server.rs, embed/background.rs, embed/mapping.rs, memory.rs, server/, storage/ and the callbacks of am/"

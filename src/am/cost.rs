@@ -1,17 +1,16 @@
-//! What a scan costs, in the planner's units.
+//! The cost of a scan, in the planner's units.
 //!
-//! The planner asks one question of us: this index, or the whole table and a sort? Both read pages that may be in memory or not,
-//! in the same proportion, so what counts is how many rows of the table a search is worth. That is computed from times that
-//! `make bench-crossover` measures, and then expressed in the planner's own price for a row of this table, which has the settings
-//! of the server and the widths of the table's columns in it: see [`Exchange`].
+//! The planner chooses between this index and a sort of the whole table. Both read pages that may be in memory or not,
+//! in the same proportion, so only the ratio matters: how many rows of the table cost as much as one search. It is computed from times that
+//! `make bench-crossover` measures, and then expressed in the planner's own price for a row of this table, which includes the server's settings
+//! and the widths of the table's columns: see [`Exchange`].
 //!
-//! A search has a start-up cost, the lookahead; how many more nodes it visits depends on the number of rows it
-//! gives out (`expected_hops`). The planner takes a share of the run cost in
-//! proportion, though. So the number of rows is foreseen from the LIMIT and the selectivity of the filter,
-//! and the cost of all rows chosen such that the share comes out right: under a filter that keeps few rows,
-//! computing their distances is cheaper than a search. Without ORDER BY the index cannot be scanned, and where a
-//! row's ctid is asked for, or a plan would be wrong if a row came late, it must not be: see [`needs_ctid`] and
-//! [`needs_order`].
+//! A search has a start-up cost, the lookahead. The number of further nodes that it visits depends on the number of rows that it
+//! returns (`expected_hops`). The planner, however, takes a share of the run cost in proportion to the rows.
+//! So the number of rows is estimated from the LIMIT and the selectivity of the filter,
+//! and the cost of all rows is chosen so that the share is right. If a filter keeps few rows,
+//! computing their distances is cheaper than a search. The index cannot be scanned without ORDER BY. It must not be used if the query needs a
+//! row's ctid, or if rows out of order would make a plan wrong: see [`needs_ctid`] and [`needs_order`].
 
 use super::{model, options};
 use crate::server::version;

@@ -1,9 +1,9 @@
-//! Key columns behind the vector: from values to the eight bytes that an index keeps of them, and from scan keys to conditions on
+//! Key columns after the vector: from values to the eight bytes that an index stores for each, and from scan keys to conditions on
 //! these.
 //!
-//! Support function 1 of an operator class says how: *ordered* values become numbers that order alike, or the first eight bytes
-//! where there are more; *hashed* ones the hash that the type's hash partitions use; *sets* are arrays, whose elements are hashed to
-//! bits. Conditions admit every row that the operator does, and some others, so the executor checks all rows that a scan gives.
+//! Support function 1 of an operator class determines the mapping. *Ordered* values become numbers with the same order, or their first eight bytes
+//! if they are longer. *Hashed* values become the hash that the type's hash partitions use. *Sets* are arrays, whose elements are hashed to
+//! bits. A condition admits every row that the operator admits, and some others, so the executor checks all rows that a scan returns.
 
 use super::opclass::SUPPORT_KIND;
 use crate::error::{Code, Report};
@@ -220,7 +220,7 @@ impl Column {
         if entry.hash_extended_proc == pg_sys::InvalidOid {
             Report::new(
                 Code::ERRCODE_UNDEFINED_FUNCTION,
-                format!("index \"{}\" cannot tell values of a column apart", index.name()),
+                format!("index \"{}\" cannot hash the values of a column", index.name()),
             )
             .detail("The type has no hash function.")
             .hint("Index another column, or an expression over this one.")

@@ -1,5 +1,5 @@
-//! The access method `ann`: one file per verb. What is interesting lives in `crates/ann`; `README.md` beside
-//! this file tells how it is fitted to the server.
+//! The access method `ann`, with one file per verb. The algorithms are in `crates/ann`. `README.md` beside
+//! this file describes how they fit into the server.
 
 mod build;
 pub mod cache;

@@ -1,8 +1,8 @@
-//! The model that an index's vectors are of: a query of another model finds nothing that means anything. `WITH (model =
-//! 'name')` says it, or else the declaration of the column, if it is one that keeps its embeddings.
+//! The model of an index's vectors: results for a query by another model have no meaning. `WITH (model =
+//! 'name')` states it, or else the declaration of the column, if it is maintained.
 //!
-//! The planner asks for each index that it might use, so that the answer does not depend on whether it then reads the table
-//! instead; a scan asks again, since only it has the values of parameters.
+//! The planner checks each index that it might use, so that the answer does not depend on whether it then reads the table
+//! instead. A scan checks again, because only it has the values of parameters.
 
 use super::opclass;
 use super::options;

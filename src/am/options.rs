@@ -1,7 +1,7 @@
-//! Storage options of an index: `WITH (ef_search = 120)`. A session's settings come before them.
+//! Storage options of an index: `WITH (ef_search = 120)`. A session's settings override them.
 //!
-//! Those of pgvector's hnsw are taken and have no effect, so that a changed word in `USING hnsw` is all that object-relational
-//! mappers and migrations need; a notice says so.
+//! The options of pgvector's hnsw are accepted without an effect, with a notice. So object-relational
+//! mappers and migrations only need to replace the word in `USING hnsw`.
 
 use crate::error::Report;
 use crate::guc;

@@ -1,9 +1,9 @@
-//! Ordered scans: rows by ascending distance, for as long as the executor asks.
+//! Ordered scans: return rows by ascending distance, for as long as the executor asks.
 //!
-//! Each row comes with a lower bound of its distance; the executor computes the true one and holds the row
-//! back until the bounds have passed it, so rows leave the plan node in exact order. Where bounds do not overlap, the
-//! order is known without, and the executor need not even read the vector: under a filter most rows are
-//! thrown away unread.
+//! Each row has a lower bound of its distance. The executor computes the exact distance and keeps the row
+//! until the bounds have passed it, so rows leave the plan node in exact order. If bounds do not overlap, the
+//! order is known without that, and the executor need not read the vector. Under a filter it discards most rows
+//! without reading them.
 
 use super::keys::KeyColumns;
 use super::opclass;

@@ -104,7 +104,7 @@ fn filter(embedding: &[f32], labels: &Array<'_, Text<'_>>, threshold: f64, model
     if !(0.0..=1.0).contains(&threshold) {
         Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, "threshold must be between 0 and 1")
             .detail(format!("The threshold is {threshold}."))
-            .hint("Labels with a lower score are left out. A usual threshold is 0.5.")
+            .hint("Labels with a lower score are left out. 0.5 is a usual threshold.")
             .raise();
     }
     let labels = elements(labels, "labels", "Label");

@@ -28,7 +28,7 @@ fn prompt_of(package: &Package, name: &str) -> Result<String, Report> {
             format!("model \"{model}\" has no prompt \"{name}\""),
         )
         .detail(detail)
-        .hint("Name another, write the words before the text yourself, or add a prompt under [prompts] in the model's imgvec.toml.")
+        .hint("Name another prompt, write the words before the text yourself, or add the prompt under [prompts] in the model's imgvec.toml.")
     })
 }
 
@@ -50,8 +50,8 @@ fn first(embedding: &[f32], model: &str, dims: i32) -> NewVector {
                 Code::ERRCODE_INVALID_PARAMETER_VALUE,
                 format!("embeddings of model \"{model}\" cannot have {dims} dimensions"),
             )
-            .detail(format!("They have {}, and only the first ones can be kept.", embedding.len()))
-            .hint("Ask for 1 to as many dimensions as the model has.")
+            .detail(format!("The model has {} dimensions.", embedding.len()))
+            .hint("Give a number from 1 to that.")
         })?;
         let is_unit = session.model(model)?.encoder.package().normalize;
         let mut kept: Embedding = embedding[..count].into();

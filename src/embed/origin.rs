@@ -1,9 +1,9 @@
 //! Which model a vector in this session's memory came from.
 //!
-//! A vector is the same bytes as pgvector's `vector`, and becomes one without being touched. So its header has no room for a
-//! mark: it would go to disk and to clients as part of a `vector`, and these refuse anything but zero there. The session
-//! remembers what it handed out instead. That follows a vector through parameters, subqueries and casts, and ends with the
-//! session; a vector that is not known may be anybody's.
+//! A vector has the same bytes as pgvector's `vector`, and becomes one without a conversion. So its header has no room for a
+//! mark: the mark would go to disk and to clients as part of a `vector`, which they refuse unless it is zero. Instead, the session
+//! remembers the vectors that it returned. That works through parameters, subqueries and casts, and ends with the
+//! session. A vector that is not known may come from any model.
 
 use super::{server, session};
 use crate::error::{Report, pipeline as error};

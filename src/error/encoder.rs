@@ -1,4 +1,4 @@
-//! Words for what can go wrong between a package and an embedding: runtime, graph, tokenizer, output.
+//! Messages for errors between a package and an embedding: runtime, graph, tokenizer, output.
 
 use super::image::sentence;
 use super::package::list;
@@ -71,8 +71,8 @@ impl From<DigestError> for Report {
     }
 }
 
-/// Why something could not be embedded. `place` says which input of a batch is meant, from 0, or
-/// nothing for a call with one input.
+/// Why something could not be embedded. `place` returns the 0-based position of an input in its batch, or
+/// `None` for a call with one input.
 pub fn encode_error(error: EncodeError, place: impl Fn(usize) -> Option<usize>) -> Report {
     paths::for_role(word(error, place))
 }
@@ -89,7 +89,7 @@ fn word(error: EncodeError, place: impl Fn(usize) -> Option<usize>) -> Report {
                 Modality::Image => "Its package has no graph that takes pixels.",
                 Modality::Text => "Its package has no graph that takes tokens, or no tokenizer.json.",
             })
-            .hint("The column \"modalities\" of the view imgvec_models says what each model embeds."),
+            .hint("The column \"modalities\" of the view imgvec_models shows what each model embeds."),
         EncodeError::NoJointInput { .. } => Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
             .detail("Its image and text towers are separate, and each returns its own vector.")
             .hint("Mix the vectors of image and text with embed_mix(), or use a model of the family embedding_gemma2."),
@@ -140,15 +140,15 @@ fn word(error: EncodeError, place: impl Fn(usize) -> Option<usize>) -> Report {
     }
 }
 
-/// A run beyond `imgvec.max_run_memory`. Where a shorter text would do, that is the first advice.
+/// A run beyond `imgvec.max_run_memory`. If a shorter text would fit, the hint suggests that first.
 fn run_too_large(message: String, size: RunSize, needed: u64, limit: u64) -> Report {
     let megabytes = |bytes: u64| bytes.div_ceil(1 << 20);
     let over = match size {
         RunSize { rows: 1, tokens: Some(tokens), .. } => format!("a text of {tokens} tokens"),
         RunSize { rows, tokens: Some(tokens), .. } => format!("{rows} rows of {tokens} tokens"),
-        RunSize { rows: 1, tokens: None, .. } => "one picture".to_owned(),
+        RunSize { rows: 1, tokens: None, .. } => "one image".to_owned(),
         RunSize { rows, tokens: None, .. } => {
-            format!("{rows} pictures, the size of batch that the graph fixes")
+            format!("{rows} images, the batch size that the graph fixes")
         }
     };
     let setting = format!("have a superuser raise imgvec.max_run_memory, now {} MB", megabytes(limit));
@@ -168,7 +168,7 @@ fn at(report: Report, place: Option<usize>, what: &str) -> Report {
     }
 }
 
-/// Something that works, with more memory than it should.
+/// Something that works but takes more memory than necessary.
 pub fn warning(warning: &Warning, model: &str) -> Report {
     let report = Report::new(
         Code::ERRCODE_WARNING,

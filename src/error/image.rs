@@ -47,7 +47,7 @@ impl From<ImageError> for Report {
             ImageError::NoFrame { .. } => {
                 Self::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, "there is no such frame in the image")
                     .detail(detail)
-                    .hint("Frames and pages are counted from 1; image_info() tells how many there are.")
+                    .hint("Frames and pages are counted from 1; image_info() returns their number.")
             }
             ImageError::InputTooLarge { len, limit } => too_large(len, limit),
             ImageError::TooManyPixels { .. } | ImageError::DecoderMemory { .. } => {

@@ -1,4 +1,4 @@
-//! Words for the errors of `crates/ann`.
+//! Messages for the errors of `crates/ann`.
 
 use super::{Code, Report};
 use crate::storage::Relation;
@@ -45,14 +45,14 @@ pub fn other_columns(index: Relation) -> Report {
         .hint("REINDEX the index.")
 }
 
-/// A row at a place that the table does not have.
+/// A row in a block that the table does not have.
 pub fn no_such_row(index: Relation, tid: HeapTid) -> Report {
     Report::new(Code::ERRCODE_INDEX_CORRUPTED, format!("index \"{}\" is damaged", index.name()))
         .detail(format!("It has row ({},{}), but the table has no such block.", tid.block, tid.offset))
         .hint("REINDEX the index.")
 }
 
-/// An index without a single page: no build of it came to its end, or its file was cut off.
+/// An index without a page: no build of it finished, or its file was truncated.
 pub fn no_pages(index: Relation) -> Report {
     let name = index.name();
     let report = if index.is_valid() {
@@ -65,7 +65,7 @@ pub fn no_pages(index: Relation) -> Report {
     report.hint("REINDEX the index, or drop it and create it again.")
 }
 
-/// An index that may lack rows, because the command that should have completed it ended before.
+/// An index that may lack rows, because the command that was building it did not finish.
 pub fn not_valid(index: Relation) -> Report {
     Report::new(
         Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -99,7 +99,7 @@ pub fn vector(index: Relation, error: VectorError) -> Report {
     }
 }
 
-/// A row that a build could not take.
+/// A row that a build could not add.
 pub fn added(index: Relation, error: AddError) -> Report {
     match error {
         AddError::Vector(error) => vector(index, error),

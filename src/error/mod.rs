@@ -1,6 +1,6 @@
-//! The one place that raises errors: a [`Report`] has SQLSTATE, message, detail and hint.
+//! The one place that raises errors. A [`Report`] has SQLSTATE, message, detail and hint.
 //!
-//! The crates return small enums of facts; `vector` and `encoder` here word them. Everything else calls
+//! The crates return small enums of facts. The modules here turn them into messages. All other code calls
 //! [`OrRaise::or_raise`].
 
 pub mod encoder;
@@ -72,7 +72,7 @@ impl Report {
             .collect()
     }
 
-    /// Whether the statement was cancelled, which is nobody's failure.
+    /// Whether the statement was canceled, which is not a failure of the row or the model.
     pub fn is_interrupt(&self) -> bool {
         !self.is_foreign
             && matches!(self.sqlstate().as_str(), "57014" | "57P01" | "57P02" | "57P03" | "57P05")
@@ -117,7 +117,7 @@ impl Report {
         unreachable!("an ERROR does not return")
     }
 
-    /// Notes the error where the caller wants to go on without the value (soft errors, PostgreSQL 16), or raises it.
+    /// Saves the error if the caller continues without the value (soft errors, PostgreSQL 16), or else raises it.
     ///
     /// # Safety
     /// `context` is the context of a function call.
@@ -163,29 +163,29 @@ impl Report {
         }
     }
 
-    /// Sends it as a WARNING and goes on.
+    /// Sends it as a WARNING and returns.
     pub fn warn(self) {
         self.report(PgLogLevel::WARNING);
     }
 
-    /// Writes it to the server's log and goes on.
+    /// Writes it to the server's log and returns.
     #[cfg(debug_assertions)]
     pub fn log(self) {
         self.report(PgLogLevel::LOG);
     }
 
-    /// Sends it as an INFO message and goes on.
+    /// Sends it as an INFO message and returns.
     pub fn info(self) {
         self.report(PgLogLevel::INFO);
     }
 
-    /// Sends it as a NOTICE and goes on.
+    /// Sends it as a NOTICE and returns.
     pub fn notice(self) {
         self.report(PgLogLevel::NOTICE);
     }
 }
 
-/// An error that was caught, ours or the server's. To be called when what it has broken is undone: its texts may need
+/// An error that was caught, ours or the server's. Call it after the rollback of what failed, because its texts may need
 /// the catalogs.
 impl From<pg_sys::panic::CaughtError> for Report {
     fn from(error: pg_sys::panic::CaughtError) -> Self {
@@ -222,9 +222,9 @@ impl From<pg_sys::panic::CaughtError> for Report {
     }
 }
 
-/// Takes the place of the panic hook of pgrx, which adds a backtrace of the build machine to an error's
-/// detail where the server's environment has `RUST_BACKTRACE`, and which allocates while memory is short.
-/// An error of ours says everything itself. A real panic is a bug: its place goes to the server's log.
+/// Replaces the panic hook of pgrx. That one adds a backtrace of the build machine to an error's
+/// detail if the server's environment has `RUST_BACKTRACE`, and it allocates while memory is short.
+/// Our errors are complete without it. A real panic is a bug, and its source position goes to the server's log.
 pub fn quiet_panics() {
     use std::io::Write as _;
     std::panic::set_hook(Box::new(|panic| {
@@ -236,7 +236,7 @@ pub fn quiet_panics() {
             );
         }
         if payload.is::<&str>() || payload.is::<String>() {
-            // Nobody is left to tell if the log cannot be written.
+            // If the log cannot be written, there is no other place to report that.
             let _ = writeln!(std::io::stderr(), "imgvec: {panic}");
         }
     }));
@@ -266,13 +266,13 @@ fn outgoing(text: String) -> String {
     }
 }
 
-/// A call that stopped because an interrupt was pending, but is not any more: the server's own words
-/// come first, from the interrupt check.
+/// A call that stopped for an interrupt that is no longer pending. While it is pending, the interrupt check raises
+/// the server's own error first.
 pub fn interrupted() -> Report {
     Report::new(Code::ERRCODE_QUERY_CANCELED, "canceling statement due to an interrupt")
 }
 
-/// Unwrapping that raises a worded error.
+/// Unwrapping that raises an error with a message.
 pub trait OrRaise<T> {
     /// The value, or the error raised.
     fn or_raise(self) -> T;

@@ -1,4 +1,4 @@
-//! Words for model packages that cannot be used.
+//! Messages for model packages that cannot be used.
 
 use super::image::sentence;
 use super::{Code, Report, paths};
@@ -111,11 +111,11 @@ fn word(error: PackageError) -> Report {
                 modality.name()
             )),
             PackageError::NestedHalf { .. } => Report::new(Code::ERRCODE_CONFIG_FILE_ERROR, message)
-                .detail("A model that lends a tower has it itself.")
+                .detail("A tower can be taken only from the model that has its files.")
                 .hint("Name the model that has the tower in imgvec.toml."),
             PackageError::NoHalf { .. } => Report::new(Code::ERRCODE_CONFIG_FILE_ERROR, message)
-                .detail("A tower can be taken from a model that embeds such inputs by themselves.")
-                .hint("Name another model in imgvec.toml; the column \"modalities\" of the view imgvec_models says what each embeds."),
+                .detail("A tower can be taken only from a model that embeds such inputs separately.")
+                .hint("Name another model in imgvec.toml; the column \"modalities\" of the view imgvec_models shows what each embeds."),
             PackageError::ImageSizeDiffers { graph, preprocessing, .. } => {
                 Report::new(Code::ERRCODE_CONFIG_FILE_ERROR, message)
                     .detail(format!(
@@ -126,12 +126,12 @@ fn word(error: PackageError) -> Report {
             }
             PackageError::Unsupported { feature: feature @ Unsupported::Pickle, .. } => {
                 Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
-                    .detail(format!("It holds {feature}, which can run any program."))
+                    .detail(format!("It contains {feature}, which can run any program."))
                     .hint("Convert it to model.safetensors, as docs/models.md shows.")
             }
             PackageError::Unsupported { feature, .. } => {
                 Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
-                    .detail(format!("It asks for {feature}."))
+                    .detail(format!("It needs {feature}."))
                     .hint(SEE_DOCUMENTATION)
             }
         }

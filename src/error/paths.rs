@@ -1,4 +1,4 @@
-//! Paths of the server in errors: whole for roles that may read its files, names of files for others.
+//! Paths of the server in errors: complete for roles that may read its files, file names for others.
 
 use super::Report;
 use crate::guc;
@@ -14,8 +14,8 @@ pub fn may_see_paths() -> bool {
     unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), role) }
 }
 
-/// The report as the current role may see it. A file of a model is told by the model's name and its path in the
-/// model's directory, any other by its name.
+/// The report as the current role may see it: for a file of a model, the model's name and the path in the
+/// model's directory; for any other file, its name.
 pub fn for_role(report: Report) -> Report {
     if may_see_paths() {
         return report;

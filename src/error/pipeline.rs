@@ -1,4 +1,4 @@
-//! Words for what can go wrong with columns that keep their embeddings.
+//! Messages for errors of maintained columns.
 
 use super::{Code, Report};
 
@@ -73,7 +73,7 @@ pub fn wrong_source_type(source: &str, found: &str) -> Report {
         format!("cannot embed \"{source}\", because its type is {found}"),
     )
     .detail("An image must be a bytea value, and a text must be of type text or a similar one.")
-    .hint("Cast it to text, or name the column with the picture's bytes.")
+    .hint("Cast it to text, or name the column with the image's bytes.")
 }
 
 pub fn source_reads_target(target: &str) -> Report {
@@ -88,7 +88,7 @@ pub fn source_reads_target(target: &str) -> Report {
 pub fn wrong_modality(model: &str, what: &str) -> Report {
     Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, format!("model \"{model}\" does not embed {what}"))
         .detail("The type of the source decides: bytea is an image, other types are text.")
-        .hint("The column \"modalities\" of the view imgvec_models says what each model embeds.")
+        .hint("The column \"modalities\" of the view imgvec_models shows what each model embeds.")
 }
 
 pub fn wrong_dimensions(column: &str, expected: i32, model: &str, dim: usize) -> Report {
@@ -113,16 +113,16 @@ pub fn no_key(table: &str) -> Report {
 pub fn key_is_gone(table: &str) -> Report {
     Report::new(
         Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        format!("the key of table {table} is gone"),
+        format!("the key of table {table} is missing"),
     )
     .detail("The unique index that identified waiting rows was dropped, or has other columns now.")
-    .hint("Create it again; or end it with imgvec_maintain(..., stop => true) and declare the column again.")
+    .hint("Create it again; or call imgvec_maintain(..., stop => true) and declare the column again.")
 }
 
 pub fn suppressed(table: &str) -> Report {
     Report::new(
         Code::ERRCODE_TRIGGERED_ACTION_EXCEPTION,
-        format!("a trigger of table {table} left out the update that writes the embedding"),
+        format!("a trigger of table {table} suppressed the update that writes the embedding"),
     )
     .detail("A BEFORE UPDATE trigger returned NULL for the row.")
     .hint("Let the trigger pass updates of the embedding, then call imgvec_retry.")
@@ -131,20 +131,20 @@ pub fn suppressed(table: &str) -> Report {
 pub fn already_maintained(table: &str, target: &str, source: &str, model: &str) -> Report {
     Report::new(
         Code::ERRCODE_DUPLICATE_OBJECT,
-        format!("column \"{target}\" of table {table} keeps its embeddings already"),
+        format!("column \"{target}\" of table {table} is already maintained"),
     )
     .detail(format!("Its source is {source}, its model is \"{model}\"."))
-    .hint("End that first, with imgvec_maintain(..., target => ..., stop => true).")
+    .hint("To change that, first call imgvec_maintain(..., target => ..., stop => true).")
 }
 
 pub fn not_maintained(table: &str, target: Option<&str>) -> Report {
     let what = match target {
-        Some(target) => format!("column \"{target}\" of table {table} does not keep its embeddings"),
-        None => format!("no column of table {table} keeps its embeddings"),
+        Some(target) => format!("column \"{target}\" of table {table} is not maintained"),
+        None => format!("no column of table {table} is maintained"),
     };
     Report::new(Code::ERRCODE_UNDEFINED_OBJECT, what)
         .detail("It was never declared with imgvec_maintain, or was stopped, or its triggers were dropped.")
-        .hint("The view imgvec_progress lists the columns that do.")
+        .hint("The view imgvec_progress lists the maintained columns.")
 }
 
 /// Names that an error lists.
@@ -161,7 +161,7 @@ pub fn column_failed(column: &str, why: &Report) -> Report {
     }
 }
 
-/// Columns that could not be worked, while others were: code and hint are the first one's.
+/// Columns that could not be worked, while others could. Code and hint are those of the first.
 pub fn columns_failed(failed: &[(String, Report)]) -> Report {
     let (first, why) = &failed[0];
     if failed.len() == 1 {
@@ -194,7 +194,7 @@ pub fn bad_choice(name: &str, found: &str, choices: &str) -> Report {
         format!("\"{found}\" is not a value of argument \"{name}\""),
     )
     .detail(format!("It may be {choices}."))
-    .hint("Leave it out for the first of them.")
+    .hint("Leave the argument out for the first of them.")
 }
 
 pub fn in_transaction(procedure: &str) -> Report {
@@ -218,10 +218,10 @@ pub fn damaged_trigger(table: &str, why: &str) -> Report {
         format!("rows of table \"{table}\" cannot be queued for embedding"),
     )
     .detail(why)
-    .hint("End it with imgvec_maintain(..., stop => true), and declare the column again.")
+    .hint("Call imgvec_maintain(..., stop => true), and declare the column again.")
 }
 
-/// A declaration that does not count; `is_right` if for want of a right.
+/// A declaration that does not count; `is_right` if a right is missing.
 pub fn doubtful(column: &str, why: &str, is_right: bool) -> Report {
     let code = if is_right {
         Code::ERRCODE_INSUFFICIENT_PRIVILEGE
@@ -229,7 +229,7 @@ pub fn doubtful(column: &str, why: &str, is_right: bool) -> Report {
         Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
     };
     Report::new(code, format!("the declaration of column {column} in a trigger is not valid")).detail(why).hint(
-        "Give queue and log to the table's owner, or end it with imgvec_maintain(..., stop => true), and declare the \
+        "Give queue and log to the table's owner, or call imgvec_maintain(..., stop => true) and declare the \
          column again.",
     )
 }
@@ -242,7 +242,7 @@ pub fn in_recovery(function: &str) -> Report {
 
 pub fn bad_recall(found: f64) -> Report {
     Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, "min_recall is out of range")
-        .detail(format!("It is {found}, allowed are 0 to 1."))
+        .detail(format!("It is {found}, and must be between 0 and 1."))
         .hint("Leave the argument out for its default, or give 0 to measure nothing.")
 }
 
@@ -279,7 +279,7 @@ pub fn in_the_way(column: &str, objects: &[String]) -> Report {
         format!("cannot give column {column} another model"),
     )
     .detail(format!("The column is dropped at the end, and these objects depend on it: {}.", objects.join(", ")))
-    .hint("Drop them and create them again afterwards, or embed into a second column by hand, as the documentation of the pipeline says.")
+    .hint("Drop them and create them again afterwards, or embed into a second column yourself, as docs/pipeline.md describes.")
 }
 
 pub fn is_partition(table: &str) -> Report {
@@ -319,7 +319,7 @@ pub fn index_not_built(name: &str, why: Option<String>) -> Report {
         format!("could not build index \"{name}\""),
     )
     .detail(why)
-    .hint("Fix that and call imgvec_migrate again: it continues where it was. The server's log may have more information.")
+    .hint("Fix that and call imgvec_migrate again: it continues where it stopped. The server's log may have more information.")
 }
 
 pub fn low_recall(index: &str, found: f64, least: f64) -> Report {

@@ -1,4 +1,4 @@
-//! Words for the errors of `crates/vector`.
+//! Messages for the errors of `crates/vector`.
 
 use super::{Code, Report};
 use crate::encoding;
@@ -174,7 +174,7 @@ pub fn unexpected_dims(expected: i32, found: usize) -> Report {
         .hint(format!("Declare it with ({found}), or embed with a model of {expected} dimensions."))
 }
 
-/// Stored bytes that are no vector.
+/// Stored bytes that are not a vector.
 pub fn damaged_datum(type_name: &str, bytes: usize, dim: i16) -> Report {
     Report::new(Code::ERRCODE_DATA_CORRUPTED, format!("invalid {type_name} value"))
         .detail(format!("The value has {bytes} bytes, but its header states {dim} dimensions."))

@@ -35,7 +35,7 @@ fn cluster(call: pg_sys::FunctionCallInfo) -> Option<i32> {
 pub fn require_size(min_size: i32) -> usize {
     if min_size < SMALLEST {
         Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, "min_size is out of range")
-            .detail(format!("It is {min_size}; a cluster has {SMALLEST} rows at least."))
+            .detail(format!("It is {min_size}; a cluster has at least {SMALLEST} rows."))
             .hint("Give the smallest size of a cluster, such as 5.")
             .raise();
     }

@@ -18,7 +18,7 @@ fn ranks(window: Window) -> Vec<Option<i64>> {
     let diversity: f64 = constant(window, 2, "diversity");
     if !(0.0..=1.0).contains(&diversity) {
         Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, "diversity is out of range")
-            .detail(format!("It is {diversity}, allowed are 0 to 1: 0 ranks by score alone."))
+            .detail(format!("It is {diversity}, and must be between 0 and 1. 0 ranks by score alone."))
             .hint("A diversity of 0.3 is a good start.")
             .raise();
     }

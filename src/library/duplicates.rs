@@ -33,7 +33,7 @@ pub fn parse_linkage(name: &str) -> Linkage {
         "single" => Linkage::Single,
         "complete" => Linkage::Complete,
         _ => Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, format!("unknown linkage \"{name}\""))
-            .detail("There are \"complete\", where all of a group are near each other, and \"single\", where each is near another one.")
+            .detail("With \"complete\", all rows of a group are near each other. With \"single\", each is near another one.")
             .hint("Leave it out for \"complete\".")
             .raise(),
     }
@@ -43,7 +43,7 @@ pub fn parse_linkage(name: &str) -> Linkage {
 pub fn require_distance(distance: f64) {
     if distance.is_nan() || distance < 0.0 {
         Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, "max_distance is out of range")
-            .detail(format!("It is {distance}; distances are numbers from 0 on."))
+            .detail(format!("It is {distance}, and must be 0 or greater."))
             .hint("Give the largest distance between copies, such as 0.05.")
             .raise();
     }

@@ -21,7 +21,7 @@ pub fn require(wanted: usize, what: &str, remedy: &str) {
 pub fn exceeded(wanted: usize, allowed: usize, what: &str, remedy: &str) -> Report {
     let megabytes = |bytes: usize| bytes.div_ceil(1 << 20);
     Report::new(Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, "maintenance_work_mem is too small")
-        .detail(format!("{what} take {} MB, allowed are {} MB.", megabytes(wanted), megabytes(allowed)))
+        .detail(format!("{what} take {} MB, and the limit is {} MB.", megabytes(wanted), megabytes(allowed)))
         .hint(format!("Set maintenance_work_mem to {} MB or more, or {remedy}.", megabytes(wanted)))
 }
 

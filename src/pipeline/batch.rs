@@ -1,8 +1,8 @@
-//! One batch: rows are claimed, read, embedded and written in one transaction, which ends with the batch.
+//! One batch: rows are claimed, read, embedded and written in one transaction.
 //!
-//! A claim is the lock on a row of the queue. Whatever ends the transaction gives it up, and the row waits as before. The
-//! rows of the table are not locked while the model runs: all of the batch are embedded first (`read.rs`), and written at
-//! its end (`write.rs`), each only if its source is still what was embedded.
+//! A claim is the lock on a row of the queue. If the transaction ends in any way, the claim ends and the row waits as before. Rows
+//! of the table are not locked while the model runs. All rows of the batch are embedded first (`read.rs`), and written at
+//! the end (`write.rs`), each only if its source has not changed.
 
 use super::column::{Column, Extension, Key};
 use super::definition::Kind;

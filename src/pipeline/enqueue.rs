@@ -1,6 +1,6 @@
-//! The triggers' function: rows that come or change wait for their embedding, in the transaction that changed them.
+//! The function of the triggers: it queues new and changed rows in the transaction that writes them.
 //!
-//! It appends keys to the queue, and evaluates nothing: neither the source nor a model can fail a user's statement.
+//! It appends keys to the queue and evaluates nothing, so neither the source nor a model can fail a user's statement.
 
 use super::definition::Definition;
 use crate::encoding;
@@ -67,7 +67,7 @@ fn enqueue(firing: &Firing) {
     let Some(definition) = definition(firing) else {
         error::damaged_trigger(
             &catalog::name_of(firing.relation()),
-            "The trigger's argument is not of this version.",
+            "The trigger's argument is not valid in this version.",
         )
         .raise()
     };
@@ -78,7 +78,7 @@ fn enqueue(firing: &Firing) {
         }
         error::damaged_trigger(
             &catalog::name_of(firing.relation()),
-            "A column of its key or its source is gone.",
+            "A column of its key or its source is missing.",
         )
         .raise()
     };

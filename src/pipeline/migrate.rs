@@ -1,9 +1,9 @@
-//! `imgvec_migrate`: another model for a column, while the column answers.
+//! `imgvec_migrate`: gives a column another model while it answers queries.
 //!
-//! Each step is a transaction of its own and can be seen in the catalogs: whoever calls again goes on from there.
+//! Each step is a separate transaction and visible in the catalogs, so a second call continues after the last finished step.
 //!
-//! 1. A second column appears beside the first, with triggers and a queue of its own.
-//! 2. The queue is worked until it is empty.
+//! 1. A second column is added, with its own triggers and queue.
+//! 2. Its queue is worked until it is empty.
 //! 3. Indexes like those of the first column are built, by a background worker (`indexer.rs`).
 //! 4. Their recall is measured.
 //! 5. Under a short lock, the first column is dropped, and the second one takes its name and its indexes' names.
@@ -175,7 +175,7 @@ fn patiently<T>(procedure: &spi::Procedure, title: &str, mut work: impl FnMut() 
             Err(report) if matches!(report.sqlstate().as_str(), "55P03" | "40P01") => {
                 procedure.commit();
                 if attempt % PATIENCE == 0 {
-                    tell(format!("waiting for others to give up their locks, to change {title}"));
+                    tell(format!("waiting for other sessions to release their locks on {title}"));
                 }
                 latch::wait(pause);
                 pause = (pause * 2).min(LONGEST_PAUSE);

@@ -1,19 +1,19 @@
 //! Which declarations count.
 //!
-//! A declaration is the argument of a trigger, and whoever may create triggers on a table writes there what he likes. What
-//! it names is worked with the rights of the table's owner, and dropped or renamed with those of the caller. So a
-//! declaration counts only where the catalogs say the same:
+//! A declaration is the argument of a trigger, and anybody with the right to create triggers on a table can write it. The objects that
+//! it names are worked with the rights of the table's owner, and dropped or renamed with those of the caller. So a
+//! declaration counts only if the catalogs confirm it:
 //!
-//! 1. Queue and log are plain tables of their shape, and belong to the table's owner: nobody else can make such tables.
-//! 2. What is tied to a column in `pg_depend` is tied to this target. SQL makes no such ties of tables and triggers, only
+//! 1. Queue and log are plain tables with the right columns, and belong to the table's owner. Nobody else can create such tables.
+//! 2. If `pg_depend` ties an object to a column, it is this target. No SQL command creates such ties of tables and triggers, only
 //!    `tables::tie_anew` does.
-//! 3. Where the queue is tied, so is the trigger. CREATE OR REPLACE TRIGGER unties it, which the right TRIGGER is enough for:
-//!    a trigger that was made or replaced by somebody else proves nothing.
-//! 4. A dump keeps no ties. Until the first batch has renewed them, no other declaration of the same owner's tables names the
-//!    same queue or log; where two do, neither counts.
+//! 3. If the queue is tied, the trigger is too. CREATE OR REPLACE TRIGGER, which needs only the right TRIGGER, removes the tie. So
+//!    a trigger that somebody else created or replaced proves nothing.
+//! 4. A dump contains no ties. Until the first batch has renewed them, no other declaration of the same owner's tables may name the
+//!    same queue or log. If two do, neither counts.
 //!
-//! What is left: a role with the right TRIGGER that takes the place of both triggers between a restore and the first batch
-//! declares another source. The right TRIGGER lets it run code as the owner anyway, when an embedding is written.
+//! One gap remains: a role with the right TRIGGER can replace both triggers between a restore and the first batch, and so
+//! declare another source. The right TRIGGER lets it run code as the owner anyway, when an embedding is written.
 
 use super::column::{Column, Extension};
 use super::definition::Definition;

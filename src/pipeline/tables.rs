@@ -87,8 +87,8 @@ pub fn create(extension: &Extension, table: &Table, key: &Key, mut definition: D
     );
     let what = format!("{}.{}", table.qualified(), quoted(&definition.target));
     for (relation, comment) in [
-        (&queue, format!("rows that wait for their embedding in {what}; of imgvec_maintain")),
-        (&log, format!("failures and progress of embedding {what}; of imgvec_maintain")),
+        (&queue, format!("rows that wait for their embedding in {what}; created by imgvec_maintain")),
+        (&log, format!("failures and progress of embedding {what}; created by imgvec_maintain")),
     ] {
         spi::run(&format!("COMMENT ON TABLE {relation} IS {}", literal(&comment)), &[]);
         spi::run(&format!("REVOKE ALL ON {relation} FROM PUBLIC"), &[]);

@@ -1,8 +1,8 @@
 //! Calls that pgrx does not guard: functions of the server that it does not bind, and the server's callbacks.
 //!
-//! An error of the server is a `longjmp`. Over a Rust frame with something to drop it is undefined behavior, so each
-//! call that can raise an error goes through pgrx's boundary, which makes a panic of it. `tests/extern_calls.rs` keeps
-//! such declarations and calls in this file; those that raise nothing may live elsewhere and are listed there.
+//! An error of the server is a `longjmp`. It is undefined behavior if it jumps over a Rust frame that has something to drop. So each
+//! call that can raise an error goes through pgrx's boundary, which turns the error into a panic. `tests/extern_calls.rs` keeps
+//! such declarations and calls in this file. Calls that raise nothing may be elsewhere, and are listed in that test.
 
 use pgrx::pg_sys;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;

@@ -30,7 +30,7 @@ impl Returned {
                     Code::ERRCODE_FEATURE_NOT_SUPPORTED,
                     "a function that returns rows was called for a value",
                 )
-                .detail("It stands where no rows can be taken.")
+                .detail("It is called where a set of rows is not accepted.")
                 .hint("Call it in FROM.")
                 .raise();
             }

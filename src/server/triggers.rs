@@ -1,4 +1,4 @@
-//! What a trigger function gets, and rows put into a table past the executor.
+//! The arguments of a trigger function, and appending rows to a table without the executor.
 
 use super::version;
 use crate::encoding;

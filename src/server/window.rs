@@ -35,7 +35,7 @@ impl Window {
                     Code::ERRCODE_WINDOWING_ERROR,
                     "a window function was called as a plain function",
                 )
-                .detail("It was redeclared, and not as a window function.")
+                .detail("It was declared again, without WINDOW.")
                 .hint("Call the function of the extension, with OVER.")
                 .raise(),
             }

@@ -1,7 +1,7 @@
 //! Pages of an index in the server's buffers, changed under its write-ahead log.
 //!
-//! This is the `ann` crate's page store on PostgreSQL; `README.md` beside it tells locks, log records and
-//! what happens on errors. It knows nothing of graphs.
+//! This is the `ann` crate's page store on PostgreSQL. `README.md` beside it describes locks, log records and
+//! errors. It knows nothing of graphs.
 
 mod pages;
 mod relation;

@@ -62,7 +62,7 @@ fn mix(vectors: &Array<'_, Vector<'_>>, weights: &Array<'_, f64>) -> Result<Opti
             "vectors and weights must be arrays of the same length",
         )
         .detail(format!("There are {} vectors and {} weights.", vectors.len(), weights.len()))
-        .hint("Give each vector a weight. A negative weight points away from it."));
+        .hint("Give each vector a weight. A negative weight moves the result away from it."));
     }
     let mut mix = Mix::new();
     for (place, (vector, weight)) in vectors.iter().zip(weights.iter()).enumerate() {

@@ -1,22 +1,22 @@
 //! Clusters of varying density, and noise: HDBSCAN (Campello, Moulavi and Sander 2013; McInnes and Healy 2017).
 //!
-//! 1. The *core distance* of a row is the distance to its `min_size`-th nearest row, itself counted, as scikit-learn counts.
-//! 2. Two rows are *mutually reachable* at the greatest of their distance and both core distances.
-//! 3. The minimum spanning tree of that is a hierarchy: cut its edges from the longest to the shortest.
-//! 4. In the *condensed* hierarchy a cluster lives on while fewer than `min_size` rows fall off it, and divides where both
-//!    parts are larger. `lambda` is the inverse of the distance at which something happens.
-//! 5. Of each branch the clusters with the greatest *excess of mass* are taken: the sum over their rows of how long, in
-//!    lambda, a row stays. The whole is no cluster. Rows in no cluster are noise.
+//! 1. The *core distance* of a row is the distance to its `min_size`-th nearest row. The row itself counts, as in scikit-learn.
+//! 2. The *mutual reachability distance* of two rows is the maximum of their distance and both core distances.
+//! 3. Its minimum spanning tree is a hierarchy: cut its edges from the longest to the shortest.
+//! 4. In the *condensed* hierarchy a cluster continues while fewer than `min_size` rows leave it, and divides if both
+//!    parts are larger. `lambda` is the inverse of the distance of such an event.
+//! 5. In each branch the clusters with the greatest *excess of mass* are selected: the sum over their rows of the range of
+//!    lambda in which the row belongs to the cluster. The root is not a cluster. Rows in no cluster are noise.
 //!
-//! [`exact`] takes every distance into account, by Prim's algorithm and without a matrix. [`of_graph`] takes a list of edges,
-//! such as those of a neighbor graph, by Kruskal's; parts that no edge joins come together at lambda 0.
+//! [`exact`] uses all distances, by Prim's algorithm and without a matrix. [`of_graph`] uses a list of edges,
+//! such as those of a neighbor graph, by Kruskal's algorithm. Parts without a connecting edge are joined at lambda 0.
 //!
-//! A row often joins several parts at one distance, its core distance. Unlike in the reference implementation, where the order
-//! of such joins is an accident, what joins at one distance also comes apart at once. So the clusters do not depend on the
+//! A row often joins several parts at one distance, its core distance. In the reference implementation the order
+//! of such joins is arbitrary. Here, parts that join at one distance also separate at once. So the clusters do not depend on the
 //! order of the rows.
 //!
-//! Rows that are equal to `min_size - 1` others have a core distance of 0, whose lambda has no number. It counts as that of the shortest
-//! distance that is not 0. Where every distance is 0 the whole is one cluster, unlike in scikit-learn.
+//! Rows that are equal to `min_size - 1` others have a core distance of 0, so their lambda is infinite. It counts as the lambda of the shortest
+//! distance above 0. If every distance is 0, all rows are one cluster, unlike in scikit-learn.
 
 use crate::Check;
 use crate::linkage::Pair;

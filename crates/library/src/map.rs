@@ -1,13 +1,13 @@
-//! A map: points in the plane, near each other for near pictures.
+//! A map: points in the plane, where similar images are near each other.
 //!
-//! The two principal directions are the start. From there a layout pulls neighbors together and pushes others apart, in the
-//! manner of UMAP (McInnes, Healy and Melville 2018): the same graph of fuzzy neighbors, whose strength falls off from the
-//! nearest one in a way that adapts to each row, and the same sampled descent. Unlike there, nearness in the plane is
+//! The layout starts with the two principal directions. From there it pulls neighbors together and pushes other rows apart, like
+//! UMAP (McInnes, Healy and Melville 2018): with the same graph of fuzzy neighbors, whose strength falls off from the
+//! nearest one at a rate that adapts to each row, and the same sampled descent. Unlike UMAP, nearness in the plane is
 //! `1 / (1 + d^2)`, as in t-SNE (van der Maaten and Hinton 2008): it needs no powers, looks the same, and costs a third.
 //! Neighbors are exact.
 //!
-//! Equal rows share a point. The generator's seed is fixed, and rows are taken in the order of their values, so that the map
-//! depends on nothing but the set of rows.
+//! Equal rows share a point. The generator's seed is fixed, and rows are processed in the order of their values, so the map
+//! depends only on the set of rows.
 
 use crate::Check;
 use crate::random::SplitMix64;

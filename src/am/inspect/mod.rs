@@ -48,7 +48,7 @@ impl Opened {
                 "cannot access temporary indexes of other sessions",
             )
             .detail(format!("Index \"{}\" is in the memory of another session.", index.name()))
-            .hint("Look into it in the session that created it.")
+            .hint("Inspect it in the session that created it.")
             .raise();
         }
         Self { heap, index }

@@ -55,7 +55,7 @@ fn bounded(value: i32, high: usize, what: &str) -> usize {
     match usize::try_from(value) {
         Ok(value) if (1..=high).contains(&value) => value,
         _ => Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, format!("{what} is out of range"))
-            .detail(format!("{what} is {value}, allowed are 1 to {high}."))
+            .detail(format!("{what} is {value}, and must be between 1 and {high}."))
             .hint("Leave the argument out for its default.")
             .raise(),
     }
@@ -179,7 +179,7 @@ fn vectors(array: &pgrx::AnyArray) -> Vec<Vec<f32>> {
     };
     if queries.len() > MAX_QUERIES {
         Report::new(Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "too many queries")
-            .detail(format!("There are {}, allowed are {MAX_QUERIES}.", queries.len()))
+            .detail(format!("There are {}, and the limit is {MAX_QUERIES}.", queries.len()))
             .hint("A few hundred measure the recall within a hundredth.")
             .raise();
     }

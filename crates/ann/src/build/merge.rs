@@ -1,8 +1,8 @@
-//! The second half of a build from files: edges are chosen window by window, lost nodes linked, pages written.
+//! The second half of a build from files: it chooses edges window by window, links unreachable nodes, and writes the pages.
 //!
-//! A window of consecutive nodes has its candidates in memory, and the vectors of all that these name; it is
-//! worked off in parts if that would be more than fits. Links of all nodes then lie in a file. Who is reachable is
-//! found by passes over that file with two bits for each node.
+//! The candidates of a window of consecutive nodes are in memory, and the vectors of all nodes that they name. If that does not
+//! fit, the window is processed in parts. The links of all nodes then are in a file. Passes over that file, with two bits for each
+//! node, determine which nodes are reachable.
 
 use super::candidates::Lists;
 use super::executor::{Executor, map};

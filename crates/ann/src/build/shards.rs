@@ -1,10 +1,10 @@
-//! A build from files: rows are divided into shards that fit the memory, and shards explored one by one.
+//! A build from files: rows are divided into shards that fit into memory, and the shards are processed one by one.
 //!
-//! Each row goes to the shards of its two nearest leaders, at *home* in the first and *foreign* in the other, so
-//! that neighbors on both sides of a border meet in some shard. A shard that is too large is divided again. Equal
-//! rows take the same way, so they meet at home and become one node there. Nodes get their places shard by shard,
-//! leaf by leaf; what a shard says about edges is sorted by the place of the node it is about, into *windows* of
-//! consecutive places, which `merge.rs` goes through.
+//! Each row goes to the shards of its two nearest leaders. It is at *home* in the first and *foreign* in the other, so
+//! neighbors on both sides of a border are together in some shard. A shard that is too large is divided again. Equal
+//! rows go to the same shards, so their home is the same and they become one node there. Nodes are numbered shard by shard,
+//! leaf by leaf. The edges that a shard proposes are sorted by the number of their node, into *windows* of
+//! consecutive numbers, which `merge.rs` processes.
 
 use super::executor::{Cancelled, Executor, map};
 use super::graph::{BACKBONE, Explored, explore};

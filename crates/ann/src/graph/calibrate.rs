@@ -1,9 +1,9 @@
-//! How far searches of an index must look ahead to find a wanted share of the nearest rows.
+//! Measures how far searches of an index must look ahead to find a given share of the nearest rows.
 //!
-//! Queries are made from rows of the index, their exact nearest rows are found by reading all pages once, and searches of
-//! growing lookahead are compared with them. Data with structure needs little, data without much. Queries unlike rows,
-//! such as texts for pictures, look further at the same lookahead by themselves (`search.rs`), which does not always do: no
-//! index gets less than what such queries needed.
+//! Queries are made from rows of the index. Their exact nearest rows are found by reading all pages once, and compared with the results of searches with
+//! growing lookahead. Data with structure needs little lookahead, data without structure much. Queries unlike rows,
+//! such as texts for images, already look further at the same lookahead (`search.rs`). That is not always enough, so no
+//! index gets less than such queries needed.
 
 use super::search::{MIN_LOOKAHEAD, Options, Search};
 use crate::index::{AccessError, Decoded, Index};

@@ -49,7 +49,7 @@ impl CheckReport {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// A link to something that is no node.
-    #[error("node {from:?} links to {to:?}, which is no node")]
+    #[error("node {from:?} links to {to:?}, which is not a node")]
     Link {
         /// The node.
         from: NodeId,

@@ -1,16 +1,16 @@
 //! Inserting one row.
 //!
-//! 1. Search for the vector itself, keeping the vectors met on the way.
-//! 2. If one of them is the same, give its node one more row (`share`). Done.
-//! 3. Prune what was met to the new node's neighbors. Where norms are known, those with the highest products with the row come first: a
-//!    second search finds them.
-//! 4. In one change: write the node, and a protected edge to it from the nearest neighbor that has room. A
-//!    crash right after leaves the row findable.
-//! 5. One change per remaining neighbor: an edge back, if the neighbor's page says that it is useful. A long row is of use to others
-//!    that were met, too.
-//! 6. Now and then: make the node an entry, so that the table stays a fair sample while the index grows; and always
-//!    if it opens a region where no other row is, for those that follow must find it; or if it is longer than most entries, where
-//!    norms count.
+//! 1. Search for the vector itself, and keep the vectors that the search visits.
+//! 2. If one of them is equal, add the row to its node (`share`). Done.
+//! 3. Prune the visited nodes to the new node's neighbors. If norms are known, nodes with the highest inner products with the row come first;
+//!    a second search finds them.
+//! 4. In one change: write the node, and a protected edge to it from the nearest neighbor that has room. After a
+//!    crash at this point the row can be found.
+//! 5. In one change for each other neighbor: an edge back, if the neighbor's page shows that it is useful. A long row is also useful to other
+//!    nodes that were visited.
+//! 6. From time to time, make the node an entry, so that the entry table stays a fair sample while the index grows. Always make it an entry
+//!    if it opens a region without other rows, so that later rows of the region are found, or if it is longer than most entries and
+//!    norms matter.
 
 use super::edges::{self, MAX_PROTECTED, Wish};
 use super::filtered::Wanted;

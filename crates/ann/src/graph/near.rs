@@ -1,15 +1,15 @@
-//! What lies near each node: all pairs within a distance, and the nearest neighbors of every node, in one pass.
+//! The surroundings of each node: all pairs within a distance, and the nearest neighbors of every node, in one pass.
 //!
-//! Vectors, links and rows are read into memory once, in the order of their pages. Then each node searches around itself, along
-//! links, by threads that need the storage no more. A search that starts where it wants to end meets what it looks for
+//! Vectors, links and rows are read into memory once, in the order of their pages. Then threads, which no longer need the storage, search around
+//! each node along links. Such a search starts at its goal, so it finds the near nodes
 //! after a few hops:
 //!
-//! 1. The node's own neighbors are scored; of what is scored the nearest is visited next, which scores its neighbors.
-//! 2. It ends when neither a node within the distance waits, nor one of the nearest [`BEAM`].
+//! 1. It scores the node's own neighbors. The nearest node that was scored is visited next, and its neighbors are scored.
+//! 2. It ends when no node within the distance is left to visit, and none of the nearest [`BEAM`].
 //!
-//! A pair is found if one of the two finds the other, so that a link in one direction does; or if both are among the nearest
-//! [`JOINED`] of a third node, which are compared with each other while they are at hand (Dong, Moses, Li 2011). Distances are those of the stored
-//! 8-bit vectors; a pair counts if the error bounds of both leave it possible. Whoever has the true vectors decides.
+//! A pair is found if either of the two finds the other, so a link in one direction is enough. It is also found if both are among the nearest
+//! [`JOINED`] nodes of a third node, because these are compared with each other (Dong, Moses, Li 2011). Distances are those of the stored
+//! 8-bit vectors. A pair counts if the error bounds of both permit it. The caller decides by the exact vectors.
 
 use super::key::Key;
 use super::rows::Rows;

@@ -1,8 +1,8 @@
-//! Search by distance: rows come out one by one, for as long as somebody asks.
+//! Search by distance: returns rows one by one, for as long as the caller asks.
 //!
-//! The walk visits nodes by ascending estimate. The `r`-th row is given out when `r + r / 2 + lookahead` visited nodes score
-//! better than the best candidate that was not visited: scores are exact (to eight bits a dimension), so nodes that
-//! were estimated too near do not count, and where estimates are noisy the walk looks further by itself.
+//! The walk visits nodes by ascending estimate. It returns the `r`-th row when `r + r / 2 + lookahead` visited nodes score
+//! better than the best candidate that was not visited. Scores are exact (to eight bits a dimension). So nodes whose estimates
+//! were too small do not count, and the walk looks further if estimates are noisy.
 
 use super::filtered::Wanted;
 use super::order::{Found, Order};

@@ -1,21 +1,21 @@
-//! How large the parts of a page are: from the dimension and, where there is a sample of the rows, from how their
-//! variance is spread.
+//! The sizes of the parts of a page: computed from the dimension and, if there is a sample of the rows, from the distribution of their
+//! variance.
 //!
-//! A node never spans pages, so the width of its neighbor codes is whatever lets the pages fill up. An estimate of an
-//! inner product from a code of C dimensions errs by a variance of about
+//! A node never spans pages, so the width of its neighbor codes is chosen to fill the pages. The estimate of an
+//! inner product from a code of C dimensions has an error with a variance of about
 //!
 //! ```text
 //! (1 / S - 1)^2 A + B + e / C
 //! ```
 //!
-//! times the squared norms, where S is the share of the variance in the coded dimensions, A and B are the sums of the squared
-//! shares of the directions that are coded and that are not, and e is .571 with one bit and .133 with two (Max 1960). Where the
+//! times the squared norms. S is the share of the variance in the coded dimensions. A and B are the sums of the squared
+//! shares of the directions that are coded and that are not. e is .571 with one bit and .133 with two (Max 1960). If the
 //! leading directions of the rows come first, S is large for a small C.
 //!
-//! *Without a sample* dimensions are as good as one another: one bit each, the most nodes per page whose codes still cover
-//! 11/16 of the dimensions, 96 at least (or all) and `max(256, dim / 3)` at most, then the widest codes for that many nodes.
-//! *With a sample*, two bits for leading directions or one for all, whichever errs less; the most nodes per page
-//! for which that is half of the variance that an index without a sample would have, and at least as many nodes as there.
+//! *Without a sample*, all dimensions are equally good. They get one bit each. The page has the most nodes whose codes still cover
+//! 11/16 of the dimensions, at least 96 (or all) and at most `max(256, dim / 3)`, and then the widest codes for that number of nodes.
+//! *With a sample*, there are two bits for leading directions or one for all, whichever has the smaller error. The page has the most nodes
+//! for which that error is half of the variance of an index without a sample, and at least as many nodes as there.
 
 use super::{BODY_BYTES, BlockNumber, FORMAT_VERSION, MAX_DEGREE, NodeId, PageError, check};
 use crate::filter::{KEY_BYTES, Kind, MAX_COLUMNS};

@@ -141,7 +141,7 @@ pub enum PageError {
         expected: Kind,
     },
     /// A count, size or number outside its range.
-    #[error("field \"{field}\" is {found}, allowed are {low} to {high}")]
+    #[error("field \"{field}\" is {found}, and must be {low} to {high}")]
     Field {
         /// Name of the field in the page's table.
         field: &'static str,
@@ -159,7 +159,7 @@ pub enum PageError {
         found: u32,
     },
     /// A number that must be finite, or a bound, is not.
-    #[error("field \"{field}\" is no such number")]
+    #[error("field \"{field}\" is not a valid number")]
     NotFinite {
         /// Name of the field in the page's table.
         field: &'static str,

@@ -1,10 +1,10 @@
-//! How much memory a run of a graph takes, known before it starts.
+//! Estimates the memory of a graph's run before it starts.
 //!
 //! A transformer's intermediate tensors grow with items x tokens x width and with items x heads x tokens
-//! x tokens, and a few of each are alive at a time. Width and heads come from the package's
-//! configuration ([`Architecture`]), or are assumed as of a large model. The estimate is then held
-//! against what runs were seen to take ([`Footprint`]): a graph whose layers are fused needs less, one
-//! that expands its mask needs more. Until a graph has run, it gets a part of what a run may take.
+//! x tokens, and a few of each exist at a time. Width and heads come from the package's
+//! configuration ([`Architecture`]), or else those of a large model are assumed. The estimate is then corrected by
+//! the memory that runs were measured to take ([`Footprint`]): a graph with fused layers needs less, one
+//! that expands its mask needs more. Until a graph has run, its limit is a part of the whole.
 
 use std::fs;
 use std::path::Path;

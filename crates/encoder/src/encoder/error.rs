@@ -133,7 +133,7 @@ pub enum EncodeError {
         reason: String,
     },
     /// The output has a shape that is no embedding.
-    #[error("output \"{output}\" of graph \"{}\" is no embedding", graph.display())]
+    #[error("output \"{output}\" of graph \"{}\" is not an embedding", graph.display())]
     OutputShape {
         /// The graph file.
         graph: PathBuf,
@@ -143,7 +143,7 @@ pub enum EncodeError {
         shape: Vec<usize>,
     },
     /// The embedding has other dimensions than the package says, or than the other tower's.
-    #[error("graph \"{}\" gives {found} dimensions instead of {expected}", graph.display())]
+    #[error("graph \"{}\" returns {found} dimensions instead of {expected}", graph.display())]
     Dimensions {
         /// The graph file.
         graph: PathBuf,
@@ -153,7 +153,7 @@ pub enum EncodeError {
         found: usize,
     },
     /// The embedding is no usable vector.
-    #[error("graph \"{}\" gives an unusable vector", graph.display())]
+    #[error("graph \"{}\" returns an unusable vector", graph.display())]
     Flawed {
         /// The graph file.
         graph: PathBuf,

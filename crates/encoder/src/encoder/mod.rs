@@ -1,8 +1,8 @@
-//! Encoders: pictures and texts in, unit vectors out.
+//! Encoders: from images and texts to unit vectors.
 //!
-//! An [`Encoder`] belongs to one process and loads what it needs when it needs it: the image tower
-//! when the first picture comes, tokenizer and text tower with the first text. Work is done in small
-//! batches, between and within which it can be interrupted.
+//! An [`Encoder`] belongs to one process and loads parts on demand: the image tower
+//! with the first image, tokenizer and text tower with the first text. It works in small
+//! batches, and can be interrupted between and within them.
 
 mod budget;
 mod error;

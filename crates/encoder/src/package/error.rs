@@ -126,7 +126,7 @@ pub enum PackageError {
         source: Box<PackageError>,
     },
     /// The other package takes a tower from a package itself, perhaps from this one.
-    #[error("model \"{package}\" takes a tower from another model itself")]
+    #[error("model \"{package}\" itself takes a tower from another model")]
     NestedHalf {
         /// The other package.
         package: String,
@@ -140,7 +140,7 @@ pub enum PackageError {
         modality: Modality,
     },
     /// The graph takes images of one size only, and preprocessing makes another.
-    #[error("graph \"{}\" takes images of another size than preprocessing makes", path.display())]
+    #[error("graph \"{}\" takes images of another size than preprocessing produces", path.display())]
     ImageSizeDiffers {
         /// The graph file.
         path: PathBuf,
@@ -150,7 +150,7 @@ pub enum PackageError {
         preprocessing: (usize, usize),
     },
     /// The package is of a kind that is not supported.
-    #[error("model file \"{}\" asks for something that is not supported", path.display())]
+    #[error("model file \"{}\" needs a feature that is not supported", path.display())]
     Unsupported {
         /// The file that says so.
         path: PathBuf,
@@ -233,7 +233,7 @@ pub enum MalformedFile {
     #[error("{0}")]
     Weights(String),
     /// A module takes vectors of another length than the one before it gives.
-    #[error("the module takes {found} numbers, and what comes before it gives {expected}")]
+    #[error("the module takes {found} numbers, but the layer before it returns {expected}")]
     Width {
         /// What comes in.
         expected: usize,

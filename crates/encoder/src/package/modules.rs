@@ -1,8 +1,8 @@
-//! What a sentence-transformers model does to a text's vector behind the pooling: dense layers and normalizations.
+//! The modules that a sentence-transformers model applies to a text's vector after the pooling: dense layers and normalizations.
 //!
-//! `modules.json` lists the modules, and each has a directory with a `config.json` and its weights, in the format
-//! safetensors. Here the headers of these files are read and compared with the configuration; [`Weights::read`] reads the
-//! numbers when the first text comes.
+//! `modules.json` lists the modules. Each has a directory with a `config.json` and its weights, in the format
+//! safetensors. This module reads the headers of these files and compares them with the configuration. [`Weights::read`] reads the
+//! numbers with the first text.
 
 use std::io::Read;
 use std::os::unix::fs::FileExt;

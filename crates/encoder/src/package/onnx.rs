@@ -1,9 +1,9 @@
-//! The outline of an ONNX file: inputs, outputs, where the weights lie, whether it is whole.
+//! The outline of an ONNX file: inputs, outputs, the position of the weights, and whether the file is complete.
 //!
 //! A model file is a protobuf message whose weights are length-delimited fields. This reader walks
 //! the fields and seeks over the weights, so a 350 MB file costs about as many reads as it has
-//! nodes. It answers what a package must know before ONNX Runtime is loaded: which inputs the graph
-//! wants, which outputs it gives, which other files belong to it, and whether a copy stopped
+//! nodes. It answers what a package must know before ONNX Runtime is loaded: the graph's inputs and
+//! outputs, the other files that belong to it, and whether a copy stopped
 //! half-way. Field numbers are those of `onnx.proto3` (ONNX IR version 3 and later).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,7 +42,7 @@ pub enum OnnxError {
         found: u64,
     },
     /// The bytes are no ONNX model.
-    #[error("the bytes at offset {offset} are no ONNX model")]
+    #[error("the bytes at offset {offset} are not an ONNX model")]
     NotOnnx {
         /// Where the first contradiction was met.
         offset: u64,

@@ -1,7 +1,7 @@
-//! What a graph is fed and which of its outputs is the embedding, decided from its outline.
+//! A graph's inputs, and the output that is the embedding, determined from its outline.
 //!
-//! Inputs are told apart by name first and by rank and type second, since exporters agree on
-//! neither. Whatever cannot be fed is an error that lists all inputs, before any weight is loaded.
+//! Inputs are recognized by name first and by rank and type second, because exporters agree on
+//! neither. An unsupported input is an error that lists all inputs, before any weight is loaded.
 
 use std::path::PathBuf;
 

@@ -14,7 +14,7 @@ pub enum RuntimeError {
         candidates: Vec<PathBuf>,
     },
     /// A candidate exists but is no usable ONNX Runtime.
-    #[error("\"{}\" is no usable ONNX Runtime library", path.display())]
+    #[error("\"{}\" is not a usable ONNX Runtime library", path.display())]
     NotOnnxRuntime {
         /// The library.
         path: PathBuf,

@@ -76,7 +76,7 @@ pub enum PreparationWarning {
         source: io::Error,
     },
     /// The file system of the cache directory is too full.
-    #[error("\"{}\" has {available} bytes free, and {needed} are needed", path.display())]
+    #[error("\"{}\" has {available} bytes free, but {needed} are needed", path.display())]
     NoSpace {
         /// The cache directory.
         path: PathBuf,

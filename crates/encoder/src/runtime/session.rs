@@ -1,11 +1,11 @@
-//! A loaded graph: named tensors in, one float tensor out, stoppable at any time, with memory that ends
-//! with the run.
+//! A loaded graph: named tensors in, one float tensor out. A run can be canceled at any time, and its memory is freed
+//! afterwards.
 //!
-//! ONNX Runtime takes memory from an arena that grows and, left alone, stays as large as the largest run
-//! has made it. The last of the runs that belong together asks it to give back what is free. Without an arena
-//! the system would clear every page of every intermediate tensor anew: 8 texts of 512 tokens took 5.7 s
-//! instead of 2.0 (MiniLM, one thread), and twice the memory. Plans of memory by shape are off
-//! for texts: one would be kept for each length.
+//! ONNX Runtime allocates from an arena that grows and otherwise stays as large as the largest run
+//! made it. The last of several related runs makes it free what is unused. Without an arena
+//! the system would clear every page of every intermediate tensor again: 8 texts of 512 tokens took 5.7 s
+//! instead of 2.0 (MiniLM, one thread), and twice the memory. Memory plans by shape are off
+//! for texts, because there would be one for each length.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -133,7 +133,7 @@ pub enum RunError {
         reason: String,
     },
     /// The output is no tensor of floats.
-    #[error("output \"{output}\" is no float tensor")]
+    #[error("output \"{output}\" is not a float tensor")]
     NoFloats {
         /// The output's name.
         output: String,

@@ -11,7 +11,7 @@ pub enum TextError {
     #[error("the tokenizer cannot encode the text")]
     Tokenizer(#[source] tokenizers::Error),
     /// The tokenizer gives ids that the graph has no vector for: they are not one model.
-    #[error("the tokenizer gives token id {id}, but the model has only {vocab_size} tokens")]
+    #[error("the tokenizer returns token id {id}, but the model has only {vocab_size} tokens")]
     IdOutOfRange {
         /// The first such id.
         id: u32,

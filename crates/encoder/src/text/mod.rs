@@ -1,9 +1,9 @@
-//! From text to token ids, exactly as the model's own tokenizer file says.
+//! From text to token ids, exactly as the model's own tokenizer file defines them.
 //!
-//! Three things differ from handing the text to the tokenizer library. Special tokens that a user
+//! Three things differ from a plain call of the tokenizer library. Special tokens that a user
 //! types are encoded as ordinary text, so that nobody ends a CLIP input early by writing its
-//! end-of-text token. Text that is much longer than the model reads is cut before it is tokenized, so
-//! that megabytes cost milliseconds. And padding is left to the batch, where the lengths are known.
+//! end-of-text token. A text that is much longer than the model reads is cut before it is tokenized, so
+//! that megabytes cost milliseconds. The batch does the padding, because it knows the lengths.
 
 mod bert;
 mod compact;

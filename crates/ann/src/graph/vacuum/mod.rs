@@ -1,10 +1,10 @@
-//! Taking rows away, in two steps as the server asks for them.
+//! Removing rows, in two steps as the server requests them.
 //!
-//! [`delete`] forgets dead rows and marks nodes without rows as dead: searches still walk through them.
-//! [`cleanup`] then repairs the links of live nodes, and only when nobody links to them any more frees the
-//! slots of the dead ones. A crash anywhere between leaves dead nodes that the next vacuum finds.
+//! [`delete`] removes dead rows and marks nodes without rows as dead. Searches still walk through them.
+//! [`cleanup`] then repairs the links of live nodes. It frees the slots of dead nodes only when no node links to them. After a crash
+//! at any point, the next vacuum finds the dead nodes.
 //!
-//! An index may be larger than memory: both remember a few bits of each node.
+//! An index may be larger than memory. Both steps keep a few bits for each node.
 
 mod cells;
 mod delete;
