@@ -3,8 +3,8 @@
 //! All arithmetic is that of single precision. Half-precision elements are widened, which is exact, and results are
 //! rounded to the nearest, ties to even: sums, differences and products are then what half-precision arithmetic gives.
 
+use crate::arch;
 use half::f16;
-use half::slice::HalfFloatSliceExt as _;
 use std::borrow::Cow;
 
 /// An element of a vector.
@@ -71,7 +71,9 @@ impl Element for f16 {
     }
 
     fn widen(elements: &[Self]) -> Cow<'_, [f32]> {
-        Cow::Owned(elements.to_f32_vec())
+        let mut singles = vec![0.0; elements.len()];
+        arch::widen(elements, &mut singles);
+        Cow::Owned(singles)
     }
 
     fn from_be_slice(bytes: &[u8]) -> Self {
@@ -103,6 +105,9 @@ mod tests {
             assert_eq!(single.is_sign_negative(), bits >> 15 == 1);
             assert_eq!(Element::to_f32(half).to_bits(), single.to_bits());
             assert_eq!(<f16 as Element>::from_f32(single).to_bits(), bits);
+        }
+        for count in 0..40 {
+            assert_eq!(&f16::widen(&all[1..=count])[..], &wide[1..=count], "{count} elements");
         }
     }
 

@@ -4,6 +4,7 @@
 //! formats are those of pgvector's types `vector` and `halfvec`, so that its client libraries read ours.
 #![warn(missing_docs)]
 
+mod arch;
 pub mod arithmetic;
 pub mod dim;
 pub mod distance;

@@ -81,3 +81,32 @@ for statement, sqlstate in [
         raise AssertionError(statement)
     except psycopg.Error as error:
         assert error.sqlstate == sqlstate, (statement, error.sqlstate)
+
+# Half precision has pgvector's class for it, under our type's name.
+if TYPE == "imgvec":
+    import numpy as np
+    from pgvector import HalfVector
+    from pgvector.psycopg.halfvec import register_halfvec_info
+
+    register_halfvec_info(conn, TypeInfo.fetch(conn, "imghalf"))
+    # Signed zero, the least number, a subnormal one and the greatest among them.
+    halves = VECTORS[:20].astype(np.float16)
+    halves[0, :5] = [-0.0, 5.9604645e-08, 6.097555e-05, 65504, -65504]
+    conn.execute(f"CREATE TABLE halves (id bigserial PRIMARY KEY, embedding imghalf({DIM}))")
+    with conn.cursor().copy("COPY halves (embedding) FROM STDIN WITH (FORMAT BINARY)") as copy:
+        copy.set_types(["imghalf"])
+        for half in halves:
+            copy.write_row([HalfVector(half)])
+    for binary in (False, True):
+        stored = conn.execute("SELECT embedding FROM halves ORDER BY id", binary=binary).fetchall()
+        assert [np.asarray(half.to_list(), np.float16).tobytes() for half, in stored] == [half.tobytes() for half in halves]
+        for parameter in ("%t", "%b"):
+            back = conn.execute(f"SELECT {parameter}::imghalf, NULL::imghalf", [HalfVector(halves[0])], binary=binary).fetchone()
+            assert np.asarray(back[0].to_list(), np.float16).tobytes() == halves[0].tobytes() and back[1] is None
+    conn.execute("CREATE INDEX halves_embedding ON halves USING ann (embedding)")
+    conn.execute("SET enable_seqscan = off")
+    for query in (HalfVector(halves[7]), Vector(halves[7])):
+        search = "SELECT id FROM halves ORDER BY embedding <=> %s LIMIT 1"
+        assert conn.execute(search, [query]).fetchall() == [(8,)]
+        plan = conn.execute(f"EXPLAIN {search}", [query]).fetchall()
+        assert_uses_index([line for line, in plan], "halves_embedding")
