@@ -5,8 +5,8 @@
     python models/export.py openai/clip-vit-base-patch32 /srv/models/clip-b32
 
 MODEL is a name on the Hugging Face hub or a directory. It may be a model with a tower for pictures and one for texts (CLIP,
-SigLIP and kin), a model of pictures (DINOv2, ViT, ResNet) or an encoder of texts (BERT and kin, with the files of
-sentence-transformers). TARGET is a directory that is not there yet. The configuration files are copied as they are;
+SigLIP and kin), a model of pictures (DINOv2, ViT, ResNet), an encoder of texts (BERT and kin, with the files of
+sentence-transformers) or a model that answers questions about pictures (ViLT). TARGET is a directory that is not there yet. The configuration files are copied as they are;
 onnx/ gets a graph for each tower. If onnxruntime is installed, each graph must give what torch gives.
 """
 
@@ -46,6 +46,33 @@ class Tower(torch.nn.Module):
 
     def forward(self, *inputs):
         return self.run(self.model, *inputs)
+
+
+class Questions(torch.nn.Module):
+    """ViltForQuestionAnswering over all patches of pictures that fill their tensor.
+
+    The model takes patches in random order, which its attention does not see. Here they come in rows.
+    """
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.eval()
+
+    def forward(self, input_ids, attention_mask, token_type_ids, pixel_values, pixel_mask):
+        embeddings = self.model.vilt.embeddings
+        cells = embeddings.patch_embeddings(pixel_values)
+        batch, width = cells.shape[0], cells.shape[1]
+        side = embeddings.config.image_size // embeddings.config.patch_size
+        places = embeddings.position_embeddings[:, 1:, :].transpose(1, 2).view(1, width, side, side)
+        places = torch.nn.functional.interpolate(places, size=cells.shape[2:], mode="bilinear", align_corners=True)
+        mask = torch.nn.functional.interpolate(pixel_mask[:, None].float(), size=cells.shape[2:]).long().flatten(1)
+        patches = (cells + places).flatten(2).transpose(1, 2)
+        first = (embeddings.cls_token + embeddings.position_embeddings[:, :1, :]).expand(batch, -1, -1)
+        return self.model(
+            input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids,
+            image_embeds=torch.cat([first, patches], dim=1), pixel_mask=torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1),
+        ).logits  # fmt: skip
 
 
 def vector(output):
@@ -104,10 +131,11 @@ def example_of_texts(config):
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
 
 
-def write(tower, inputs, outputs, axes, path):
-    """Writes a graph whose first axes are free. An embedding has the batch alone."""
-    dynamic = {name: dict(enumerate(axes)) for name in [*inputs, *outputs]}
-    dynamic |= {name: {0: axes[0]} for name in outputs if name != "last_hidden_state"}
+def write(tower, inputs, outputs, axes, path, dynamic=None):
+    """Writes a graph whose first axes are free, or those of `dynamic`. An embedding has the batch alone."""
+    if dynamic is None:
+        dynamic = {name: dict(enumerate(axes)) for name in [*inputs, *outputs]}
+        dynamic |= {name: {0: axes[0]} for name in outputs if name != "last_hidden_state"}
     options = {}
     if "dynamo" in inspect.signature(torch.onnx.export).parameters:
         options["dynamo"] = False
@@ -143,9 +171,42 @@ def check(tower, inputs, outputs, path):
     print(f"{path.name}: as torch computes it")
 
 
+def copy_files(source, target):
+    (target / "onnx").mkdir(parents=True)
+    for file in FILES:
+        if (source / file).is_file():
+            (target / file).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source / file, target / file)
+
+
+def save_tokenizer(name, target):
+    if not (target / "tokenizer.json").exists():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+        if not tokenizer.is_fast:
+            sys.exit("export: the tokenizer has no form as tokenizer.json")
+        tokenizer.save_pretrained(target)
+
+
+def export_questions(name, source, config, target):
+    """A model that scores its answers to a question about a picture."""
+    model = transformers.ViltForQuestionAnswering.from_pretrained(name, attn_implementation="eager").float()
+    copy_files(source, target)
+    save_tokenizer(name, target)
+    side = 2 * config.patch_size
+    inputs = example_of_texts(config)
+    inputs["pixel_values"] = torch.randn(2, 3, side, 3 * config.patch_size)
+    inputs["pixel_mask"] = torch.ones(2, side, 3 * config.patch_size, dtype=torch.int64)
+    axes = {key: {0: "batch", 1: "tokens"} for key in list(inputs)[:3]}
+    axes |= {"pixel_values": {0: "batch", 2: "height", 3: "width"}, "pixel_mask": {0: "batch", 1: "height", 2: "width"}}
+    write(Questions(model), inputs, ["logits"], ["batch"], target / "onnx/model.onnx", axes | {"logits": {0: "batch"}})
+
+
 def export(name, target):
     source = source_of(name)
     config = transformers.AutoConfig.from_pretrained(name)
+    if config.model_type == "vilt":
+        export_questions(name, source, config, target)
+        return
     try:
         model = transformers.AutoModel.from_pretrained(name, attn_implementation="eager")
     except ValueError:
@@ -159,18 +220,10 @@ def export(name, target):
         sys.exit(f"export: {config.model_type} takes {model.main_input_name}, neither pictures nor texts")
     pixels = torch.randn(2, 3, *picture_size(source, config)) if has_pictures else None
 
-    (target / "onnx").mkdir(parents=True)
-    for file in FILES:
-        if (source / file).is_file():
-            (target / file).parent.mkdir(exist_ok=True)
-            shutil.copyfile(source / file, target / file)
+    copy_files(source, target)
     copy_modules(source, target)
     if has_texts:
-        if not (target / "tokenizer.json").exists():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-            if not tokenizer.is_fast:
-                sys.exit("export: the tokenizer has no form as tokenizer.json")
-            tokenizer.save_pretrained(target)
+        save_tokenizer(name, target)
         batch = example_of_texts(config)
 
     if has_both:

@@ -1157,6 +1157,11 @@ CREATE FUNCTION answer_image(image bytea, question text, answers text[], model t
 COMMENT ON FUNCTION answer_image(bytea, text, text[], text) IS
     'the given answers to a question about an image, scored by a named model, best first';
 
+CREATE FUNCTION answer_image(image bytea, question text, model text) RETURNS TABLE (answer text, score real)
+    AS 'MODULE_PATHNAME', 'answer_image_model_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000 ROWS 1000;
+COMMENT ON FUNCTION answer_image(bytea, text, text) IS
+    'all answers of a model that has its own, such as ViLT, to a question about an image, best first; a text {a,b} is read as answers for the default model';
+
 CREATE FUNCTION image_info(image bytea, OUT format text, OUT width integer, OUT height integer, OUT frames integer,
     OUT orientation integer, OUT channels integer, OUT bits_per_channel integer)
     RETURNS record AS 'MODULE_PATHNAME', 'image_info_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;

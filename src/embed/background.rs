@@ -97,6 +97,12 @@ pub fn before_use(name: &str, encoder: &mut Encoder, kind: Kind) -> Result<(), E
     let modality = match kind {
         Kind::Image | Kind::Region | Kind::Frame | Kind::Parts => Modality::Image,
         Kind::Text | Kind::PromptedText | Kind::Label => Modality::Text,
+        Kind::Question => {
+            if encoder.wants_preparing_answers()? {
+                run_for(name);
+            }
+            return Ok(());
+        }
     };
     if encoder.wants_preparing(modality)? {
         run_for(name);
@@ -121,7 +127,7 @@ fn imgvec_prepare(model: Text<'_>) {
     session::with(|session| {
         let encoder = &mut session.model(name)?.encoder;
         let report = |error| encode_error(error, |_| None);
-        let mut is_wanted = false;
+        let mut is_wanted = encoder.wants_preparing_answers().map_err(report)?;
         for modality in encoder.package().modalities.clone() {
             is_wanted |= encoder.wants_preparing(modality).map_err(report)?;
         }

@@ -26,6 +26,8 @@ pub enum Kind {
     Region,
     /// A frame of a picture: its number, then the picture.
     Frame,
+    /// A question about a picture. Its answers are no vector, and are not kept.
+    Question,
     /// A class label, put into the model's prompt templates.
     Label,
 }

@@ -7,7 +7,7 @@
 //! become labels first.
 
 use super::cache::Kind;
-use super::functions::image_embedding;
+use super::functions::{fetch, image_embedding};
 use super::session::{self, Session};
 use crate::error::vector::different_dims;
 use crate::error::{Code, Report};
@@ -124,7 +124,8 @@ fn filter(embedding: &[f32], labels: &Array<'_, Text<'_>>, threshold: f64, model
     TableIterator::new(kept)
 }
 
-fn answer(image: &Bytea<'_>, asked: &Text<'_>, answers: &Array<'_, Text<'_>>, model: &str) -> Answers {
+/// Refuses questions that nobody asks.
+fn check_question(asked: &Text<'_>) {
     let length = asked.as_str().len();
     if length > question::MAX_BYTES {
         Report::new(Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "question is too long")
@@ -132,6 +133,10 @@ fn answer(image: &Bytea<'_>, asked: &Text<'_>, answers: &Array<'_, Text<'_>>, mo
             .hint("Ask for one thing in a short sentence.")
             .raise();
     }
+}
+
+fn answer(image: &Bytea<'_>, asked: &Text<'_>, answers: &Array<'_, Text<'_>>, model: &str) -> Answers {
+    check_question(asked);
     let answers = elements(answers, "answers", "Answer");
     let embedding = image_embedding(image, model);
     let scores = session::with(|session| {
@@ -226,4 +231,17 @@ fn answer_image_with(
     model: Text<'_>,
 ) -> Answers {
     answer(&image, &question, &answers, model.as_str())
+}
+
+/// The answers of a model that has its own. A literal is a text rather than an array to the server, so that a list of
+/// answers comes here as well: no model has a name that begins with a brace.
+#[pg_extern]
+fn answer_image_model(image: Bytea<'_>, question: Text<'_>, model: Text<'_>) -> Answers {
+    if model.as_str().trim_start().starts_with('{') {
+        return answer(&image, &question, &model.to_array(), &guc::default_model());
+    }
+    check_question(&question);
+    let rows = session::with(|session| session.answers(model.as_str(), fetch(&image)?, question.as_str()));
+    let row = |(answer, score): (String, f32)| (NewText::from_utf8(&answer), score);
+    TableIterator::new(rows.into_iter().map(row).collect::<Vec<_>>())
 }

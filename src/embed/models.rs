@@ -30,12 +30,24 @@ type ModelRows = TableIterator<
     ),
 >;
 
+/// What a package takes: kinds of inputs that it embeds, or questions.
+fn modalities(package: &Package) -> Vec<String> {
+    let embedded = package.modalities.iter().map(|modality| modality.name());
+    embedded.chain(package.answers.is_some().then_some("question")).map(str::to_owned).collect()
+}
+
 /// What to know of a package that works: whose towers it has, and that its prompts are not put before a text by themselves.
 fn notes(package: &Package) -> Option<String> {
     let lent = package
         .lenders()
         .map(|(modality, lender)| format!("its {} tower is that of \"{}\"", modality.name(), lender.name));
-    let notes: Vec<String> = lent.chain(unused_prompts(package)).collect();
+    let answers = package.answers.as_ref().map(|model| {
+        format!(
+            "it answers questions about an image with one of {} answers: answer_image()",
+            model.labels.len()
+        )
+    });
+    let notes: Vec<String> = lent.chain(answers).chain(unused_prompts(package)).collect();
     (!notes.is_empty()).then(|| notes.join("; "))
 }
 
@@ -89,7 +101,7 @@ fn imgvec_model_list() -> ModelRows {
                     (
                         text(&name),
                         Some(text(package.family.name())),
-                        Some(package.modalities.iter().map(|modality| modality.name().to_owned()).collect()),
+                        Some(modalities(&package)),
                         package.dim.and_then(|dim| i32::try_from(dim).ok()),
                         Some(text(package.precision.name())),
                         Some(text(&digest.to_string())),

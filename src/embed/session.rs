@@ -281,6 +281,24 @@ impl Session {
             .map_err(|error| encoder::encode_error(error, |_| None))
     }
 
+    /// The model's own answers to a question about a picture with their scores, best first.
+    pub fn answers(
+        &mut self,
+        name: &str,
+        image: &[u8],
+        question: &str,
+    ) -> Result<Vec<(String, f32)>, Report> {
+        self.model(name)?;
+        let scores = self
+            .work(name, Kind::Question, |encoder| encoder.answer(image, question))
+            .map_err(|error| encoder::encode_error(error, |_| None))?;
+        let answers = &self.model(name)?.encoder.package().answers;
+        let labels = answers.as_ref().map(|model| model.labels.clone()).unwrap_or_default();
+        let mut rows: Vec<(String, f32)> = labels.into_iter().zip(scores).collect();
+        rows.sort_by(|a, b| b.1.total_cmp(&a.1));
+        Ok(rows)
+    }
+
     fn run(&mut self, name: &str, kind: Kind, inputs: &[&[u8]]) -> Result<Vec<Vec<f32>>, EncodeError> {
         self.work(name, kind, |encoder| match kind {
             Kind::Image => encoder.embed_images(inputs),
@@ -296,7 +314,7 @@ impl Session {
                 }
             }
             Kind::Parts => inputs.iter().map(|input| encoder.embed_parts(&parts::split(input))).collect(),
-            Kind::Region | Kind::Frame => unreachable!("they have a way of their own"),
+            Kind::Region | Kind::Frame | Kind::Question => unreachable!("they have a way of their own"),
         })
     }
 
@@ -325,6 +343,8 @@ impl Session {
         match kind {
             Kind::Image | Kind::Region | Kind::Frame => self.counters.images += count,
             Kind::Text | Kind::PromptedText | Kind::Label | Kind::Parts => self.counters.texts += count,
+            // Nothing is embedded.
+            Kind::Question => {}
         }
         Ok(vectors)
     }
@@ -335,7 +355,7 @@ impl Kind {
     /// that each finds others of its length.
     fn group(self) -> (usize, usize) {
         match self {
-            Kind::Image | Kind::Region | Kind::Frame | Kind::Parts => (32, 32 << 20),
+            Kind::Image | Kind::Region | Kind::Frame | Kind::Parts | Kind::Question => (32, 32 << 20),
             Kind::Text | Kind::PromptedText | Kind::Label => (256, 1 << 20),
         }
     }

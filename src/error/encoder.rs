@@ -84,12 +84,21 @@ fn word(error: EncodeError, place: impl Fn(usize) -> Option<usize>) -> Report {
     };
     match error {
         EncodeError::Interrupted => super::interrupted(),
+        EncodeError::NoTower { answers: true, .. } => Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
+            .detail("It answers questions about images, and returns no vectors.")
+            .hint("Ask it with answer_image(image, question, model), or embed with another model."),
         EncodeError::NoTower { modality, .. } => Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
             .detail(match modality {
                 Modality::Image => "Its package has no graph that takes pixels.",
                 Modality::Text => "Its package has no graph that takes tokens, or no tokenizer.json.",
             })
             .hint("The column \"modalities\" of the view imgvec_models shows what each model embeds."),
+        EncodeError::NoAnswers { .. } => Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
+            .detail("It compares images with texts, so the answers must be given.")
+            .hint("Call answer_image(image, question, answers, model), or use a model of the family vilt."),
+        EncodeError::AnswersDiffer { .. } => Report::new(Code::ERRCODE_CONFIG_FILE_ERROR, message)
+            .detail("The setting \"id2label\" of config.json names an answer for each score.")
+            .hint("Supply the config.json that belongs to the graph."),
         EncodeError::NoJointInput { .. } => Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
             .detail("Its image and text towers are separate, and each returns its own vector.")
             .hint("Mix the vectors of image and text with embed_mix(), or use a model of the family embedding_gemma2."),

@@ -68,6 +68,7 @@ fn word(error: PackageError) -> Report {
                     | MalformedFile::Onnx(_)
                     | MalformedFile::Weights(_)
                     | MalformedFile::Width { .. }
+                    | MalformedFile::Answers { .. }
                     | MalformedFile::Tokenizer(_) => COPY_AGAIN,
                 };
                 Report::new(Code::ERRCODE_CONFIG_FILE_ERROR, message).detail(sentence(&source)).hint(hint)
@@ -128,6 +129,11 @@ fn word(error: PackageError) -> Report {
                 Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
                     .detail(format!("It contains {feature}, which can run any program."))
                     .hint("Convert it to model.safetensors, as docs/models.md shows.")
+            }
+            PackageError::Unsupported { feature: feature @ (Unsupported::NoQuestion | Unsupported::OneShape), .. } => {
+                Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
+                    .detail(format!("It is {feature}."))
+                    .hint("Export the model with models/export.py, or with free axes for height and width.")
             }
             PackageError::Unsupported { feature, .. } => {
                 Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)

@@ -8,6 +8,7 @@ mod cluster;
 mod graph;
 
 mod ann;
+mod answers;
 mod cancel;
 mod cases;
 mod dump;

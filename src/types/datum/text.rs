@@ -3,10 +3,12 @@
 use super::metadata;
 use crate::encoding;
 use crate::error::{Code, Report};
+use pgrx::Array;
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
 use pgrx::datum::{Datum, FromDatum, IntoDatum, UnboxDatum};
 use pgrx::pg_sys;
 use std::borrow::Cow;
+use std::ffi::CString;
 
 /// A `text` argument, also as UTF-8, whatever the encoding of the database.
 pub struct Text<'a> {
@@ -17,6 +19,20 @@ pub struct Text<'a> {
 impl Text<'_> {
     pub fn as_str(&self) -> &str {
         &self.utf8
+    }
+
+    /// The array of texts that this one spells, as the server reads a literal of that type.
+    pub fn to_array(&self) -> Array<'_, Text<'_>> {
+        let literal = CString::new(self.stored).expect("a text of the server holds no NUL");
+        let (mut input, mut parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
+        // SAFETY: plain calls into the server; the literal lives until they are done, and what they return is an array of
+        // texts in the caller's memory context.
+        let array = unsafe {
+            pg_sys::getTypeInputInfo(pg_sys::TEXTARRAYOID, &raw mut input, &raw mut parameter);
+            let datum = pg_sys::OidInputFunctionCall(input, literal.as_ptr().cast_mut(), parameter, -1);
+            Array::from_polymorphic_datum(datum, false, pg_sys::TEXTARRAYOID)
+        };
+        array.expect("an array is not NULL")
     }
 
     /// The same text to return.

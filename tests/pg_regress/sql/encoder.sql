@@ -60,6 +60,9 @@ FROM pictures, answer_image(data, 'Is there a dog in the picture?', '{yes,no}') 
     LATERAL (SELECT score AS yes FROM classify_image(data, '{dog}', 0)) c WHERE name = 'png';
 SELECT answer, count(*) FROM pictures, answer_image(data, 'Who is it?', '{Ann,Ann}') WHERE name = 'png' GROUP BY 1;
 SELECT count(*) FROM pictures, answer_image(data, 'What is this?', '{}') WHERE name = 'png';
+SELECT bool_and(a.score = b.score) AS literal_as_array
+FROM pictures, answer_image(data, 'What is this?', ' {cat,"a dog"}') a, answer_image(data, 'What is this?', ARRAY['cat', 'a dog']) b
+WHERE name = 'png' AND a.answer = b.answer;
 SELECT * FROM answer_image('', NULL, '{a}');
 
 -- a query of a picture and a word: of a model of two towers the direction between their vectors
@@ -164,6 +167,10 @@ SELECT statement, e.* FROM unnest(ARRAY[
     $$SELECT * FROM answer_image('', 'what is this', '{cat}')$$,
     $$SELECT * FROM answer_image('', 'what is this', '{cat,NULL}', 'starter')$$,
     $$SELECT * FROM answer_image('', repeat('what ', 200000), '{cat}')$$,
+    $$SELECT * FROM answer_image('', repeat('what ', 200000), 'starter')$$,
+    $$SELECT * FROM answer_image('', 'what is this', 'starter')$$,
+    $$SELECT * FROM answer_image('', 'what is this', '{cat')$$,
+    $$SELECT * FROM answer_image('', 'what is this', 'no such model')$$,
     $$SET imgvec.threads = 0$$,
     $$SET imgvec.embedding_cache_entries = -1$$,
     $$SET imgvec.max_image_pixels = 0$$

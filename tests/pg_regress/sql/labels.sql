@@ -168,6 +168,7 @@ INSERT INTO labels VALUES
     ('classify_embedding(imgvec,text[],double precision,text)', 'immutable', 'strict', 'safe', 1000, 'named model, as without a threshold'),
     ('answer_image(bytea,text,text[])', 'stable', 'strict', 'safe', 100000, 'default model: a setting, which may change between statements'),
     ('answer_image(bytea,text,text[],text)', 'immutable', 'strict', 'safe', 100000, 'named model, as a classification'),
+    ('answer_image(bytea,text,text)', 'stable', 'strict', 'safe', 100000, 'what a literal may hold instead of a name is for the default model: a setting'),
     ('image_info(bytea)', 'immutable', 'strict', 'safe', 100, 'reads the header of an image'),
     ('image_hash(bytea)', 'immutable', 'strict', 'safe', 10000, 'decodes an image, which takes milliseconds'),
     ('imgvec_prepare(text)', 'volatile', 'strict', 'unsafe', 10000, 'writes files and starts a process, whatever the query''s plan; seconds of work'),

@@ -111,9 +111,15 @@ impl Architecture {
 
     /// Bytes of a run over `items` pictures of so many pixels as the graph takes.
     pub fn of_pixels(&self, items: u64, height: u64, width: u64) -> u64 {
+        self.of_pixels_and_tokens(items, [height, width], 0)
+    }
+
+    /// The same of a tower that takes so many tokens beside the pixels of each picture.
+    pub fn of_pixels_and_tokens(&self, items: u64, [height, width]: [u64; 2], tokens: u64) -> u64 {
         let pixels = items.saturating_mul(height).saturating_mul(width);
         let patch = self.patch.unwrap_or(14).max(1);
-        let tokens = height.div_ceil(patch).saturating_mul(width.div_ceil(patch)).saturating_add(1);
+        let patches = height.div_ceil(patch).saturating_mul(width.div_ceil(patch)).saturating_add(1);
+        let tokens = patches.saturating_add(tokens);
         // The pixel values, their copy in the graph's type or order, and the patches as rows. Of a tower
         // that is not known, feature maps: 32 channels at full size.
         let floats = if self.known && self.patch.is_some() { 3 * 3 } else { 3 * 3 + 3 * 32 };

@@ -41,6 +41,24 @@ pub enum EncodeError {
         model: String,
         /// What was to be embedded.
         modality: Modality,
+        /// Whether the model answers questions, and embeds nothing at all.
+        answers: bool,
+    },
+    /// The model has no answers of its own.
+    #[error("model \"{model}\" has no answers of its own")]
+    NoAnswers {
+        /// The model's name.
+        model: String,
+    },
+    /// The graph gives another number of scores than there are answers.
+    #[error("graph \"{}\" gives {found} scores for {expected} answers", graph.display())]
+    AnswersDiffer {
+        /// The graph file.
+        graph: PathBuf,
+        /// Answers that the package names.
+        expected: usize,
+        /// Scores that the graph gave.
+        found: usize,
     },
     /// The model does not take pictures and words in one input.
     #[error("model \"{model}\" does not embed images and text together")]

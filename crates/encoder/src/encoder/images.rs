@@ -85,8 +85,7 @@ impl Encoder {
     }
 
     fn image_tower(&self) -> Result<Arc<ImageTower>, EncodeError> {
-        let none = || EncodeError::NoTower { model: self.package.name.clone(), modality: Modality::Image };
-        self.package.image.clone().ok_or_else(none)
+        self.package.image.clone().ok_or_else(|| self.no_tower(Modality::Image))
     }
 
     /// Decodes the picture at a place among those of a call.
@@ -191,27 +190,12 @@ impl Encoder {
         expected: Expected,
     ) -> Result<Vec<Vec<f32>>, EncodeError> {
         let (height, width) = tower.preprocessing.output_size();
-        let (height, width) = (height as usize, width as usize);
-        let turned;
-        let (shape, values) = match pixels.layout {
-            Layout::ChannelsFirst => ([rows, 3, height, width], values),
-            Layout::ChannelsLast => {
-                turned = channels_last(values, height * width);
-                ([rows, height, width, 3], &turned[..])
-            }
-        };
-        let halves: Vec<f16>;
-        let feed = if pixels.element == Element::F16 {
-            halves = Vec::<f16>::from_f32_slice(values);
-            Feed::F16(&halves)
-        } else {
-            Feed::F32(values)
-        };
+        let tensor = PixelTensor::new(pixels, values, [rows, height as usize, width as usize]);
         // The text half of a combined graph gets the shortest input that it accepts. Its memory is part of
         // the estimate, as a graph may fix its sizes as it likes.
         let others =
             Placeholder::tokens(&tower.inputs.tokens, if tower.inputs.shared_batch { rows } else { 1 });
-        let mut feeds: Vec<(&str, &[usize], Feed<'_>)> = vec![(&pixels.name, &shape, feed)];
+        let mut feeds: Vec<(&str, &[usize], Feed<'_>)> = vec![tensor.feed()];
         feeds.extend(others.iter().map(Placeholder::feed));
 
         let size = RunSize::pictures(rows);
@@ -265,6 +249,48 @@ pub(super) fn batch_size(fixed: Option<usize>, depends_on_batch: bool) -> BatchS
         None => MAX_BATCH,
     };
     BatchSize { items, fixed }
+}
+
+/// Pictures in the type and the order of axes that a graph takes.
+pub(super) struct PixelTensor<'a> {
+    name: &'a str,
+    shape: [usize; 4],
+    values: PixelValues<'a>,
+}
+
+enum PixelValues<'a> {
+    F32(Cow<'a, [f32]>),
+    F16(Vec<f16>),
+}
+
+impl<'a> PixelTensor<'a> {
+    /// Of `values`, `[rows, 3, height, width]`.
+    pub(super) fn new(
+        input: &'a PixelInput,
+        values: &'a [f32],
+        [rows, height, width]: [usize; 3],
+    ) -> PixelTensor<'a> {
+        let (shape, values) = match input.layout {
+            Layout::ChannelsFirst => ([rows, 3, height, width], Cow::Borrowed(values)),
+            Layout::ChannelsLast => {
+                ([rows, height, width, 3], Cow::Owned(channels_last(values, height * width)))
+            }
+        };
+        let values = if input.element == Element::F16 {
+            PixelValues::F16(Vec::<f16>::from_f32_slice(&values))
+        } else {
+            PixelValues::F32(values)
+        };
+        PixelTensor { name: &input.name, shape, values }
+    }
+
+    pub(super) fn feed(&self) -> (&str, &[usize], Feed<'_>) {
+        let feed = match &self.values {
+            PixelValues::F32(values) => Feed::F32(values),
+            PixelValues::F16(values) => Feed::F16(values),
+        };
+        (self.name, &self.shape, feed)
+    }
 }
 
 /// `[.., 3, area]` to `[.., area, 3]`.

@@ -4,6 +4,7 @@
 //! with the first image, tokenizer and text tower with the first text. It works in small
 //! batches, and can be interrupted between and within them.
 
+mod answers;
 mod budget;
 mod error;
 mod images;
@@ -277,6 +278,12 @@ impl Encoder {
         digest(owner, &self.options)
     }
 
+    /// The error of a model that does not embed a kind of input.
+    fn no_tower(&self, modality: Modality) -> EncodeError {
+        let (model, answers) = (self.package.name.clone(), self.package.answers.is_some());
+        EncodeError::NoTower { model, modality, answers }
+    }
+
     /// Gives the warnings since the last call.
     pub fn take_warnings(&mut self) -> Vec<Warning> {
         std::mem::take(&mut self.warnings)
@@ -332,10 +339,12 @@ impl Encoder {
             None => None,
         };
         let text = self.package.text.as_ref().filter(|tower| tower.graph.path == graph.path);
+        // Pictures of all shapes beside questions of all lengths do not come again.
+        let answers = self.package.graph_of_answers().is_some_and(|own| own.path == graph.path);
         let options = SessionOptions {
             threads: self.options.threads,
             interrupt: self.options.interrupt,
-            repeats_shapes: text.is_none_or(|tower| repeats_shapes(tower)),
+            repeats_shapes: !answers && text.is_none_or(|tower| repeats_shapes(tower)),
         };
         let loading = runtime::load(graph, place.as_ref(), options)?;
         if let Some(reason) = loading.warning {

@@ -10,7 +10,7 @@ use super::error::RunSize;
 use super::{EncodeError, Encoder, Expected};
 use crate::image::{Patches, Region, RgbImage};
 use crate::memory::OutOfMemory;
-use crate::package::{JointModel, TextTower};
+use crate::package::{JointModel, Modality, TextTower};
 use crate::runtime::Feed;
 use crate::text::{TextError, Tokens};
 
@@ -41,7 +41,7 @@ impl Encoder {
     /// [`EncodeError`]; what is wrong with one part is said with its place in `parts`.
     pub fn embed_parts(&mut self, parts: &[Part<'_>]) -> Result<Vec<f32>, EncodeError> {
         let Some((joint, tower)) = self.package.joint.clone().zip(self.package.text.clone()) else {
-            return Err(EncodeError::NoJointInput { model: self.package.name.clone() });
+            return Err(self.no_joint_input());
         };
         let result = self.embed_parts_with(&joint, &tower, parts);
         self.drop_kept(result)
@@ -53,10 +53,17 @@ impl Encoder {
     /// As [`Encoder::embed_parts`].
     pub fn token_ids_of_parts(&mut self, parts: &[Part<'_>]) -> Result<Tokens, EncodeError> {
         let Some((joint, tower)) = self.package.joint.clone().zip(self.package.text.clone()) else {
-            return Err(EncodeError::NoJointInput { model: self.package.name.clone() });
+            return Err(self.no_joint_input());
         };
         let result = self.assemble(&joint, &tower, parts);
         Ok(self.drop_kept(result)?.0)
+    }
+
+    fn no_joint_input(&self) -> EncodeError {
+        if self.package.answers.is_some() {
+            return self.no_tower(Modality::Image);
+        }
+        EncodeError::NoJointInput { model: self.package.name.clone() }
     }
 
     fn embed_parts_with(

@@ -31,15 +31,28 @@ impl Encoder {
     /// # Errors
     /// As [`Encoder::digest`].
     pub fn wants_preparing(&mut self, modality: Modality) -> Result<bool, EncodeError> {
+        let takes_text = modality == Modality::Text || self.package.joint.is_some();
+        let graphs: Vec<Graph> = self.package.graphs_of(modality).into_iter().cloned().collect();
+        self.graphs_want_preparing(graphs, takes_text)
+    }
+
+    /// The same of answering a question.
+    ///
+    /// # Errors
+    /// As [`Encoder::digest`].
+    pub fn wants_preparing_answers(&mut self) -> Result<bool, EncodeError> {
+        let graphs: Vec<Graph> = self.package.graph_of_answers().into_iter().cloned().collect();
+        self.graphs_want_preparing(graphs, true)
+    }
+
+    fn graphs_want_preparing(&mut self, graphs: Vec<Graph>, takes_text: bool) -> Result<bool, EncodeError> {
         let Some(cache_dir) = self.options.cache_dir.clone() else { return Ok(false) };
-        let is_loaded = |graph: &&Graph| self.sessions.iter().any(|loaded| loaded.graph.path == graph.path);
-        let graphs = self.package.graphs_of(modality);
-        let graphs: Vec<Graph> = graphs.into_iter().filter(|graph| !is_loaded(graph)).cloned().collect();
+        let is_loaded = |graph: &Graph| self.sessions.iter().any(|loaded| loaded.graph.path == graph.path);
+        let graphs: Vec<Graph> = graphs.into_iter().filter(|graph| !is_loaded(graph)).collect();
         if graphs.is_empty() {
             return Ok(false);
         }
-        let takes_text = modality == Modality::Text || self.package.joint.is_some();
-        let tokenizer = self.package.text.clone().filter(|tower| takes_text && is_large(tower));
+        let tokenizer = self.package.tokenized().filter(|tower| takes_text && is_large(tower)).cloned();
         for graph in &graphs {
             if runtime::outlook(graph, &self.place(&cache_dir, graph)?) == Outlook::Wanted {
                 return Ok(true);
@@ -69,7 +82,7 @@ impl Encoder {
                 self.warnings.push(Warning::NotShared { graph: graph.path.clone(), reason });
             }
         }
-        if let Some(tower) = self.package.text.clone().filter(|tower| is_large(tower)) {
+        if let Some(tower) = self.package.tokenized().filter(|tower| is_large(tower)).cloned() {
             self.compact_tokenizer(&cache_dir, &tower)?;
         }
         Ok(())

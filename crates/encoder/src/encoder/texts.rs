@@ -41,7 +41,7 @@ impl Encoder {
         prompting: Prompting,
     ) -> Result<Vec<Vec<f32>>, EncodeError> {
         let Some(tower) = self.package.text.clone() else {
-            return Err(EncodeError::NoTower { model: self.package.name.clone(), modality: Modality::Text });
+            return Err(self.no_tower(Modality::Text));
         };
         let result = self.embed_texts_with(&tower, texts, prompting);
         self.drop_kept(result)
@@ -175,7 +175,7 @@ impl Encoder {
     /// [`EncodeError`].
     pub fn token_ids(&mut self, texts: &[&str]) -> Result<Vec<Tokens>, EncodeError> {
         let Some(tower) = self.package.text.clone() else {
-            return Err(EncodeError::NoTower { model: self.package.name.clone(), modality: Modality::Text });
+            return Err(self.no_tower(Modality::Text));
         };
         self.tokenize(&tower, texts, Prompting::Default)
     }
@@ -192,7 +192,7 @@ impl Encoder {
         Ok(())
     }
 
-    fn tokenize(
+    pub(super) fn tokenize(
         &mut self,
         tower: &TextTower,
         texts: &[&str],
@@ -297,7 +297,7 @@ fn longest(most: usize, fits: impl Fn(usize) -> bool) -> Option<usize> {
 
 /// What a failed run means. ONNX Runtime's Gather says "out of data bounds" of an id that lies beyond
 /// the token table.
-fn run_error(tower: &TextTower, error: RunError) -> EncodeError {
+pub(super) fn run_error(tower: &TextTower, error: RunError) -> EncodeError {
     let graph = tower.graph.path.clone();
     if let RunError::Failed { reason } = &error
         && reason.contains("out of data bounds")
@@ -309,7 +309,7 @@ fn run_error(tower: &TextTower, error: RunError) -> EncodeError {
 }
 
 /// One token input of a run, in the graph's element type.
-struct Column<'a> {
+pub(super) struct Column<'a> {
     name: &'a str,
     values: Values,
 }
@@ -321,7 +321,13 @@ enum Values {
 }
 
 impl<'a> Column<'a> {
-    fn of(input: &'a TokenInput, tower: &TextTower, ids: &[i64], mask: &[i64], width: usize) -> Self {
+    pub(super) fn of(
+        input: &'a TokenInput,
+        tower: &TextTower,
+        ids: &[i64],
+        mask: &[i64],
+        width: usize,
+    ) -> Self {
         let values: Vec<i64> = match input.role {
             TokenRole::Ids => ids.to_vec(),
             TokenRole::Mask if tower.mask_padding => mask.to_vec(),
@@ -338,7 +344,11 @@ impl<'a> Column<'a> {
         Column { name: &input.name, values }
     }
 
-    fn feed(&self) -> Feed<'_> {
+    pub(super) fn name(&self) -> &str {
+        self.name
+    }
+
+    pub(super) fn feed(&self) -> Feed<'_> {
         match &self.values {
             Values::I64(values) => Feed::I64(values),
             Values::I32(values) => Feed::I32(values),

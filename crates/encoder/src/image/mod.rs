@@ -26,7 +26,7 @@ pub use header::{ImageInfo, info};
 pub use limits::ImageLimits;
 pub use preprocessing::{
     ChannelOrder, Crop, CropRounding, Normalization, Patches, Patching, PreprocessError, Preprocessing,
-    Resize, SettingsError, Size,
+    Resize, SettingsError, Shaped, Shaping, Size,
 };
 pub use raster::RgbImage;
 pub use region::{Corners, Region, RegionError, Tiling};

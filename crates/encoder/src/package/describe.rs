@@ -16,10 +16,10 @@ use super::layout::{GraphChoice, Graphs};
 use super::overrides::{ImageOverrides, Overrides, PaddingName, TextOverrides};
 use super::tower::{ExternalFile, Graph, Inputs, Modality, Output, Pooling};
 use super::{
-    Classification, Family, FindHalf, ImageTower, JointModel, Package, Padding, QuerySettings, TextTower,
-    joint, modules,
+    AnswerModel, Classification, Family, FindHalf, ImageTower, JointModel, Package, Padding, QuerySettings,
+    TextTower, answers, joint, modules,
 };
-use crate::image::{Patching, Preprocessing, SettingsError};
+use crate::image::{Patching, Preprocessing, SettingsError, Shaping};
 
 /// Context length of a text tower whose files tell none: BERT's number of positions.
 const DEFAULT_TOKENS: usize = 512;
@@ -69,15 +69,21 @@ pub(super) fn describe(
     let mut image = image_from.as_ref().and_then(|lender| lender.image.clone());
     let mut text = text_from.as_ref().and_then(|lender| lender.text.clone());
     let mut vision = None;
+    let mut answers = None;
     for (choice, wants) in
         [(&graphs.image, Some(Modality::Image)), (&graphs.text, Some(Modality::Text)), (&graphs.whole, None)]
     {
         let Some(choice) = choice.as_ref().filter(|_| !wants.is_some_and(is_lent)) else { continue };
         let graph = open_graph(&mut files, choice)?;
         let inputs = Inputs::of(&graph)?;
+        if configs.family == Family::Vilt {
+            answers = Some(Arc::new(answer_model(&mut files, &configs, graph, inputs)?));
+            continue;
+        }
         // Inputs of other kinds belong to models of their own.
         let is_joint = configs.family == Family::EmbeddingGemma2;
-        if !is_joint && (inputs.patches.is_some() || !inputs.features.is_empty()) {
+        let is_special = inputs.patches.is_some() || !inputs.features.is_empty();
+        if (is_special && !is_joint) || inputs.pixel_mask.is_some() {
             return Err(not_fed(graph, &inputs));
         }
         let takes = |modality| match modality {
@@ -155,6 +161,7 @@ pub(super) fn describe(
         image,
         text,
         joint,
+        answers,
         prompts,
         image_from,
         text_from,
@@ -188,7 +195,7 @@ fn lender(
         let expected = "the only key of its table, as the tower is taken as that package has it";
         return Err(configs.malformed(files, MalformedFile::Setting { setting, expected }));
     }
-    if configs.family == Family::EmbeddingGemma2 {
+    if matches!(configs.family, Family::EmbeddingGemma2 | Family::Vilt) {
         let expected = "left out in a package that takes pictures and words in one input";
         return Err(configs.malformed(files, MalformedFile::Setting { setting, expected }));
     }
@@ -211,7 +218,9 @@ fn lender(
 fn not_fed(graph: Graph, inputs: &Inputs) -> PackageError {
     let of_patches =
         inputs.patches.iter().flat_map(|patches| [patches.pixels.clone(), patches.positions.clone()]);
-    let unsupported = of_patches.chain(inputs.features.iter().map(|input| input.name.clone())).collect();
+    let of_features = inputs.features.iter().map(|input| input.name.clone());
+    let of_mask = inputs.pixel_mask.iter().map(|input| input.name.clone());
+    let unsupported = of_patches.chain(of_features).chain(of_mask).collect();
     PackageError::UnsupportedInputs { path: graph.path, inputs: graph.outline.inputs, unsupported }
 }
 
@@ -255,11 +264,58 @@ fn joint_model(
     })
 }
 
+/// The graph that answers questions, and its answers.
+fn answer_model(
+    files: &mut PackageFiles,
+    configs: &Configs,
+    graph: Graph,
+    inputs: Inputs,
+) -> Result<AnswerModel, PackageError> {
+    let Some(pixels) = inputs.pixels.clone().filter(|_| inputs.both()) else {
+        return Err(PackageError::Unsupported { path: graph.path, feature: Unsupported::NoQuestion });
+    };
+    if inputs.patches.is_some() || !inputs.features.is_empty() {
+        return Err(not_fed(graph, &inputs));
+    }
+    if pixels.size.is_some() {
+        return Err(PackageError::Unsupported { path: graph.path, feature: Unsupported::OneShape });
+    }
+    let labels = answers::read(&configs.config).map_err(|expected| PackageError::Malformed {
+        path: files.dir().join("config.json"),
+        source: MalformedFile::Setting { setting: answers::SETTING, expected },
+    })?;
+    let overrides = configs.overrides.image.clone().unwrap_or_default();
+    let (shaping_file, value) = processor(files, overrides.preprocessing)?;
+    let shaping = Shaping::from_hf(&value).map_err(|error| PackageError::Malformed {
+        path: shaping_file.clone(),
+        source: MalformedFile::Preprocessing(error),
+    })?;
+    let pixel_mask = inputs.pixel_mask.clone();
+    let questions = text_tower(files, configs, graph, inputs)?;
+    if let Some(scores) = questions.output.dim.filter(|&scores| scores != labels.len()) {
+        let source = MalformedFile::Answers { answers: labels.len(), scores };
+        return Err(PackageError::Malformed { path: files.dir().join("config.json"), source });
+    }
+    Ok(AnswerModel { questions, pixels, pixel_mask, shaping, shaping_file, labels })
+}
+
 /// How pictures become patches, and the file that says so.
 fn patching(
     files: &mut PackageFiles,
     overrides: Option<Map<String, Value>>,
 ) -> Result<(PathBuf, Patching), PackageError> {
+    let (path, value) = processor(files, overrides)?;
+    match Patching::from_hf(&value) {
+        Ok(patching) => Ok((path, patching)),
+        Err(error) => Err(PackageError::Malformed { path, source: MalformedFile::Preprocessing(error) }),
+    }
+}
+
+/// The settings of the image processor of `transformers`, and the file that has them.
+fn processor(
+    files: &mut PackageFiles,
+    overrides: Option<Map<String, Value>>,
+) -> Result<(PathBuf, Value), PackageError> {
     let of_processor = files.json(Path::new("processor_config.json"))?;
     let of_processor = of_processor.and_then(|value| value.get("image_processor").cloned());
     let (name, value) = match of_processor {
@@ -273,10 +329,7 @@ fn patching(
     if let (Some(overrides), Some(object)) = (overrides, value.as_object_mut()) {
         object.extend(overrides);
     }
-    match Patching::from_hf(&value) {
-        Ok(patching) => Ok((path, patching)),
-        Err(error) => Err(PackageError::Malformed { path, source: MalformedFile::Preprocessing(error) }),
-    }
+    Ok((path, value))
 }
 
 /// Texts put before an input, by the name of a use, as sentence-transformers keeps them.

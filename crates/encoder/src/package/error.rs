@@ -240,6 +240,14 @@ pub enum MalformedFile {
         /// What the module takes.
         found: usize,
     },
+    /// The answers of a model are not as many as its scores.
+    #[error("\"id2label\" names {answers} answers, and the graph gives {scores} scores")]
+    Answers {
+        /// Answers that the file names.
+        answers: usize,
+        /// Scores that the graph gives.
+        scores: usize,
+    },
     /// A setting is outside its range or contradicts another.
     #[error("\"{setting}\" must be {expected}")]
     Setting {
@@ -268,6 +276,12 @@ pub enum Unsupported {
     /// Weights in Python's own format, which is a program.
     #[error("weights in Python's pickle format")]
     Pickle,
+    /// A graph for questions about pictures has no input for one of the two.
+    #[error("a graph for questions without an input for pixels or for tokens")]
+    NoQuestion,
+    /// A graph for questions fixes the sides of its pictures, which the model takes in their own shape.
+    #[error("a graph for questions that takes pictures of one size only")]
+    OneShape,
     /// The graph's input has an element type that we cannot feed.
     #[error("a graph without image or text input")]
     NoModality,

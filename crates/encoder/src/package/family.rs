@@ -34,6 +34,8 @@ pub enum Family {
     /// EmbeddingGemma 2: text and pictures in one input, a vision encoder beside the text graph.
     #[serde(rename = "embedding_gemma2")]
     EmbeddingGemma2,
+    /// ViLT: a question and a picture in, a score for each of its answers out. It embeds nothing.
+    Vilt,
     /// Anything else; everything is decided by the graph and `imgvec.toml`.
     Generic,
 }
@@ -151,7 +153,7 @@ const SIGLIP: Rules = Rules {
     ..GENERIC
 };
 
-static RULES: [Rules; 12] = [
+static RULES: [Rules; 13] = [
     CLIP,
     Rules {
         family: Family::OpenClip,
@@ -180,6 +182,7 @@ static RULES: [Rules; 12] = [
         dim: &[&["text_config", "embedding_dim"]],
         ..GENERIC
     },
+    Rules { family: Family::Vilt, name: "vilt", text_outputs: &["logits"], ..GENERIC },
     GENERIC,
 ];
 
@@ -242,6 +245,7 @@ pub(super) fn detect(evidence: &Evidence<'_>) -> Family {
         "siglip2" | "siglip2_text_model" | "siglip2_vision_model" => Family::Siglip2,
         "jina_clip" => Family::JinaClip,
         "embedding_gemma2" => Family::EmbeddingGemma2,
+        "vilt" => Family::Vilt,
         "dinov2" | "dinov2_with_registers" | "dinov3_vit" => Family::Dinov2,
         "vit" | "deit" | "beit" | "ijepa" | "vit_mae" | "vit_msn" | "data2vec-vision" => Family::Vit,
         "resnet" | "convnext" | "convnextv2" | "dinov3_convnext" | "regnet" | "efficientnet"

@@ -154,6 +154,13 @@ impl Graphs {
                     None => Err(nothing(files, precision, found)),
                 };
             }
+            if family == Family::Vilt {
+                graphs.whole = tower(&WHOLE_STEMS, None)?;
+                return match graphs.whole {
+                    Some(_) => Ok(graphs),
+                    None => Err(nothing(files, precision, found)),
+                };
+            }
             graphs.image = tower(&IMAGE_STEMS, Some(IMMICH_IMAGE.to_owned()))?;
             graphs.text = tower(&TEXT_STEMS, Some(IMMICH_TEXT.to_owned()))?;
             if graphs.image.is_none() && graphs.text.is_none() {

@@ -4,6 +4,7 @@
 //! that does not need ONNX Runtime: family, towers, inputs, outputs, preprocessing, padding. What is
 //! wrong with a package is found here, in milliseconds, not in the middle of the first query.
 
+mod answers;
 mod classification;
 mod describe;
 mod digest;
@@ -24,6 +25,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use answers::AnswerModel;
 pub use classification::{Classification, KINDS, Scoring};
 pub use digest::{DigestError, ModelDigest};
 pub use error::{FileRole, MalformedFile, PackageError, Unsupported};
@@ -36,8 +38,8 @@ pub use modules::{Activation, Dense, LayerNorm, Module, Weights};
 pub use onnx::{Element, Extent, GraphValue, OnnxError, Outline};
 pub use query::{ModalityMeans, QuerySettings};
 pub use tower::{
-    FeatureInput, Graph, Inputs, Layout, Modality, Output, PatchInput, PixelInput, Pooling, TokenInput,
-    TokenRole,
+    FeatureInput, Graph, Inputs, Layout, Modality, Output, PatchInput, PixelInput, PixelMask, Pooling,
+    TokenInput, TokenRole,
 };
 
 use crate::image::Preprocessing;
@@ -76,6 +78,8 @@ pub struct Package {
     pub text: Option<Arc<TextTower>>,
     /// How pictures become part of a text, if the text tower takes both in one input.
     pub joint: Option<Arc<JointModel>>,
+    /// How questions about pictures are answered, if the model does that. Then it embeds nothing.
+    pub answers: Option<Arc<AnswerModel>>,
     /// Texts put before an input, by the name of a use.
     pub prompts: BTreeMap<String, String>,
     /// The package that the image tower is taken from, if it is not this one.
@@ -235,6 +239,18 @@ impl Package {
         }
     }
 
+    /// The graph that answers questions.
+    #[must_use]
+    pub fn graph_of_answers(&self) -> Option<&Graph> {
+        self.answers.as_ref().map(|model| &model.questions.graph)
+    }
+
+    /// What a tokenizer is needed for: text that is embedded, or questions.
+    #[must_use]
+    pub fn tokenized(&self) -> Option<&TextTower> {
+        self.text.as_deref().or(self.answers.as_ref().map(|model| &model.questions))
+    }
+
     /// The graphs, each once.
     #[must_use]
     pub fn graphs(&self) -> Vec<&Graph> {
@@ -242,6 +258,6 @@ impl Package {
         let image = image.or(self.joint.as_ref().map(|joint| &joint.graph));
         let text = self.text.as_ref().map(|tower| &tower.graph);
         let text = text.filter(|text| image.is_none_or(|image| image.path != text.path));
-        image.into_iter().chain(text).collect()
+        image.into_iter().chain(text).chain(self.graph_of_answers()).collect()
     }
 }

@@ -99,6 +99,15 @@ pub struct PatchInput {
     pub positions: String,
 }
 
+/// The input that says which pixels are no filling, `[batch, height, width]`.
+#[derive(Debug, Clone)]
+pub struct PixelMask {
+    /// Name in the graph.
+    pub name: String,
+    /// Integer type, or a float.
+    pub element: Element,
+}
+
 /// An input of vectors that stand in the place of tokens, `[tokens, width]`.
 #[derive(Debug, Clone)]
 pub struct FeatureInput {
@@ -121,6 +130,8 @@ pub struct Inputs {
     pub patches: Option<PatchInput>,
     /// Inputs of vectors beside the tokens.
     pub features: Vec<FeatureInput>,
+    /// The input that says which pixels are no filling, if there is one.
+    pub pixel_mask: Option<PixelMask>,
     /// Whether pixel and token inputs share one batch axis, so that both need as many rows.
     pub shared_batch: bool,
 }
@@ -147,6 +158,8 @@ impl Inputs {
             }
             if let Some(features) = feature_input(value) {
                 inputs.features.push(features);
+            } else if let Some(mask) = pixel_mask(value) {
+                inputs.pixel_mask = Some(mask);
             } else if let Some(pixels) = pixel_input(value).filter(|_| inputs.pixels.is_none()) {
                 inputs.pixels = Some(pixels);
             } else if let Some(tokens) =
@@ -209,6 +222,12 @@ fn feature_input(value: &GraphValue) -> Option<FeatureInput> {
         of_pictures: value.name == "image_features",
         width: value.extent(1),
     })
+}
+
+fn pixel_mask(value: &GraphValue) -> Option<PixelMask> {
+    let is_fit = value.element.is_integer() || value.element == Element::F32;
+    let is_mask = value.name == "pixel_mask" && is_fit && value.rank().is_none_or(|rank| rank == 3);
+    is_mask.then(|| PixelMask { name: value.name.clone(), element: value.element })
 }
 
 fn pixel_input(value: &GraphValue) -> Option<PixelInput> {

@@ -9,7 +9,7 @@ use super::geometry::{Crop, CropRounding, Resize, Size};
 use super::open_clip::{CLIP_MEAN, CLIP_STD};
 use super::settings::{Settings, SettingsError, invalid, missing, pair, side, unsupported};
 use super::timm::{IMAGENET_MEAN, IMAGENET_STD};
-use super::{ChannelOrder, Normalization, Preprocessing};
+use super::{ChannelOrder, Normalization, Preprocessing, Shaping};
 use crate::image::resample::Filter;
 
 const HALF: [f64; 3] = [0.5; 3];
@@ -129,26 +129,15 @@ impl Preprocessing {
     pub fn from_hf(value: &Value) -> Result<Self, SettingsError> {
         let value = value.get("image_processor").unwrap_or(value);
         let settings = Settings::new(value)?;
-        let name = match settings.str("image_processor_type")? {
-            Some(name) => Some(name),
-            None => settings.str("feature_extractor_type")?,
-        };
-        let name = name.ok_or_else(|| missing("image_processor_type"))?;
+        let name = class_name(settings)?;
         match name {
             "TimmWrapperImageProcessor" => return Self::from_timm(value),
             "JinaCLIPImageProcessor" => return Self::from_open_clip(value),
             _ => {}
         }
-        let class = ["Fast", "Pil"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
-        let class = class.strip_suffix("ImageProcessor").or_else(|| class.strip_suffix("FeatureExtractor"));
-        let class =
-            class.and_then(Class::named).ok_or_else(|| unsupported("image_processor_type", &name.into()))?;
-        for (key, value) in settings.0 {
-            let off = value.is_null() || value == &Value::Bool(false);
-            if !KNOWN.contains(&key.as_str()) && !off {
-                return Err(unsupported(key, value));
-            }
-        }
+        let class = bare(name).and_then(Class::named);
+        let class = class.ok_or_else(|| unsupported("image_processor_type", &name.into()))?;
+        refuse_unknown(settings, &[])?;
         let (resize, crop) = geometry(settings, class)?;
         Self {
             resize,
@@ -164,6 +153,67 @@ impl Preprocessing {
             },
         }
         .validate()
+    }
+}
+
+/// Most pixels that a side may be a multiple of.
+const MAX_DIVISOR: u64 = 256;
+
+impl Shaping {
+    /// Settings of ViLT's image processor, from a `preprocessor_config.json` or a `processor_config.json` around it.
+    ///
+    /// # Errors
+    /// As [`Preprocessing::from_hf`].
+    pub fn from_hf(value: &Value) -> Result<Self, SettingsError> {
+        let settings = Settings::new(value.get("image_processor").unwrap_or(value))?;
+        let name = class_name(settings)?;
+        if bare(name) != Some("Vilt") {
+            return Err(unsupported("image_processor_type", &name.into()));
+        }
+        // One picture at a time needs no filling up.
+        refuse_unknown(settings, &["size_divisor", "do_pad"])?;
+        for (key, wanted) in [("do_resize", true), ("do_center_crop", false)] {
+            if settings.bool(key)?.is_some_and(|told| told != wanted) {
+                return Err(unsupported(key, &(!wanted).into()));
+            }
+        }
+        let class = Class::new(Resize::ShortestEdge(384), Filter::Bicubic, HALF, HALF);
+        let Resize::ShortestEdge(shorter) = read_size(settings, class)? else {
+            return Err(unsupported("size", settings.get("size").unwrap_or(&Value::Null)));
+        };
+        let read = |value: &Value| value.as_u64().filter(|divisor| (1..=MAX_DIVISOR).contains(divisor));
+        let divisor = settings.read("size_divisor", "a number from 1 to 256", read)?.unwrap_or(32);
+        let normalization = normalization(settings, class)?;
+        if normalization.std.iter().any(|&std| std as f32 == 0.0) {
+            return Err(invalid("image_std", &normalization.std.to_vec().into(), "numbers other than zero"));
+        }
+        let filter = filter(settings)?.unwrap_or(class.filter);
+        Ok(Shaping { shorter, divisor: divisor as u32, filter, normalization })
+    }
+}
+
+/// The name of the class of the processor.
+fn class_name(settings: Settings<'_>) -> Result<&str, SettingsError> {
+    let name = match settings.str("image_processor_type")? {
+        Some(name) => Some(name),
+        None => settings.str("feature_extractor_type")?,
+    };
+    name.ok_or_else(|| missing("image_processor_type"))
+}
+
+/// The name of a class without its backend suffix and its role.
+fn bare(name: &str) -> Option<&str> {
+    let class = ["Fast", "Pil"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
+    class.strip_suffix("ImageProcessor").or_else(|| class.strip_suffix("FeatureExtractor"))
+}
+
+/// Refuses settings that are neither known, nor of the class, nor off.
+fn refuse_unknown(settings: Settings<'_>, own: &[&str]) -> Result<(), SettingsError> {
+    let is_off = |value: &Value| value.is_null() || value == &Value::Bool(false);
+    let is_known = |key: &str| KNOWN.contains(&key) || own.contains(&key);
+    match settings.0.iter().find(|(key, value)| !is_known(key) && !is_off(value)) {
+        Some((key, value)) => Err(unsupported(key, value)),
+        None => Ok(()),
     }
 }
 

@@ -11,12 +11,14 @@ mod hf;
 mod open_clip;
 mod patches;
 mod settings;
+mod shape;
 mod timm;
 
 pub use apply::PreprocessError;
 pub use geometry::{Crop, CropRounding, Resize, Size};
 pub use patches::{Patches, Patching};
 pub use settings::SettingsError;
+pub use shape::{Shaped, Shaping};
 
 use super::resample::Filter;
 use serde::{Deserialize, Serialize};
