@@ -23,7 +23,7 @@ fn packages() -> Vec<PathBuf> {
         .filter(|dir| dir.join("expected.json").exists())
         .collect();
     packages.sort();
-    assert!(packages.len() >= 12, "{packages:?}");
+    assert!(packages.len() >= 19, "{packages:?}");
     packages
 }
 
@@ -78,6 +78,13 @@ fn families_and_dimensions_are_read_from_the_files() {
         ("bert-mean", Family::Sentence, &[Modality::Text], 16),
         ("bert-cls", Family::Sentence, &[Modality::Text], 16),
         ("bert-dense", Family::Sentence, &[Modality::Text], 12),
+        ("metaclip2", Family::Clip, &[Modality::Image, Modality::Text], 12),
+        ("dinov3", Family::Dinov2, &[Modality::Image], 16),
+        ("embeddinggemma", Family::Sentence, &[Modality::Text], 16),
+        ("qwen3-embedding", Family::Sentence, &[Modality::Text], 16),
+        ("xlm-clip", Family::OpenClip, &[Modality::Image, Modality::Text], 12),
+        ("clip-uint8", Family::Clip, &[Modality::Image, Modality::Text], 12),
+        ("clip-q4", Family::Clip, &[Modality::Image, Modality::Text], 12),
     ] {
         let package = Package::open(&data().join(name)).unwrap();
         assert_eq!(package.name, name);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use imgvec_encoder::image::{ImageLimits, decode};
 use imgvec_encoder::interrupt::never_interrupted;
-use imgvec_encoder::package::Package;
+use imgvec_encoder::package::{Family, Package, PackageError};
 use imgvec_encoder::{EncodeError, Encoder};
 use model_support::graph::{F32, GraphBuilder, I64, text_tower, word_tokenizer};
 use model_support::{Scratch, data, encoder, greatest_difference, onnx_runtime, options_with};
@@ -217,4 +217,48 @@ fn matryoshka_dimensions_are_kept_and_normalized_again() {
     // The table's second row is 4 5 6 7.
     let norm = 41_f32.sqrt();
     assert!(greatest_difference(&vectors[0], &[4.0 / norm, 5.0 / norm]) < 1e-6);
+}
+
+#[test]
+fn patches_with_a_mask_and_shapes_are_refused_with_all_inputs() {
+    // SigLIP 2 NaFlex.
+    let scratch = Scratch::new();
+    scratch.write("config.json", r#"{"model_type": "siglip2"}"#);
+    scratch.write("preprocessor_config.json", PREPROCESSING);
+    let graph = GraphBuilder::new()
+        .input("pixel_values", F32, &[-1, -1, 768])
+        .input("pixel_attention_mask", I32, &[-1, -1])
+        .input("spatial_shapes", I64, &[-1, 2])
+        .output("pooler_output", F32, &[-1, 768]);
+    scratch.write(
+        "onnx/vision_model.onnx",
+        graph.node_with("ReduceMean", &["pixel_values"], "pooler_output", &[("axes", &[1])]).finish(),
+    );
+    match Package::open(scratch.path()) {
+        Err(PackageError::UnsupportedInputs { inputs, unsupported, .. }) => {
+            assert_eq!(inputs.len(), 3);
+            assert_eq!(unsupported, ["pixel_values", "pixel_attention_mask", "spatial_shapes"]);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_kind_of_model_that_is_not_known_runs_by_the_names_of_its_files() {
+    let test = "a_kind_of_model_that_is_not_known_runs_by_the_names_of_its_files";
+    if !onnx_runtime(test) {
+        return;
+    }
+    let scratch = model_support::copy_of("clip");
+    let config = std::fs::read_to_string(scratch.path().join("config.json")).unwrap();
+    scratch.write("config.json", config.replace("\"model_type\": \"clip\"", "\"model_type\": \"clip9\""));
+    let package = Package::open(scratch.path()).unwrap();
+    assert_eq!((package.family, package.dim, package.modalities.len()), (Family::Generic, Some(12), 2));
+    let mut found = encoder(scratch.path());
+    let mut known = encoder(&data().join("clip"));
+    let pictures = pictures();
+    let pictures: Vec<&[u8]> = pictures.iter().map(Vec::as_slice).collect();
+    assert_eq!(found.embed_images(&pictures).unwrap(), known.embed_images(&pictures).unwrap());
+    let texts = ["a photo of a dog", "two red cats", ""];
+    assert_eq!(found.embed_texts(&texts).unwrap(), known.embed_texts(&texts).unwrap());
 }

@@ -264,6 +264,13 @@ impl Encoder {
             (&*input.name, &shape[..], Feed::F32(values))
         }));
 
+        let nothing: Vec<[usize; 4]> =
+            tower.inputs.past.iter().map(|input| [rows, input.heads, 0, input.width]).collect();
+        feeds.extend(tower.inputs.past.iter().zip(&nothing).map(|(input, shape)| {
+            let feed = if input.element == Element::F16 { Feed::F16(&[]) } else { Feed::F32(&[]) };
+            (&*input.name, &shape[..], feed)
+        }));
+
         let size = RunSize { rows, tokens: Some(width), fitting_tokens: None };
         let tensor = self
             .run(&tower.graph, &feeds, &tower.output.name, expected, size)
@@ -275,6 +282,14 @@ impl Encoder {
 /// Width and height of the picture that the unwanted image half of a combined graph gets.
 fn placeholder_size(tower: &TextTower, pixels: &PixelInput) -> (usize, usize) {
     pixels.size.or(tower.picture_size).unwrap_or((224, 224))
+}
+
+/// Places of the tokens of a row that is filled up on the left: the first token has place 0, and padding has it as well.
+fn places(mask: &[i64]) -> impl Iterator<Item = i64> + '_ {
+    mask.iter().scan(-1, |place, token| {
+        *place += token;
+        Some((*place).max(0))
+    })
 }
 
 /// Whether texts of these lengths, which rise, are better not run together: the shorter ones would be
@@ -333,6 +348,7 @@ impl<'a> Column<'a> {
             TokenRole::Mask if tower.mask_padding => mask.to_vec(),
             TokenRole::Mask => vec![1; mask.len()],
             TokenRole::Types => vec![0; ids.len()],
+            TokenRole::Positions if tower.pad_left => mask.chunks(width.max(1)).flat_map(places).collect(),
             TokenRole::Positions => (0_i64..).take(width).cycle().take(ids.len()).collect(),
         };
         let values = match input.element {
@@ -368,6 +384,12 @@ mod tests {
         assert!(is_mostly_padding(&[8, 8, 8, 8, 8, 8, 8, 512]));
         assert!(is_mostly_padding(&[8, 512]) && !is_mostly_padding(&[400, 512]));
         assert!(!is_mostly_padding(&[512]));
+    }
+
+    #[test]
+    fn places_begin_where_the_text_does() {
+        assert_eq!(places(&[0, 0, 1, 1, 1]).collect::<Vec<_>>(), [0, 0, 0, 1, 2]);
+        assert_eq!(places(&[1, 1]).collect::<Vec<_>>(), [0, 1]);
     }
 
     #[test]

@@ -82,7 +82,8 @@ pub(super) fn describe(
         }
         // Inputs of other kinds belong to models of their own.
         let is_joint = configs.family == Family::EmbeddingGemma2;
-        let is_special = inputs.patches.is_some() || !inputs.features.is_empty();
+        let is_generator = !inputs.past.is_empty() && inputs.pixels.is_some();
+        let is_special = inputs.patches.is_some() || !inputs.features.is_empty() || is_generator;
         if (is_special && !is_joint) || inputs.pixel_mask.is_some() {
             return Err(not_fed(graph, &inputs));
         }
@@ -220,7 +221,8 @@ fn not_fed(graph: Graph, inputs: &Inputs) -> PackageError {
         inputs.patches.iter().flat_map(|patches| [patches.pixels.clone(), patches.positions.clone()]);
     let of_features = inputs.features.iter().map(|input| input.name.clone());
     let of_mask = inputs.pixel_mask.iter().map(|input| input.name.clone());
-    let unsupported = of_patches.chain(of_features).chain(of_mask).collect();
+    let of_past = inputs.past.iter().filter(|_| inputs.pixels.is_some()).map(|input| input.name.clone());
+    let unsupported = of_patches.chain(of_features).chain(of_mask).chain(of_past).collect();
     PackageError::UnsupportedInputs { path: graph.path, inputs: graph.outline.inputs, unsupported }
 }
 
@@ -274,7 +276,7 @@ fn answer_model(
     let Some(pixels) = inputs.pixels.clone().filter(|_| inputs.both()) else {
         return Err(PackageError::Unsupported { path: graph.path, feature: Unsupported::NoQuestion });
     };
-    if inputs.patches.is_some() || !inputs.features.is_empty() {
+    if inputs.patches.is_some() || !inputs.features.is_empty() || !inputs.past.is_empty() {
         return Err(not_fed(graph, &inputs));
     }
     if pixels.size.is_some() {

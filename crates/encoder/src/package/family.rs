@@ -225,7 +225,8 @@ pub(super) fn detect(evidence: &Evidence<'_>) -> Family {
     let model_type = text(evidence.config, "model_type");
     let origin = text(evidence.config, "_name_or_path");
     match model_type.as_str() {
-        "clip" | "clip_text_model" | "clip_vision_model" | "chinese_clip" | "altclip" | "mobileclip" => {
+        "clip" | "clip_text_model" | "clip_vision_model" | "chinese_clip" | "altclip" | "mobileclip"
+        | "metaclip_2" => {
             let mobile =
                 [&model_type, &origin, &evidence.dir_name.to_ascii_lowercase()].into_iter().any(|name| {
                     name.contains("mobileclip")

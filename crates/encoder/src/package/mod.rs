@@ -38,8 +38,8 @@ pub use modules::{Activation, Dense, LayerNorm, Module, Weights};
 pub use onnx::{Element, Extent, GraphValue, OnnxError, Outline};
 pub use query::{ModalityMeans, QuerySettings};
 pub use tower::{
-    FeatureInput, Graph, Inputs, Layout, Modality, Output, PatchInput, PixelInput, PixelMask, Pooling,
-    TokenInput, TokenRole,
+    FeatureInput, Graph, Inputs, Layout, Modality, Output, PastInput, PatchInput, PixelInput, PixelMask,
+    Pooling, TokenInput, TokenRole,
 };
 
 use crate::image::Preprocessing;

@@ -119,6 +119,20 @@ pub struct FeatureInput {
     pub width: Option<usize>,
 }
 
+/// An input of keys or values of tokens that came before, `[batch, heads, tokens, width]`: decoders that were exported for
+/// generating have them. An embedder gets none.
+#[derive(Debug, Clone)]
+pub struct PastInput {
+    /// Name in the graph.
+    pub name: String,
+    /// Float type.
+    pub element: Element,
+    /// Heads.
+    pub heads: usize,
+    /// Floats of a head.
+    pub width: usize,
+}
+
 /// All inputs of a graph.
 #[derive(Debug, Clone, Default)]
 pub struct Inputs {
@@ -130,6 +144,8 @@ pub struct Inputs {
     pub patches: Option<PatchInput>,
     /// Inputs of vectors beside the tokens.
     pub features: Vec<FeatureInput>,
+    /// Inputs of what came before, which stay empty.
+    pub past: Vec<PastInput>,
     /// The input that says which pixels are no filling, if there is one.
     pub pixel_mask: Option<PixelMask>,
     /// Whether pixel and token inputs share one batch axis, so that both need as many rows.
@@ -158,6 +174,8 @@ impl Inputs {
             }
             if let Some(features) = feature_input(value) {
                 inputs.features.push(features);
+            } else if let Some(past) = past_input(value) {
+                inputs.past.push(past);
             } else if let Some(mask) = pixel_mask(value) {
                 inputs.pixel_mask = Some(mask);
             } else if let Some(pixels) = pixel_input(value).filter(|_| inputs.pixels.is_none()) {
@@ -222,6 +240,12 @@ fn feature_input(value: &GraphValue) -> Option<FeatureInput> {
         of_pictures: value.name == "image_features",
         width: value.extent(1),
     })
+}
+
+fn past_input(value: &GraphValue) -> Option<PastInput> {
+    let is_past = value.name.starts_with("past_key_values.") && value.element.is_float();
+    let shape = value.extent(1).zip(value.extent(3)).filter(|_| is_past && value.rank() == Some(4));
+    shape.map(|(heads, width)| PastInput { name: value.name.clone(), element: value.element, heads, width })
 }
 
 fn pixel_mask(value: &GraphValue) -> Option<PixelMask> {

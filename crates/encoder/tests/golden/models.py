@@ -224,7 +224,9 @@ def export(tower, inputs, outputs, axes):
             dynamic_axes={name: dict(enumerate(names)) for name, names in axes.items()}, dynamo=False,
         )  # fmt: skip
         graph = onnx.load(path)
-    shorten_names(graph.graph)
+    # Names that a graph inside a node may use stay.
+    if not any(attribute.HasField("g") for node in graph.graph.node for attribute in node.attribute):
+        shorten_names(graph.graph)
     onnx.checker.check_model(graph, full_check=True)
     return graph
 
