@@ -9,8 +9,7 @@
 //! [`note_panic`] tells the two times apart: between them lies a panic. Without it, a line of a user's function that raises the
 //! same error twice would get the first one's context at its second time.
 //!
-//! An error that we catch and raise later, maybe in other words, keeps its number and its names, in an [`Origin`]. It has no CONTEXT
-//! from below our frames.
+//! An error that we catch and raise later, maybe in other words, keeps its number, names and context in an [`Origin`].
 //!
 //! Other ways were worse. To throw the server's copy in place of the panic, each function and callback of ours would need a second
 //! guard. A hook on the log (`emit_log_hook`) sees what is sent, not what a function's EXCEPTION block reads, and sees nothing
@@ -50,7 +49,10 @@ struct Original {
 pub struct Origin {
     /// The SQLSTATE, in the server's way. A user may have made it up.
     pub number: i32,
-    names: Vec<(c_char, CString)>,
+    /// Names of schema, table, column, data type and constraint.
+    names: [Option<CString>; 5],
+    /// The lines of CONTEXT, from the innermost to the outermost.
+    context: Option<CString>,
 }
 
 /// The last callback. The server reads it, and [`keep`] compares its address.
@@ -138,7 +140,7 @@ pub fn caught(code: Code, texts: Parts<&str>) -> Option<(Parts<String>, Origin)>
     })
 }
 
-/// Has the next error with this message leave with number and names of the one that it comes from.
+/// Has the next error with this message leave with what the one had that it comes from.
 pub fn word(message: &str, origin: Origin) {
     WORDED.set(Some((message.to_owned(), origin)));
 }
@@ -199,21 +201,30 @@ impl Original {
 
     fn origin(&self) -> Origin {
         // SAFETY: as above.
-        let names = unsafe {
-            let error = &*self.error;
-            // The letters are PG_DIAG_SCHEMA_NAME and so on of postgres_ext.h.
-            [
-                (b's', error.schema_name),
-                (b't', error.table_name),
-                (b'c', error.column_name),
-                (b'd', error.datatype_name),
-                (b'n', error.constraint_name),
-            ]
-            .map(|(letter, name)| text(name).map(|name| (letter.cast_signed(), name.to_owned())))
-        };
-        // SAFETY: as above.
-        let number = unsafe { (*self.error).sqlerrcode };
-        Origin { number, names: names.into_iter().flatten().collect() }
+        unsafe {
+            let error = &mut *self.error;
+            let own = |part: *const c_char| text(part).map(CStr::to_owned);
+            let names = names_of(error).map(|name| own(*name));
+            Origin { number: error.sqlerrcode, names, context: own(error.context) }
+        }
+    }
+
+    /// Gives it what the error that it comes from had.
+    fn complete(&mut self, origin: &Origin) {
+        // SAFETY: as above. The texts are copied to where the error's own are.
+        unsafe {
+            let error = &mut *self.error;
+            let copy = |part: &CString| pg_sys::MemoryContextStrdup(self.context, part.as_ptr());
+            error.sqlerrcode = origin.number;
+            if let Some(context) = &origin.context {
+                error.context = copy(context);
+            }
+            for (place, name) in names_of(error).into_iter().zip(&origin.names) {
+                if let Some(name) = name {
+                    *place = copy(name);
+                }
+            }
+        }
     }
 
     /// Frees the copy. No `Drop` does, which would run when the process ends and the server's memory is gone.
@@ -221,6 +232,16 @@ impl Original {
         // SAFETY: our own context, which nothing else refers to.
         unsafe { pg_sys::MemoryContextDelete(self.context) };
     }
+}
+
+fn names_of(error: &mut pg_sys::ErrorData) -> [&mut *mut c_char; 5] {
+    [
+        &mut error.schema_name,
+        &mut error.table_name,
+        &mut error.column_name,
+        &mut error.datatype_name,
+        &mut error.constraint_name,
+    ]
 }
 
 /// A text in UTF-8, which is what pgrx leaves.
@@ -259,7 +280,7 @@ unsafe extern "C-unwind" fn consider(_argument: *mut c_void) -> *mut pg_sys::Err
         let before = pg_sys::MemoryContextSwitchTo(context);
         let error = pg_sys::CopyErrorData();
         pg_sys::MemoryContextSwitchTo(before);
-        let copy = Original { context, error, statement: current_statement(), is_panic: false };
+        let mut copy = Original { context, error, statement: current_statement(), is_panic: false };
         if (*error).elevel != PgLogLevel::ERROR as i32 {
             copy.forget();
             return nothing;
@@ -274,30 +295,29 @@ unsafe extern "C-unwind" fn consider(_argument: *mut c_void) -> *mut pg_sys::Err
             return original;
         }
         let message = copy.texts()[0].map(|message| encoding::to_utf8_lossy(message.to_bytes()));
-        if let Some(origin) = message.and_then(|message| origin_of(&message)) {
-            raw::set_error_code(origin.number);
-            for (letter, name) in &origin.names {
-                pg_sys::err_generic_string((*letter).into(), name.as_ptr());
-            }
-            copy.forget();
-            return nothing;
+        let origin = message.and_then(|message| origin_of(&message));
+        if let Some(origin) = &origin {
+            copy.complete(origin);
         }
-        note(copy);
+        let noted = note(copy);
+        if origin.is_some() { noted } else { nothing }
     }
-    nothing
 }
 
-/// Notes an error.
-fn note(copy: Original) {
+/// Notes an error, which lives as long as the note; answers NULL if its texts are too long.
+fn note(copy: Original) -> *mut pg_sys::ErrorData {
     // SAFETY: the copy lives.
     let context = unsafe { text((*copy.error).context) };
     let bytes = copy.texts().into_iter().chain([context]).flatten().map(CStr::count_bytes);
     if bytes.sum::<usize>() > MOST_BYTES {
-        return copy.forget();
+        copy.forget();
+        return std::ptr::null_mut();
     }
+    let error = copy.error;
     let old = NOTED.with_borrow_mut(|noted| {
         noted.push_front(copy);
         noted.split_off(KEPT.min(noted.len()))
     });
     old.into_iter().for_each(Original::forget);
+    error
 }

@@ -1,6 +1,6 @@
 //! Processes of the server beside this one, and what a background worker does with its own.
 
-use super::latch;
+use super::{latch, version};
 use pgrx::callbacks::{PgXactCallbackEvent, register_xact_callback};
 use pgrx::prelude::*;
 use std::cell::Cell;
@@ -43,11 +43,10 @@ fn wake_workers() {
         let count = usize::try_from(all.allProcCount).unwrap_or(0);
         for place in 0..count {
             let process = all.allProcs.add(place);
-            #[cfg(not(feature = "pg18"))]
-            let is_worker = (*process).isBackgroundWorker;
-            #[cfg(feature = "pg18")]
-            let is_worker = !(*process).isRegularBackend;
-            if is_worker && (*process).pid != 0 && (*process).databaseId == pg_sys::MyDatabaseId {
+            if version::is_worker(&*process)
+                && (*process).pid != 0
+                && (*process).databaseId == pg_sys::MyDatabaseId
+            {
                 pg_sys::SetLatch(&raw mut (*process).procLatch);
             }
         }
@@ -101,12 +100,7 @@ pub fn connect_worker(database: &Database) {
     let signal = |number: u32, handler: unsafe extern "C-unwind" fn(c_int)| {
         let number = number.cast_signed();
         // SAFETY: handlers that do what handlers may.
-        unsafe {
-            #[cfg(not(feature = "pg18"))]
-            pg_sys::pqsignal(number, Some(handler));
-            #[cfg(feature = "pg18")]
-            pg_sys::pqsignal_be(number, Some(handler));
-        }
+        unsafe { version::handle_signal(number, handler) };
     };
     signal(pg_sys::SIGTERM, stop);
     signal(pg_sys::SIGHUP, reload);

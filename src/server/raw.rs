@@ -16,8 +16,6 @@ mod unguarded {
         pub fn opfamily_can_sort_type(family: pg_sys::Oid, data_type: pg_sys::Oid) -> bool;
         // utils/elog.h. Reads the code of the message that is being made.
         pub fn geterrcode() -> std::ffi::c_int;
-        // Sets it.
-        pub fn errcode(code: std::ffi::c_int) -> std::ffi::c_int;
         // Throws an error again, with all that belongs to it: jumps to whoever catches it.
         pub fn ReThrowError(error: *mut pg_sys::ErrorData) -> !;
         // catalog/partition.h. Reads the catalogs.
@@ -128,12 +126,6 @@ pub fn window_current_argument(window: WindowObject, argument: i32) -> (pg_sys::
 pub fn error_code() -> std::ffi::c_int {
     // SAFETY: raises nothing in a callback.
     unsafe { unguarded::geterrcode() }
-}
-
-/// Gives the error that is being made another code; to be called in such a callback.
-pub fn set_error_code(code: std::ffi::c_int) {
-    // SAFETY: raises nothing in a callback.
-    unsafe { unguarded::errcode(code) };
 }
 
 /// Throws another error in place of the one that is being made: does what `errfinish`, which has called the callback, would do

@@ -285,7 +285,7 @@ impl Reader {
 }
 
 /// A table without indexes that rows are appended to, past the executor: rights, policies and triggers of the table do not
-/// matter. Logical decoding does not see a row that is written alone; it sees those that are written together.
+/// matter, and logical decoding does not see the rows.
 pub struct Appender {
     relation: pg_sys::Relation,
     /// Holds the tuples that are not written yet.
@@ -375,12 +375,16 @@ impl Appender {
 
     fn flush(&mut self) {
         fault::point("write the queue");
-        let options = pg_sys::HEAP_INSERT_NO_LOGICAL.cast_signed();
         // SAFETY: tuples of the relation's type, each in a slot of its own; the server copies them.
         unsafe {
             let command = pg_sys::GetCurrentCommandId(true);
-            if let [tuple] = self.tuples[..] {
-                pg_sys::heap_insert(self.relation, tuple, command, options, self.bulk);
+            // Rows that are written together cannot be kept from logical decoding: the server asserts that nobody tries.
+            let is_decoded = pg_sys::wal_level >= pg_sys::WalLevel::WAL_LEVEL_LOGICAL as c_int;
+            if self.tuples.len() == 1 || is_decoded {
+                let options = pg_sys::HEAP_INSERT_NO_LOGICAL.cast_signed();
+                for &tuple in &self.tuples {
+                    pg_sys::heap_insert(self.relation, tuple, command, options, self.bulk);
+                }
             } else if !self.tuples.is_empty() {
                 if self.bulk.is_null() {
                     self.bulk = pg_sys::GetBulkInsertState();
@@ -401,7 +405,7 @@ impl Appender {
                     self.slots.as_mut_ptr(),
                     count,
                     command,
-                    options,
+                    0,
                     self.bulk,
                 );
             }

@@ -162,3 +162,26 @@ pub fn disable(path: &mut pg_sys::Path) {
         path.disabled_nodes = 1000;
     }
 }
+
+/// Whether a process is a background worker.
+pub fn is_worker(process: &pg_sys::PGPROC) -> bool {
+    #[cfg(not(feature = "pg18"))]
+    let is_worker = process.isBackgroundWorker;
+    #[cfg(feature = "pg18")]
+    let is_worker = !process.isRegularBackend;
+    is_worker
+}
+
+/// Has a signal handled in the server's way.
+///
+/// # Safety
+/// A handler that does no more than handlers may.
+pub unsafe fn handle_signal(signal: i32, handler: unsafe extern "C-unwind" fn(i32)) {
+    // SAFETY: by contract.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        pg_sys::pqsignal(signal, Some(handler));
+        #[cfg(feature = "pg18")]
+        pg_sys::pqsignal_be(signal, Some(handler));
+    }
+}

@@ -104,5 +104,6 @@ fn a_violated_constraint_of_the_pipelines_tables_is_named() {
     let error = failure(&mut client, "CALL imgvec_work('notes')");
     let table = Some("notes_embedding_log");
     assert_eq!(error.code().code(), "23514");
+    assert!(error.where_().unwrap_or_default().contains("INSERT INTO"), "{error:?}");
     assert_eq!(names(&error), [Some("public"), table, None, None, Some("quiet")], "{error:?}");
 }

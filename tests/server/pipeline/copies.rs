@@ -69,6 +69,22 @@ fn a_subscriber_does_not_embed_what_it_receives() {
 }
 
 #[test]
+fn logical_decoding_does_not_see_what_is_queued() {
+    let cluster = Cluster::new("pipeline-decoding").conf("wal_level = logical").start();
+    let mut client = cluster.client();
+    run(&mut client, CAPTIONS);
+    run(&mut client, "CREATE PUBLICATION everything FOR ALL TABLES");
+    run(&mut client, "SELECT pg_create_logical_replication_slot('everything', 'pgoutput')");
+    // One row, and rows that come together.
+    run(&mut client, "INSERT INTO notes VALUES (1, 'thing')");
+    run(&mut client, "INSERT INTO notes SELECT i, 'thing ' || i FROM generate_series(2, 50) AS i");
+    let changes = "SELECT count(*) FROM pg_logical_slot_peek_binary_changes('everything', NULL, NULL, 'proto_version', '1',
+        'publication_names', 'everything') WHERE position('queue'::bytea IN data) > 0";
+    assert_eq!(value::<i64>(&mut client, changes), 0);
+    run(&mut client, "SELECT pg_drop_replication_slot('everything')");
+}
+
+#[test]
 fn a_standby_shows_progress_and_works_after_its_promotion() {
     let cluster = Cluster::new("pipeline-primary").start();
     let mut client = cluster.client();
