@@ -297,7 +297,8 @@ impl Index {
 
     /// Calls `each` with the estimated scores of entries, a block at a time: those of the leaders nearest to the query, until
     /// there were `wanted` of them, and four leaders at least. Under a filter more leaders follow, with those of their entries that may
-    /// pass, until there were `passing`. Holes have ids of none; the last argument tells which may pass.
+    /// pass, until there were `passing`. Holes have ids of none; the last argument tells which may pass. Returns the share of these leaders'
+    /// entries that may pass; 1 without a filter.
     pub(crate) fn score_entries(
         &self,
         query: &Query,
@@ -305,7 +306,7 @@ impl Index {
         filter: Option<&Filter>,
         passing: usize,
         mut each: impl FnMut(&[f32; MAX_DEGREE], &[NodeId; MAX_DEGREE], &[bool; MAX_DEGREE]),
-    ) {
+    ) -> f64 {
         let (space, groups) = (&self.space, &self.entries.groups);
         let mut order: Vec<Key> = query
             .leader_scores(space)
@@ -346,6 +347,9 @@ impl Index {
             }
             seen += group.len;
         }
+        #[allow(clippy::cast_precision_loss, reason = "at most 131,072 entries")]
+        let share = |passed: usize| (passed as f64 + 0.5) / (seen as f64 + 1.0);
+        if filter.is_some() { share(passed).min(1.0) } else { 1.0 }
     }
 }
 

@@ -8,8 +8,9 @@
 //! 2. It ends when no node within the distance is left to visit, and none of the nearest [`BEAM`].
 //!
 //! A pair is found if either of the two finds the other, so a link in one direction is enough. It is also found if both are among the nearest
-//! [`JOINED`] nodes of a third node, because these are compared with each other (Dong, Moses, Li 2011). Distances are those of the stored
-//! 8-bit vectors. A pair counts if the error bounds of both permit it. The caller decides by the exact vectors.
+//! [`JOINED`] nodes of a third node, or among [`CROWDED`] nodes within the distance of it, because these are compared with each other (Dong,
+//! Moses, Li 2011). Distances are those of the stored 8-bit vectors. A pair counts if the error bounds of both permit it. The caller decides by
+//! the exact vectors.
 
 use super::key::Key;
 use super::rows::Rows;
@@ -29,6 +30,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 pub const BEAM: usize = 24;
 /// Nearest nodes of each that are compared with each other.
 pub const JOINED: usize = 16;
+/// As many of those within the distance, if there are more.
+pub const CROWDED: usize = 64;
 /// Pairs found so are told apart when there are so many.
 const DISTINCT_AT: usize = 1 << 18;
 /// Nodes that a worker takes at once.
@@ -71,6 +74,8 @@ struct Scratch {
     search: u32,
     open: BinaryHeap<Reverse<Key>>,
     best: BinaryHeap<Key>,
+    /// What was met within the distance.
+    inside: Vec<Key>,
     nearest: Vec<Key>,
 }
 
@@ -276,6 +281,7 @@ impl Nodes {
             search: 0,
             open: BinaryHeap::new(),
             best: BinaryHeap::new(),
+            inside: Vec::new(),
             nearest: Vec::new(),
         }
     }
@@ -290,7 +296,7 @@ impl Nodes {
         scratch: &mut Scratch,
         mut each: impl FnMut(u32, f32) -> bool,
     ) {
-        let Scratch { met, search, open, best, .. } = scratch;
+        let Scratch { met, search, open, best, inside, .. } = scratch;
         if *search == u32::MAX {
             met.fill(0);
             *search = 0;
@@ -298,6 +304,7 @@ impl Nodes {
         *search += 1;
         open.clear();
         best.clear();
+        inside.clear();
         met[node as usize] = *search;
         let query = Query::stored(&self.space, self.space.decoded(self.set.stored(node)));
         let mut at = node;
@@ -311,6 +318,9 @@ impl Nodes {
                     return;
                 }
                 let key = Key::new(score, NodeId(to));
+                if score <= within {
+                    inside.push(key);
+                }
                 if best.len() < beam {
                     best.push(key);
                 } else if best.peek().is_some_and(|worst| key < *worst) {
@@ -334,11 +344,19 @@ impl Nodes {
     /// Compares the nearest nodes that the last search around a node met with each other: calls `each` with two and their squared
     /// distance. Of two that are linked one finds the other anyway.
     fn join(&self, scratch: &mut Scratch, mut each: impl FnMut(u32, u32, f32)) {
-        let Scratch { best, nearest, .. } = scratch;
+        let Scratch { best, inside, nearest, .. } = scratch;
         nearest.clear();
-        nearest.extend(best.drain());
-        nearest.sort_unstable();
-        nearest.truncate(JOINED);
+        let most = if inside.len() > JOINED {
+            nearest.append(inside);
+            CROWDED
+        } else {
+            nearest.extend(best.drain());
+            JOINED
+        };
+        if nearest.len() > most {
+            nearest.select_nth_unstable(most);
+            nearest.truncate(most);
+        }
         for (place, key) in nearest.iter().enumerate() {
             let a = key.id().0;
             let others = nearest[place + 1..].iter().map(|key| key.id().0);

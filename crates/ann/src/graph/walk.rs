@@ -83,7 +83,7 @@ impl Walk {
         let mut worst = f32::INFINITY;
         let (filtered, frontier) = (&walk.filtered, &mut walk.frontier);
         let filter = filtered.as_ref().map(|filtered| filtered.filter());
-        index.score_entries(&walk.query, scored, filter, known, |scores, ids, may_pass| {
+        let share = index.score_entries(&walk.query, scored, filter, known, |scores, ids, may_pass| {
             for i in (0..ids.len()).filter(|&i| may_pass[i] && ids[i] != NodeId::NONE) {
                 frontier.push(Key::new(scores[i], ids[i]));
             }
@@ -103,7 +103,10 @@ impl Walk {
         });
         match &mut walk.filtered {
             // What may pass is in the other one as well, and is visited once.
-            Some(filtered) => entries.into_iter().for_each(|entry| filtered.push_other(entry)),
+            Some(filtered) => {
+                filtered.expect_share(share);
+                entries.into_iter().for_each(|entry| filtered.push_other(entry));
+            }
             None => entries.into_iter().for_each(|entry| walk.frontier.push(entry)),
         }
         walk
