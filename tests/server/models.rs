@@ -191,7 +191,7 @@ fn two_packages_make_one_model() {
     for (text, code, word) in [
         ("bert-mean", SqlState::CONFIG_FILE_ERROR, "dimensions"),
         ("none", SqlState::UNDEFINED_OBJECT, "does not exist"),
-        ("pair", SqlState::CONFIG_FILE_ERROR, "from another model itself"),
+        ("pair", SqlState::CONFIG_FILE_ERROR, "itself takes a tower from another model"),
         ("../clip", SqlState::INVALID_PARAMETER_VALUE, "invalid model name"),
     ] {
         write(text);
