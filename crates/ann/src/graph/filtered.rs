@@ -9,12 +9,11 @@
 //! - Where it is less, what passes is scattered. One other candidate in 4 leads the way, or one in 2 if *m* is below 2;
 //!   which, follows from its number alone, so that all paths agree. A row that passes is met if one of the few nodes that link to it
 //!   from near by is visited: with one candidate in 8, three rows in ten of those that one in a hundred passes were missed.
-//! - Rows that hold together but lie aside of where the query points need more lookahead, as many of them are about as far, and the
-//!   nearest of them lie apart from each other. *How far aside* tells the ratio of two shares: of the neighbors of nodes that pass, and
-//!   of the entries from the query outwards, those that may pass. Scattered rows have 1; a tenth of the rows in one region has 7, a
-//!   hundredth 50. The lookahead grows by the ratio's square root. With twice the lookahead for all, a search of 1,000,000 rows
-//!   found .87 of the nearest in a region of a tenth, and .75 in one of a hundredth; so it finds .92 and .94.
-//! - Scattered ones need less, as the walk has looked everywhere on its way.
+//! - Rows in one region need more lookahead, as many of them are about as far from the query, and the nearest of them lie apart
+//!   from each other. The lookahead grows by the square root of a ratio: the share of the neighbors of nodes that pass which may pass,
+//!   divided by the share of the entries, counted from the query outwards. Scattered rows have a ratio of about 1. The smaller the
+//!   region, and the farther from the query, the larger it is.
+//! - Scattered rows need less lookahead, as the walk has looked everywhere on its way.
 //!
 //! `benches/filters.rs` measures these rules, with filters that one row in 2 to one in 1,000 passes, scattered, in one region, and in
 //! the region that is farthest from the query.
@@ -36,9 +35,9 @@ const THINNED_LESS: u32 = 2;
 const HARDLY_ANY: f64 = 2.0;
 /// From this ratio on, what passes lies in a region.
 const IN_REGION: f64 = 3.0;
-/// Of the lookahead there, for each square root of the ratio.
+/// The lookahead in a region is multiplied by this times the square root of the ratio.
 const BY_REGION: f64 = 2.0;
-/// Most of the lookahead.
+/// Most that the lookahead is multiplied by.
 const MOST_SHARE: f64 = 12.0;
 /// Least share of the lookahead where few neighbors pass.
 const LEAST_SHARE: f64 = 0.5;
@@ -111,14 +110,7 @@ impl Filtered {
 
     /// How much of the lookahead rows that pass need.
     fn share_of_lookahead(&self) -> f64 {
-        let together = self.together();
-        if together < TOGETHER {
-            return (together / TOGETHER).max(LEAST_SHARE);
-        }
-        let shown = together / MAX_DEGREE as f64;
-        let ratio = shown / self.expected;
-        let wide = 2.0 - shown;
-        if ratio < IN_REGION { wide } else { (BY_REGION * ratio.sqrt()).clamp(wide, MOST_SHARE) }
+        share_of_lookahead(self.together(), self.expected)
     }
 
     /// Takes out the next candidate; `frontier` has those that may pass or lead the way, `passing` the visited
@@ -212,6 +204,18 @@ impl Filtered {
     }
 }
 
+/// What to multiply the lookahead by. `together` is the mean number of neighbors, of 32, that may pass, over the nodes that pass;
+/// `expected` the share of entries that may pass, above zero.
+fn share_of_lookahead(together: f64, expected: f64) -> f64 {
+    if together < TOGETHER {
+        return (together / TOGETHER).max(LEAST_SHARE);
+    }
+    let shown = together / MAX_DEGREE as f64;
+    let ratio = shown / expected;
+    let wide = 2.0 - shown;
+    if ratio < IN_REGION { wide } else { (BY_REGION * ratio.sqrt()).clamp(wide, MOST_SHARE) }
+}
+
 /// Candidates whose keys lie below this one are estimated better than a score.
 pub fn below(score: f32) -> Key {
     // Of equal scores none is better; without any, even candidates without a number are wanted.
@@ -221,4 +225,30 @@ pub fn below(score: f32) -> Key {
 /// Whether a node is one of one in `share`.
 fn is_chosen(id: NodeId, share: u32) -> bool {
     (id.0.wrapping_mul(0x9E37_79B1) >> 16).is_multiple_of(share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn scattered_rows_need_less_than_rows_in_a_region() {
+        // One row in a hundred, scattered and in a region; half of the rows; all of them.
+        assert!(share_of_lookahead(0.32, 0.01) < 1.0);
+        assert!(share_of_lookahead(16.0, 0.01) > 10.0);
+        assert!((share_of_lookahead(16.0, 0.5) - 1.5).abs() < 1e-9);
+        assert!((share_of_lookahead(32.0, 1.0) - 1.0).abs() < 1e-9);
+    }
+
+    proptest! {
+        #[test]
+        fn the_lookahead_is_bounded_and_grows_as_the_region_shrinks(
+            together in 0.0f64..=32.0, expected in 1e-6f64..=1.0, smaller in 0.01f64..1.0
+        ) {
+            let share = share_of_lookahead(together, expected);
+            prop_assert!((LEAST_SHARE..=MOST_SHARE).contains(&share));
+            prop_assert!(share_of_lookahead(together, expected * smaller) >= share);
+        }
+    }
 }
