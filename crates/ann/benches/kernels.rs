@@ -75,6 +75,15 @@ fn kernels(criterion: &mut Criterion) {
     run("dot f32 x f32", 1, &mut |k| {
         black_box(k.dot_f32(black_box(&decoded), black_box(&inputs.floats)));
     });
+    let mut sum = vec![0.0; DIM];
+    run("add f32", 1, &mut |k| {
+        k.add_scaled(&mut sum, black_box(1e-6), black_box(&inputs.floats));
+        black_box(&sum);
+    });
+    run("add int8", 1, &mut |k| {
+        k.add_scaled_i8(&mut sum, black_box(1e-6), black_box(one));
+        black_box(&sum);
+    });
     let mut codes = vec![0; DIM];
     run("quantize", 1, &mut |k| {
         black_box(k.quantize(black_box(&inputs.floats), &mut codes));

@@ -183,11 +183,11 @@ impl Kernels {
     /// Inner product of floats.
     ///
     /// # Panics
-    /// If the lengths differ or are no multiple of 32.
+    /// If the lengths differ or are no multiple of 64.
     #[inline]
     #[must_use]
     pub fn dot_f32(&self, a: &[f32], b: &[f32]) -> f32 {
-        assert!(a.len() == b.len() && a.len().is_multiple_of(32));
+        assert!(a.len() == b.len() && a.len().is_multiple_of(64));
         dispatch!(self, dot_f32(a, b))
     }
 

@@ -17,6 +17,8 @@ pub struct Basis {
     reflectors: Vec<f32>,
     /// `2 / |v|^2` of each; 0 for a vector of zeros.
     factors: Vec<f32>,
+    /// Elements of each before this are zeros: a multiple of 64. Reflection j of a build leaves the first j elements alone.
+    starts: Vec<usize>,
 }
 
 impl Basis {
@@ -30,8 +32,11 @@ impl Basis {
             #[allow(clippy::cast_possible_truncation, reason = "rounded")]
             if squared > 0.0 { (2.0 / squared) as f32 } else { 0.0 }
         };
-        let factors = reflectors.chunks_exact(padded_dim).map(factor).collect();
-        Self { rotation: Rotation::new(padded_dim, seed), kernels, dim: padded_dim, reflectors, factors }
+        let vectors = || reflectors.chunks_exact(padded_dim);
+        let factors = vectors().map(factor).collect();
+        let zeros = |v: &[f32]| v.iter().take_while(|&&x| x == 0.0).count();
+        let starts = vectors().map(|v| zeros(v) / 64 * 64).collect();
+        Self { rotation: Rotation::new(padded_dim, seed), kernels, dim: padded_dim, reflectors, factors, starts }
     }
 
     /// The vectors of the reflections, one after another.
@@ -54,18 +59,19 @@ impl Basis {
 
     /// Undoes [`Basis::reflect`]: each reflection undoes itself.
     pub fn reflect_back(&self, out: &mut [f32]) {
-        for (v, &factor) in self.reflectors.chunks_exact(self.dim).zip(&self.factors).rev() {
-            let dot = self.kernels.dot_f32(v, out);
-            self.kernels.add_scaled(out, -factor * dot, v);
-        }
+        (0..self.count()).rev().for_each(|i| self.reflect_by(i, out));
     }
 
     /// Takes a vector that is rotated already into the basis.
     pub fn reflect(&self, out: &mut [f32]) {
-        for (v, &factor) in self.reflectors.chunks_exact(self.dim).zip(&self.factors) {
-            let dot = self.kernels.dot_f32(v, out);
-            self.kernels.add_scaled(out, -factor * dot, v);
-        }
+        (0..self.count()).for_each(|i| self.reflect_by(i, out));
+    }
+
+    fn reflect_by(&self, i: usize, out: &mut [f32]) {
+        let start = self.starts[i];
+        let (v, out) = (&self.reflectors[i * self.dim + start..(i + 1) * self.dim], &mut out[start..]);
+        let dot = self.kernels.dot_f32(v, out);
+        self.kernels.add_scaled(out, -self.factors[i] * dot, v);
     }
 }
 
