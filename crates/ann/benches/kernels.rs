@@ -80,13 +80,12 @@ fn kernels(criterion: &mut Criterion) {
         k.add_scaled(&mut sum, black_box(1e-6), black_box(&inputs.floats));
         black_box(&sum);
     });
-    run("add int8", 1, &mut |k| {
-        k.add_scaled_i8(&mut sum, black_box(1e-6), black_box(one));
-        black_box(&sum);
+    run("decode", 1, &mut |k| {
+        black_box(k.decode(black_box(&decoded), &inputs.floats, one, 0.01, &mut sum));
     });
     let mut codes = vec![0; DIM];
     run("quantize", 1, &mut |k| {
-        black_box(k.quantize(black_box(&inputs.floats), &mut codes));
+        black_box(k.quantize(black_box(&inputs.floats), 0.5, &mut codes));
     });
 }
 

@@ -274,17 +274,16 @@ impl Space {
 
     /// Writes a stored vector, less the center and a leader, into `out`, `[padded_dim]`.
     pub(crate) fn decode(&self, stored: Stored, leader: u16, out: &mut [f32]) {
-        if stored.reference == leader {
-            out.fill(0.0);
-        } else {
-            out.copy_from_slice(self.leaders.vector(stored.reference));
-            if leader != 0 {
-                self.kernels.add_scaled(out, -1.0, self.leaders.vector(leader));
-            }
-        }
-        let at = self.geometry.lead_dim();
-        self.kernels.add_scaled_i8(&mut out[..at], stored.lead, &stored.codes[..at]);
-        self.kernels.add_scaled_i8(&mut out[at..], stored.trail, &stored.codes[at..]);
+        self.decode_from(stored, self.leaders.vector(leader), out);
+    }
+
+    /// Writes a stored vector, less the center and an origin, into `out`, all `[padded_dim]`. Answers the size of its largest element.
+    pub(crate) fn decode_from(&self, stored: Stored, origin: &[f32], out: &mut [f32]) -> f32 {
+        let (at, base) = (self.geometry.lead_dim(), self.leaders.vector(stored.reference));
+        let (lead, trail) = out.split_at_mut(at);
+        let lead = self.kernels.decode(&base[..at], &origin[..at], &stored.codes[..at], stored.lead, lead);
+        let trail = self.kernels.decode(&base[at..], &origin[at..], &stored.codes[at..], stored.trail, trail);
+        lead.max(trail)
     }
 
     /// A stored vector, less the center.
@@ -452,6 +451,18 @@ impl Query {
     pub fn score(&self, space: &Space, stored: Stored) -> f32 {
         let base = self.base(space, stored);
         if self.measure == Measure::Weighted { stored.bias * base } else { base }
+    }
+
+    /// The score of a vector of such an inner product with the query, both less the center; `squares` is the sum of their squared
+    /// norms, `bias` the field of the node.
+    pub(crate) fn score_of_product(&self, product: f32, squares: f32, bias: f32) -> f32 {
+        match self.measure {
+            Measure::Distance | Measure::DistanceAmongProducts | Measure::DistanceAmongWeighted => {
+                squares - 2.0 * product
+            }
+            Measure::Product => -product - bias,
+            Measure::Weighted => -product * bias,
+        }
     }
 
     /// What estimates of neighbors start from: the score, but for the norm.

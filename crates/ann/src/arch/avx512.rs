@@ -218,29 +218,38 @@ pub fn add_scaled(out: &mut [f32], factor: f32, other: &[f32]) {
     }
 }
 
-/// See [`super::Kernels::add_scaled_i8`].
+/// See [`super::Kernels::decode`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub fn add_scaled_i8(out: &mut [f32], factor: f32, codes: &[i8]) {
-    let factor = _mm512_set1_ps(factor);
-    for (out, codes) in out.chunks_exact_mut(16).zip(codes.chunks_exact(16)) {
+pub fn decode(base: &[f32], origin: &[f32], codes: &[i8], scale: f32, out: &mut [f32]) -> f32 {
+    let (scale, mut largest) = (_mm512_set1_ps(scale), _mm512_setzero_ps());
+    let vectors = base.chunks_exact(16).zip(origin.chunks_exact(16));
+    for (((b, o), c), out) in vectors.zip(codes.chunks_exact(16)).zip(out.chunks_exact_mut(16)) {
         // SAFETY: chunks of 16 elements; neither loads nor stores need alignment.
         unsafe {
-            let codes = _mm512_cvtepi8_epi32(_mm_loadu_si128(codes.as_ptr().cast()));
-            let product = _mm512_mul_ps(factor, _mm512_cvtepi32_ps(codes));
-            _mm512_storeu_ps(out.as_mut_ptr(), _mm512_add_ps(_mm512_loadu_ps(out.as_ptr()), product));
+            let codes = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(c.as_ptr().cast())));
+            let base = _mm512_sub_ps(_mm512_loadu_ps(b.as_ptr()), _mm512_loadu_ps(o.as_ptr()));
+            let x = _mm512_add_ps(base, _mm512_mul_ps(scale, codes));
+            largest = _mm512_max_ps(largest, _mm512_abs_ps(x));
+            _mm512_storeu_ps(out.as_mut_ptr(), x);
         }
     }
+    _mm512_reduce_max_ps(largest)
 }
 
-/// See [`super::Kernels::quantize`]. The processor rounds to the even one of two as the reference does.
+/// See [`super::Kernels::largest`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub fn quantize(vector: &[f32], codes: &mut [i8]) -> (f32, f32) {
+pub fn largest(vector: &[f32]) -> f32 {
     let mut largest = _mm512_setzero_ps();
     for x in vector.chunks_exact(16) {
         // SAFETY: a chunk of 16 elements.
         largest = _mm512_max_ps(largest, _mm512_abs_ps(unsafe { _mm512_loadu_ps(x.as_ptr()) }));
     }
-    let largest = _mm512_reduce_max_ps(largest);
+    _mm512_reduce_max_ps(largest)
+}
+
+/// See [`super::Kernels::quantize`]. The processor rounds to the even one of two as the reference does.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub fn quantize(vector: &[f32], largest: f32, codes: &mut [i8]) -> (f32, f32) {
     let (scale, inverse) = (largest / 127.0, 127.0 / largest);
     if !inverse.is_finite() || scale < f32::MIN_POSITIVE {
         codes.fill(0);

@@ -200,23 +200,34 @@ impl Kernels {
         dispatch!(self, add_scaled(out, factor, other));
     }
 
-    /// Adds `factor * codes` to `out`.
+    /// Writes `base - origin + scale * codes` into `out`; answers the size of its largest element.
     ///
     /// # Panics
     /// If the lengths differ or are no multiple of 16.
-    pub fn add_scaled_i8(&self, out: &mut [f32], factor: f32, codes: &[i8]) {
-        assert!(out.len() == codes.len() && out.len().is_multiple_of(16));
-        dispatch!(self, add_scaled_i8(out, factor, codes));
+    pub fn decode(&self, base: &[f32], origin: &[f32], codes: &[i8], scale: f32, out: &mut [f32]) -> f32 {
+        let n = out.len();
+        assert!(base.len() == n && origin.len() == n && codes.len() == n && n.is_multiple_of(16));
+        dispatch!(self, decode(base, origin, codes, scale, out))
+    }
+
+    /// The size of the largest element.
+    ///
+    /// # Panics
+    /// If the length is no multiple of 16.
+    #[must_use]
+    pub fn largest(&self, vector: &[f32]) -> f32 {
+        assert!(vector.len().is_multiple_of(16));
+        dispatch!(self, largest(vector))
     }
 
     /// `vector` as 8-bit integers with one scale; answers the scale and the squared norm of what they stand for. Elements
-    /// are finite. What is too short for f32 becomes zero.
+    /// are finite, and none is larger than `largest`. What is too short for f32 becomes zero.
     ///
     /// # Panics
     /// If the lengths differ or are no multiple of 16.
-    pub fn quantize(&self, vector: &[f32], codes: &mut [i8]) -> (f32, f32) {
+    pub fn quantize(&self, vector: &[f32], largest: f32, codes: &mut [i8]) -> (f32, f32) {
         assert!(vector.len() == codes.len() && vector.len().is_multiple_of(16));
-        dispatch!(self, quantize(vector, codes))
+        dispatch!(self, quantize(vector, largest, codes))
     }
 
     /// The code of `other - base` and the sums that its factors are made of. `bits` has one bit per coded
@@ -341,12 +352,17 @@ mod tests {
                 let (mut got, mut wanted) = (x.clone(), x.clone());
                 k.add_scaled(&mut got, factor, &y);
                 scalar::add_scaled(&mut wanted, factor, &y);
-                k.add_scaled_i8(&mut got, factor, &b);
-                scalar::add_scaled_i8(&mut wanted, factor, &b);
                 prop_assert!(got.iter().zip(&wanted).all(|(x, y)| (x - y).abs() <= 1e-3));
                 let (mut codes, mut wanted) = (vec![0; a.len()], vec![0; a.len()]);
-                prop_assert_eq!(k.quantize(&x, &mut codes), scalar::quantize(&x, &mut wanted));
+                let largest = scalar::largest(&x);
+                prop_assert_eq!(k.largest(&x), largest);
+                let described = k.quantize(&x, largest, &mut codes);
+                prop_assert_eq!(described, scalar::quantize(&x, largest, &mut wanted));
                 prop_assert_eq!(codes, wanted);
+                let (mut got, mut wanted) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+                let size = k.decode(&x, &y, &b, factor, &mut got);
+                prop_assert_eq!(size, scalar::decode(&x, &y, &b, factor, &mut wanted));
+                prop_assert_eq!(got, wanted);
             }
         }
     }
@@ -356,13 +372,14 @@ mod tests {
         for power in [-15, 0, 15] {
             let x: Vec<f32> = (0..64).map(|i| (i as f32).sin() * 10f32.powi(power)).collect();
             let mut codes = [0; 64];
-            let (scale, norm_squared) = Kernels::best().quantize(&x, &mut codes);
+            let kernels = Kernels::best();
+            let (scale, norm_squared) = kernels.quantize(&x, kernels.largest(&x), &mut codes);
             let wanted: f32 = x.iter().map(|x| x * x).sum();
             assert!((norm_squared / wanted - 1.0).abs() < 1e-2, "{power}: {norm_squared} {wanted}");
             assert!(x.iter().zip(codes).all(|(x, c)| (x - scale * f32::from(c)).abs() <= 0.51 * scale));
         }
-        assert_eq!(Kernels::best().quantize(&[0.0; 64], &mut [1; 64]), (0.0, 0.0));
-        assert_eq!(Kernels::best().quantize(&[1e-40; 64], &mut [1; 64]), (0.0, 0.0));
+        assert_eq!(Kernels::best().quantize(&[0.0; 64], 0.0, &mut [1; 64]), (0.0, 0.0));
+        assert_eq!(Kernels::best().quantize(&[1e-40; 64], 1e-40, &mut [1; 64]), (0.0, 0.0));
     }
 
     #[test]

@@ -93,16 +93,22 @@ pub fn add_scaled(out: &mut [f32], factor: f32, other: &[f32]) {
     scalar::add_scaled(out, factor, other);
 }
 
-/// See [`super::Kernels::add_scaled_i8`].
-#[target_feature(enable = "neon")]
-pub fn add_scaled_i8(out: &mut [f32], factor: f32, codes: &[i8]) {
-    scalar::add_scaled_i8(out, factor, codes);
-}
-
 /// See [`super::Kernels::quantize`].
 #[target_feature(enable = "neon")]
-pub fn quantize(vector: &[f32], codes: &mut [i8]) -> (f32, f32) {
-    scalar::quantize(vector, codes)
+pub fn quantize(vector: &[f32], largest: f32, codes: &mut [i8]) -> (f32, f32) {
+    scalar::quantize(vector, largest, codes)
+}
+
+/// See [`super::Kernels::largest`].
+#[target_feature(enable = "neon")]
+pub fn largest(vector: &[f32]) -> f32 {
+    scalar::largest(vector)
+}
+
+/// See [`super::Kernels::decode`].
+#[target_feature(enable = "neon")]
+pub fn decode(base: &[f32], origin: &[f32], codes: &[i8], scale: f32, out: &mut [f32]) -> f32 {
+    scalar::decode(base, origin, codes, scale, out)
 }
 
 /// See [`super::Kernels::residual`].

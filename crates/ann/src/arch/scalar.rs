@@ -76,27 +76,37 @@ pub fn add_scaled(out: &mut [f32], factor: f32, other: &[f32]) {
     }
 }
 
-/// See [`super::Kernels::add_scaled_i8`].
+/// See [`super::Kernels::decode`].
 #[inline(always)]
-pub fn add_scaled_i8(out: &mut [f32], factor: f32, codes: &[i8]) {
-    for (out, codes) in out.chunks_exact_mut(LANES).zip(codes.chunks_exact(LANES)) {
+pub fn decode(base: &[f32], origin: &[f32], codes: &[i8], scale: f32, out: &mut [f32]) -> f32 {
+    let mut sizes = [0.0f32; LANES];
+    let vectors = base.chunks_exact(LANES).zip(origin.chunks_exact(LANES));
+    for (((b, o), c), out) in vectors.zip(codes.chunks_exact(LANES)).zip(out.chunks_exact_mut(LANES)) {
         for i in 0..LANES {
-            out[i] += factor * f32::from(codes[i]);
+            out[i] = (b[i] - o[i]) + scale * f32::from(c[i]);
+            let size = out[i].abs();
+            sizes[i] = if size > sizes[i] { size } else { sizes[i] };
         }
     }
+    sizes.iter().fold(0.0, |m, &x| m.max(x))
+}
+
+/// See [`super::Kernels::largest`].
+#[inline(always)]
+pub fn largest(vector: &[f32]) -> f32 {
+    let mut sizes = [0.0f32; LANES];
+    for x in vector.chunks_exact(LANES) {
+        for i in 0..LANES {
+            let size = x[i].abs();
+            sizes[i] = if size > sizes[i] { size } else { sizes[i] };
+        }
+    }
+    sizes.iter().fold(0.0, |m, &x| m.max(x))
 }
 
 /// See [`super::Kernels::quantize`].
 #[inline(always)]
-pub fn quantize(vector: &[f32], codes: &mut [i8]) -> (f32, f32) {
-    let mut largest = [0.0f32; LANES];
-    for x in vector.chunks_exact(LANES) {
-        for i in 0..LANES {
-            let size = x[i].abs();
-            largest[i] = if size > largest[i] { size } else { largest[i] };
-        }
-    }
-    let largest = largest.iter().fold(0.0f32, |m, &x| m.max(x));
+pub fn quantize(vector: &[f32], largest: f32, codes: &mut [i8]) -> (f32, f32) {
     let (scale, inverse) = (largest / 127.0, 127.0 / largest);
     if !inverse.is_finite() || scale < f32::MIN_POSITIVE {
         codes.fill(0);

@@ -272,11 +272,14 @@ impl ChunkPruner {
     /// Takes the vectors of all that some rows have for candidates.
     fn enter(&mut self, set: &RowSet, space: &Space, candidates: &[Vec<Key>]) {
         for row in candidates.iter().flatten().map(|key| key.id().0) {
-            let place = &mut self.places[row as usize];
-            if *place == u32::MAX {
-                *place = number(self.rows.len());
+            if std::mem::replace(&mut self.places[row as usize], 0) == u32::MAX {
                 self.rows.push(row);
             }
+        }
+        // In the order of memory.
+        self.rows.sort_unstable();
+        for (&row, place) in self.rows.iter().zip(0..) {
+            self.places[row as usize] = place;
         }
         let middle = set.middle(space, &self.rows);
         set.localize(space, self.rows.iter().copied(), &middle, &mut self.near);

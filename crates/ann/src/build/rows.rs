@@ -110,9 +110,8 @@ impl RowSet {
         local.clear(self.dim);
         let mut vector = vec![0.0; self.dim];
         for row in rows {
-            space.decode(self.stored(row), 0, &mut vector);
-            space.kernels.add_scaled(&mut vector, -1.0, origin);
-            local.push(space.kernels, &vector);
+            let largest = space.decode_from(self.stored(row), origin, &mut vector);
+            local.push(space.kernels, &vector, largest);
         }
     }
 

@@ -5,6 +5,7 @@
 //! such as texts for images, already look further at the same lookahead (`search.rs`). That is not always enough, so no
 //! index gets less than such queries needed.
 
+use super::screen::Screen;
 use super::search::{MIN_LOOKAHEAD, Options, Search};
 use crate::index::{AccessError, Decoded, Index};
 use crate::layout::meta::{MeasuredRecall, Meta};
@@ -67,6 +68,11 @@ struct Probe {
 impl Probe {
     fn new(query: Query) -> Self {
         Self { query, nearest: Vec::new() }
+    }
+
+    /// Whether a node with such a score is none of the nearest so far.
+    fn is_beyond(&self, score: f32) -> bool {
+        self.nearest.len() == NEAREST && self.nearest[NEAREST - 1].0 <= score
     }
 }
 
@@ -258,6 +264,8 @@ fn find_nearest<S: PageStore>(
     probes: &mut [Probe],
 ) -> Result<u32, AccessError<S::Error>> {
     let (g, mut nodes) = (&index.space.geometry, 0);
+    let mut screen = Screen::new(&index.space, probes.iter().map(|probe| &probe.query));
+    let mut wanted: Vec<usize> = Vec::with_capacity(probes.len());
     for block in (1..store.block_count()?).map(BlockNumber) {
         store.check_interrupts()?;
         let page = store.read(block)?;
@@ -269,12 +277,23 @@ fn find_nearest<S: PageStore>(
             let header = node.header();
             let Some(id) = g.node_id(block, slot).filter(|_| header.state == State::Live) else { continue };
             nodes += 1;
-            for probe in &mut *probes {
+            let queries = probes.iter().map(|probe| &probe.query);
+            let bounds = screen.scores_at_least(&index.space, node.stored(), queries);
+            wanted.clear();
+            wanted.extend(
+                bounds
+                    .zip(&*probes)
+                    .enumerate()
+                    .filter(|(_, (bound, probe))| !probe.is_beyond(*bound))
+                    .map(|(i, _)| i),
+            );
+            for &i in &wanted {
+                let probe = &mut probes[i];
                 let score = probe.query.score(&index.space, node.stored());
-                let nearest = &mut probe.nearest;
-                if nearest.len() == NEAREST && nearest[NEAREST - 1].0 <= score {
+                if probe.is_beyond(score) {
                     continue;
                 }
+                let nearest = &mut probe.nearest;
                 nearest.insert(nearest.partition_point(|&(other, _)| other <= score), (score, id));
                 nearest.truncate(NEAREST);
             }
@@ -308,6 +327,73 @@ fn found_of<S: PageStore>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::build::executor::Threads;
+    use crate::build::{Builder, Parameters};
+    use crate::layout::{Geometry, HeapTid};
+    use crate::metric::Metric;
+    use crate::store::mem::MemStore;
+    use std::sync::atomic::AtomicBool;
+
+    /// Rows in tight crowds, of norms that differ, as an index.
+    fn index(metric: Metric, crowds: usize, seed: u64) -> MemStore {
+        let mut random = SplitMix64::new(seed);
+        let mut uniform = || (random.next_u64() >> 40) as f32 / 16_777_216.0 - 0.5;
+        let centers: Vec<f32> = (0..crowds * 64).map(|_| uniform()).collect();
+        let rows: Vec<Vec<f32>> = (0..2000)
+            .map(|i| {
+                let center = &centers[i % crowds * 64..][..64];
+                let size = 1.0 + i as f32 / 200.0;
+                center.iter().map(|c| (3.0 + c + 0.01 * uniform()) * size).collect()
+            })
+            .collect();
+        let sample: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
+        let geometry = Geometry::new(64).unwrap();
+        let mut builder =
+            Builder::new(metric, geometry, seed, &sample, usize::MAX, Parameters::default()).unwrap();
+        for (row, i) in rows.iter().zip(0..) {
+            builder.add(row, HeapTid { block: i, offset: 1 }).unwrap();
+        }
+        let (mut store, cancel) = (MemStore::new(), AtomicBool::new(false));
+        builder.finish(&Threads::new(1, &cancel), &mut store, &mut |_| {}).unwrap();
+        store
+    }
+
+    #[test]
+    fn the_screen_lets_all_pass_that_are_among_the_nearest() {
+        for (metric, crowds, seed) in [Metric::Cosine, Metric::L2, Metric::InnerProduct]
+            .into_iter()
+            .flat_map(|metric| [(metric, 3, 1), (metric, 200, 2), (metric, 2000, 3)])
+        {
+            let store = index(metric, crowds, seed);
+            let index = Index::open(&store).unwrap();
+            let vectors = vectors_like_rows(&store, &index, &mut SplitMix64::new(seed)).unwrap();
+            let queries = vectors.iter().filter_map(|vector| Query::of_stored(&index.space, vector));
+            let mut probes: Vec<Probe> = queries.map(Probe::new).collect();
+            let nodes = find_nearest(&store, &index, &mut probes).unwrap();
+            assert!(nodes > 1900 && probes.len() > QUERIES / 2, "{metric:?}: {nodes} nodes");
+            let mut all: Vec<Vec<f32>> = vec![Vec::new(); probes.len()];
+            let g = &index.space.geometry;
+            for block in (1..store.block_count().unwrap()).map(BlockNumber) {
+                let page = store.read(block).unwrap();
+                if kind_in(&page, g.epoch()).unwrap() != Kind::Node {
+                    continue;
+                }
+                for slot in 0..g.slots() {
+                    let node = Node::read(&page, g, slot).unwrap();
+                    if node.header().state == State::Live {
+                        let scores =
+                            probes.iter().map(|probe| probe.query.score(&index.space, node.stored()));
+                        all.iter_mut().zip(scores).for_each(|(all, score)| all.push(score));
+                    }
+                }
+            }
+            for (probe, mut scores) in probes.iter().zip(all) {
+                scores.sort_by(f32::total_cmp);
+                let found: Vec<f32> = probe.nearest.iter().map(|near| near.0).collect();
+                assert_eq!(found, scores[..NEAREST], "{metric:?}, {crowds} crowds");
+            }
+        }
+    }
 
     #[test]
     fn lookahead_grows_with_the_target() {

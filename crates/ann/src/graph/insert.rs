@@ -177,9 +177,8 @@ fn local(index: &Index, query: &Query, met: &[&Met]) -> Local {
     let (mut near, mut difference) = (Local::default(), vec![0.0; space.geometry.padded_dim()]);
     near.clear(difference.len());
     for m in met {
-        space.decode(m.stored(), 0, &mut difference);
-        space.kernels.add_scaled(&mut difference, -1.0, query.turned());
-        near.push(space.kernels, &difference);
+        let largest = space.decode_from(m.stored(), query.turned(), &mut difference);
+        near.push(space.kernels, &difference, largest);
     }
     near
 }

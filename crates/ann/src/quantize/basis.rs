@@ -36,7 +36,14 @@ impl Basis {
         let factors = vectors().map(factor).collect();
         let zeros = |v: &[f32]| v.iter().take_while(|&&x| x == 0.0).count();
         let starts = vectors().map(|v| zeros(v) / 64 * 64).collect();
-        Self { rotation: Rotation::new(padded_dim, seed), kernels, dim: padded_dim, reflectors, factors, starts }
+        Self {
+            rotation: Rotation::new(padded_dim, seed),
+            kernels,
+            dim: padded_dim,
+            reflectors,
+            factors,
+            starts,
+        }
     }
 
     /// The vectors of the reflections, one after another.

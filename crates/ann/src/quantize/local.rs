@@ -32,11 +32,11 @@ impl Local {
         self.scales.is_empty()
     }
 
-    /// Adds a vector, less the origin.
-    pub fn push(&mut self, kernels: Kernels, vector: &[f32]) {
+    /// Adds a vector, less the origin, whose largest element is of such a size.
+    pub fn push(&mut self, kernels: Kernels, vector: &[f32], largest: f32) {
         let start = self.codes.len();
         self.codes.resize(start + self.dim, 0);
-        let (scale, norm_squared) = kernels.quantize(vector, &mut self.codes[start..]);
+        let (scale, norm_squared) = kernels.quantize(vector, largest, &mut self.codes[start..]);
         self.scales.push(scale);
         self.norms.push(norm_squared);
     }
@@ -90,7 +90,7 @@ mod tests {
         let vectors: Vec<Vec<f32>> = (0..40)
             .map(|_| (0..128).map(|_| (random.next_u64() >> 40) as f32 / 16_777_216.0 - 0.5).collect())
             .collect();
-        vectors.iter().for_each(|v| local.push(kernels, v));
+        vectors.iter().for_each(|v| local.push(kernels, v, kernels.largest(v)));
         let others: Vec<u32> = (0..40).collect();
         let mut distances = Vec::new();
         local.distances(kernels, 7, &others, &mut distances);
