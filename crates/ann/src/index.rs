@@ -222,8 +222,8 @@ impl Index {
         let tables = pages.capacity() * size_of::<BlockNumber>()
             + ids.capacity() * size_of::<NodeId>()
             + groups.iter().map(group).sum::<usize>();
-        // Center and signs, the vectors of the basis, and the leaders.
-        let vectors = 8 + self.space.basis().count() + self.space.leaders.count();
+        // Center and signs, the vectors of the basis, and the leaders, which are there with 8 bits as well.
+        let vectors = 8 + self.space.basis().count() + self.space.leaders.count() * 5 / 4;
         tables + vectors * size_of::<f32>() * self.space.geometry.padded_dim() + size_of::<Self>()
     }
 

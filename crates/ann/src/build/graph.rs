@@ -6,6 +6,7 @@ use super::leaf::{self, Scratch};
 use super::partition::partition;
 use super::rows::{RowSet, inverse};
 use super::{Parameters, Phase, products};
+use crate::arch::prefetch;
 use crate::graph::key::Key;
 use crate::graph::prune::Pruner;
 use crate::layout::{MAX_DEGREE, NodeId};
@@ -295,6 +296,7 @@ impl ChunkPruner {
         distances.clear();
         distances.extend(keys.iter().map(|key| key.score()));
         let place = |i: u32| places[keys[i as usize].id().0 as usize];
+        (0..).take(keys.len()).for_each(|i| prefetch(near.codes_of(place(i))));
         let kept = pruner.select(distances, alpha, keep, fill, |from, kept, out| {
             others.clear();
             others.extend(kept.iter().map(|&i| place(i)));

@@ -106,7 +106,7 @@ impl LeaderSet {
         &self,
         set: &RowSet,
         space: &Space,
-        rows: impl Iterator<Item = u32>,
+        rows: impl Iterator<Item = u32> + Clone,
         fan: usize,
         scratch: &mut LeaderScratch,
     ) -> Vec<u32> {

@@ -11,6 +11,7 @@
 //! | 32 + 8 K | padded dim | i8 | codes |
 
 use super::spill::{Log, Spill};
+use crate::arch::prefetch;
 use crate::layout::bytes::{get_f32, get_u16, get_u32, put_f32, put_u16, put_u32};
 use crate::layout::{Geometry, HeapTid};
 use crate::quantize::{Local, Stored};
@@ -26,10 +27,16 @@ pub(crate) struct RowSet {
     key_bytes: usize,
     pub codes: Vec<i8>,
     keys: Vec<u8>,
-    leads: Vec<f32>,
-    trails: Vec<f32>,
-    references: Vec<u16>,
-    biases: Vec<f32>,
+    scales: Vec<Scales>,
+}
+
+/// What describes the codes of one vector; see [`Stored`].
+#[derive(Clone, Copy)]
+struct Scales {
+    lead: f32,
+    trail: f32,
+    bias: f32,
+    reference: u16,
 }
 
 /// Rows that tell well enough where the middle of many is.
@@ -41,7 +48,7 @@ impl RowSet {
     }
 
     pub fn len(&self) -> usize {
-        self.leads.len()
+        self.scales.len()
     }
 
     pub fn codes(&self, row: u32) -> &[i8] {
@@ -50,14 +57,9 @@ impl RowSet {
 
     pub fn stored(&self, row: u32) -> Stored<'_> {
         let i = row as usize;
-        Stored {
-            codes: self.codes(row),
-            lead: self.leads[i],
-            trail: self.trails[i],
-            reference: self.references[i],
-            bias: self.biases[i],
-            keys: &self.keys[i * self.key_bytes..(i + 1) * self.key_bytes],
-        }
+        let Scales { lead, trail, bias, reference } = self.scales[i];
+        let keys = &self.keys[i * self.key_bytes..(i + 1) * self.key_bytes];
+        Stored { codes: self.codes(row), lead, trail, reference, bias, keys }
     }
 
     fn push(&mut self, row: Stored) {
@@ -80,10 +82,8 @@ impl RowSet {
 
     /// Adds what a row has besides its codes.
     fn describe(&mut self, row: Stored) {
-        self.leads.push(row.lead);
-        self.trails.push(row.trail);
-        self.references.push(row.reference);
-        self.biases.push(row.bias);
+        let Stored { lead, trail, reference, bias, .. } = row;
+        self.scales.push(Scales { lead, trail, bias, reference });
         self.keys.extend_from_slice(row.keys);
     }
 
@@ -103,13 +103,19 @@ impl RowSet {
     pub fn localize(
         &self,
         space: &Space,
-        rows: impl Iterator<Item = u32>,
+        rows: impl Iterator<Item = u32> + Clone,
         origin: &[f32],
         local: &mut Local,
     ) {
+        /// Rows that are fetched ahead.
+        const AHEAD: usize = 8;
         local.clear(self.dim);
         let mut vector = vec![0.0; self.dim];
+        let mut ahead = rows.clone().skip(AHEAD);
         for row in rows {
+            if let Some(row) = ahead.next() {
+                prefetch(self.codes(row));
+            }
             let largest = space.decode_from(self.stored(row), origin, &mut vector);
             local.push(space.kernels, &vector, largest);
         }
@@ -136,10 +142,7 @@ impl RowSet {
             }
             self.codes[to * dim..(to + 1) * dim].copy_from_slice(&first);
         }
-        self.leads = reordered(&self.leads, order);
-        self.trails = reordered(&self.trails, order);
-        self.references = reordered(&self.references, order);
-        self.biases = reordered(&self.biases, order);
+        self.scales = reordered(&self.scales, order);
         if self.key_bytes > 0 {
             let keys: Vec<&[u8]> = self.keys.chunks_exact(self.key_bytes).collect();
             self.keys = order.iter().flat_map(|&old| keys[old as usize]).copied().collect();

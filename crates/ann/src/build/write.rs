@@ -7,6 +7,7 @@ use super::BuildError;
 use super::executor::{Executor, map};
 use super::graph::Graph;
 use super::rows::{Folded, Row};
+use crate::arch::prefetch;
 use crate::layout::meta::Meta;
 use crate::layout::node::{self, Header, NodeMut, State};
 use crate::layout::tids::{CELL_TIDS, CELLS, Cell, CellId, FIRST_NUMBER};
@@ -336,14 +337,14 @@ pub(super) fn write_nodes<'a, P: PageSink>(
     debug_assert!(places.start.is_multiple_of(g.slots()));
     let pages = places.len().div_ceil(g.slots());
     for batch in (0..pages).step_by(BATCH) {
-        let scratch = || (vec![0u8; g.code_bytes()], Vec::new());
-        let encoded = map(executor, BATCH.min(pages - batch), scratch, |scratch, i| {
+        let bits = || vec![0u8; g.code_bytes()];
+        let encoded = map(executor, BATCH.min(pages - batch), bits, |bits, i| {
             let start = places.start + (batch + i) * g.slots();
             let mut page = Box::new(node::empty_page(g));
             for (slot, place) in (start..places.end.min(start + g.slots())).enumerate() {
                 let place = u32::try_from(place).expect("ids are checked before");
                 let mut node = NodeMut::open(&mut page, g, slot).expect("an empty page of this geometry");
-                encode_node(plan, space, &describe(place), chains.first(place), &mut node, scratch);
+                encode_node(plan, space, &describe(place), chains.first(place), &mut node, bits);
             }
             page
         })?;
@@ -360,7 +361,7 @@ fn encode_node(
     described: &Described,
     first_cell: u32,
     node: &mut NodeMut,
-    (bits, codes): &mut (Vec<u8>, Vec<i8>),
+    bits: &mut [u8],
 ) {
     let Described { row, protected, neighbors } = described;
     debug_assert!(neighbors.len() <= MAX_DEGREE);
@@ -382,12 +383,9 @@ fn encode_node(
     node.set_vector(own_codes);
     node.set_keys(keys);
     let mut encoder = Encoder::new(space, row.stored);
-    // Copied together, the vectors are waited for all at once, not one after another.
-    codes.clear();
-    neighbors.iter().for_each(|(_, other)| codes.extend_from_slice(other.codes));
-    for ((i, &(place, other)), codes) in neighbors.iter().enumerate().zip(codes.chunks_exact(own_codes.len()))
-    {
-        let edge = encoder.edge(Stored { codes, ..other }, plan.id(place), bits);
+    neighbors.iter().for_each(|(_, other)| prefetch(other.codes));
+    for (i, &(place, other)) in neighbors.iter().enumerate() {
+        let edge = encoder.edge(other, plan.id(place), bits);
         node.set_edge(i, &edge, bits);
     }
 }

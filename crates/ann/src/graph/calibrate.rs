@@ -5,12 +5,13 @@
 //! such as texts for images, already look further at the same lookahead (`search.rs`). That is not always enough, so no
 //! index gets less than such queries needed.
 
-use super::screen::Screen;
 use super::search::{MIN_LOOKAHEAD, Options, Search};
 use crate::index::{AccessError, Decoded, Index};
 use crate::layout::meta::{MeasuredRecall, Meta};
 use crate::layout::node::{Node, State};
 use crate::layout::{BlockNumber, Kind, NodeId, kind_in};
+use crate::quantize::Screen;
+use crate::quantize::screen::ROUNDING;
 use crate::random::SplitMix64;
 use crate::space::Query;
 use crate::store::{Change, PageStore};
@@ -61,13 +62,16 @@ pub fn lookahead(calibration: &Calibration, target: f64) -> usize {
 /// A query, and the nodes that are nearest to it.
 struct Probe {
     query: Query,
+    /// The squared norm of the query, less the center.
+    squared: f32,
     /// Best scores so far, ascending.
     nearest: Vec<(f32, NodeId)>,
 }
 
 impl Probe {
     fn new(query: Query) -> Self {
-        Self { query, nearest: Vec::new() }
+        let squared = query.turned().iter().map(|x| x * x).sum();
+        Self { query, squared, nearest: Vec::new() }
     }
 
     /// Whether a node with such a score is none of the nearest so far.
@@ -264,8 +268,9 @@ fn find_nearest<S: PageStore>(
     probes: &mut [Probe],
 ) -> Result<u32, AccessError<S::Error>> {
     let (g, mut nodes) = (&index.space.geometry, 0);
-    let mut screen = Screen::new(&index.space, probes.iter().map(|probe| &probe.query));
-    let mut wanted: Vec<usize> = Vec::with_capacity(probes.len());
+    let space = &index.space;
+    let screen = Screen::new(g.padded_dim(), probes.iter().map(|probe| probe.query.turned()));
+    let mut decoded = vec![0.0; g.padded_dim()];
     for block in (1..store.block_count()?).map(BlockNumber) {
         store.check_interrupts()?;
         let page = store.read(block)?;
@@ -277,19 +282,16 @@ fn find_nearest<S: PageStore>(
             let header = node.header();
             let Some(id) = g.node_id(block, slot).filter(|_| header.state == State::Live) else { continue };
             nodes += 1;
-            let queries = probes.iter().map(|probe| &probe.query);
-            let bounds = screen.scores_at_least(&index.space, node.stored(), queries);
-            wanted.clear();
-            wanted.extend(
-                bounds
-                    .zip(&*probes)
-                    .enumerate()
-                    .filter(|(_, (bound, probe))| !probe.is_beyond(*bound))
-                    .map(|(i, _)| i),
-            );
-            for &i in &wanted {
-                let probe = &mut probes[i];
-                let score = probe.query.score(&index.space, node.stored());
+            let stored = node.stored();
+            space.decode(stored, 0, &mut decoded);
+            let squared = space.kernels.dot_f32(&decoded, &decoded);
+            for (probe, [_, most]) in probes.iter_mut().zip(screen.intervals(&decoded)) {
+                let squares = (squared + probe.squared) * (1.0 - ROUNDING);
+                // Scores fall with the inner product.
+                if probe.is_beyond(probe.query.score_of_product(most, squares, stored.bias)) {
+                    continue;
+                }
+                let score = probe.query.score(space, stored);
                 if probe.is_beyond(score) {
                     continue;
                 }
@@ -359,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn the_screen_lets_all_pass_that_are_among_the_nearest() {
+    fn all_pass_that_are_among_the_nearest() {
         for (metric, crowds, seed) in [Metric::Cosine, Metric::L2, Metric::InnerProduct]
             .into_iter()
             .flat_map(|metric| [(metric, 3, 1), (metric, 200, 2), (metric, 2000, 3)])

@@ -13,7 +13,6 @@ pub mod order;
 pub mod prune;
 pub mod reach;
 pub mod rows;
-mod screen;
 pub mod search;
 pub mod share;
 mod sweep;

@@ -3,6 +3,7 @@
 //!
 //! An 8-bit vector relative to a leader near it resolves local differences, wherever the data lies and however it moves.
 
+use super::Screen;
 use crate::arch::Kernels;
 use crate::random::SplitMix64;
 
@@ -22,6 +23,7 @@ pub struct Leaders {
     vectors: Vec<f32>,
     /// Squared norms.
     norms: Vec<f32>,
+    screen: Screen,
 }
 
 impl Leaders {
@@ -32,7 +34,8 @@ impl Leaders {
         let mut all = vec![0.0; padded_dim];
         all.extend_from_slice(vectors);
         let norms = all.chunks_exact(padded_dim).map(|v| kernels.dot_f32(v, v)).collect();
-        Self { kernels, dim: padded_dim, vectors: all, norms }
+        let screen = Screen::new(padded_dim, all.chunks_exact(padded_dim));
+        Self { kernels, dim: padded_dim, vectors: all, norms, screen }
     }
 
     /// How many there are, the center among them.
@@ -72,9 +75,17 @@ impl Leaders {
 
     /// As [`Leaders::nearest`], without those before `first`.
     fn nearest_from(&self, first: u16, vector: &[f32]) -> u16 {
+        let leaders = || (first..).zip(&self.norms[first.into()..]);
+        // Products of 8-bit vectors say between which bounds each distance lies: few can be the least.
+        let intervals = self.screen.intervals(vector);
+        let bounds = leaders().zip(&intervals[first.into()..]);
+        let most = bounds.clone().map(|((_, norm), [low, _])| norm - 2.0 * low).fold(f32::INFINITY, f32::min);
         let (mut best, mut nearest) = (f32::INFINITY, 0);
-        for ((number, dot), norm) in (0u16..).zip(self.dots(vector)).zip(&self.norms).skip(first.into()) {
-            let distance = norm - 2.0 * dot;
+        for ((number, norm), [_, high]) in bounds {
+            if norm - 2.0 * high > most {
+                continue;
+            }
+            let distance = norm - 2.0 * self.kernels.dot_f32(self.vector(number), vector);
             if distance < best {
                 (best, nearest) = (distance, number);
             }

@@ -47,6 +47,12 @@ impl Local {
         &self.codes
     }
 
+    /// The codes of one.
+    #[must_use]
+    pub fn codes_of(&self, place: u32) -> &[i8] {
+        &self.codes[place as usize * self.dim..][..self.dim]
+    }
+
     /// What codes are multiplied by.
     #[must_use]
     pub fn scales(&self) -> &[f32] {
@@ -62,8 +68,7 @@ impl Local {
     /// Appends the squared distances from one vector to some others.
     pub fn distances(&self, kernels: Kernels, from: u32, others: &[u32], out: &mut Vec<f32>) {
         const AT_ONCE: usize = 16;
-        let at = from as usize;
-        let own = &self.codes[at * self.dim..(at + 1) * self.dim];
+        let (at, own) = (from as usize, self.codes_of(from));
         let (norm, scale) = (self.norms[at], -2.0 * self.scales[at]);
         let mut dots = [0; AT_ONCE];
         for others in others.chunks(AT_ONCE) {

@@ -8,11 +8,13 @@ pub mod local;
 pub mod principal;
 pub mod residual;
 pub mod rotation;
+pub mod screen;
 
 pub use basis::Basis;
 pub use leaders::Leaders;
 pub use local::Local;
 pub use rotation::Rotation;
+pub use screen::Screen;
 
 /// A vector as a node holds it: 8-bit integers relative to a reference, with a scale for its leading elements and one for
 /// those behind.
