@@ -13,6 +13,7 @@
 //! row's ctid, or if rows out of order would make a plan wrong: see [`needs_ctid`] and [`needs_order`].
 
 use super::{model, options};
+use crate::server::lists::pointers;
 use crate::server::version;
 use crate::storage::{Mode, Pages, Relation};
 use crate::types::price::{Shape, column_width};
@@ -82,8 +83,7 @@ pub unsafe extern "C-unwind" fn amcostestimate(
             forbid(path, startup_cost, total_cost);
             return;
         }
-        #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
-        super::conditions::complete(root, &mut *path);
+        version::complete_conditions(root, &mut *path);
         // Rows that the conditions on key columns let pass.
         let share_of_keys = key_selectivity(root, &*path);
         *selectivity = share_of_keys;
@@ -388,15 +388,4 @@ unsafe fn is_minimum(root: &pg_sys::PlannerInfo) -> bool {
                 !name.is_null() && std::ffi::CStr::from_ptr(name) == c"agg_target"
             })
     }
-}
-
-/// The elements of a list.
-///
-/// # Safety
-/// `list` is NULL or a list of pointers to `T` that nobody changes meanwhile.
-pub(super) unsafe fn pointers<T>(list: *mut pg_sys::List) -> impl Iterator<Item = *mut T> {
-    // SAFETY: by contract.
-    let count = unsafe { list.as_ref() }.map_or(0, |list| usize::try_from(list.length).expect("a count"));
-    // SAFETY: as many elements as the list says.
-    (0..count).map(move |i| unsafe { (*(*list).elements.add(i)).ptr_value.cast() })
 }

@@ -3,8 +3,6 @@
 
 mod build;
 pub mod cache;
-#[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
-mod conditions;
 mod cost;
 mod handler;
 mod insert;

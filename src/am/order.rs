@@ -15,8 +15,9 @@
 //!
 //! Both hooks are set when the library is loaded, which is at the latest when the planner first meets an index of ours.
 
-use super::cost::{amcostestimate, pointers};
+use super::cost::amcostestimate;
 use super::{scan, threshold};
+use crate::server::lists::pointers;
 use crate::server::passing;
 use crate::server::raw::{self, ExecutorStartHook, UpperPathsHook};
 use pgrx::{pg_guard, pg_sys};

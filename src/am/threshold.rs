@@ -5,7 +5,7 @@
 //! the threshold, none that is wanted follows. So when a query starts, the filter of each scan is searched for comparisons of what
 //! the scan orders by with a number that is known by then: a constant, or a parameter of the statement.
 
-use super::cost::pointers;
+use crate::server::lists::pointers;
 use pgrx::{FromDatum, pg_sys};
 
 /// Comparisons of double precision: less, less or equal, greater, greater or equal.

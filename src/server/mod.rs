@@ -2,8 +2,10 @@
 //! threads, and everything that differs from version to version. It knows nothing of vectors and graphs.
 
 pub mod catalog;
+mod conditions;
 pub mod expression;
 pub mod latch;
+pub mod lists;
 pub mod passing;
 pub mod process;
 pub mod raw;

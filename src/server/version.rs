@@ -185,3 +185,17 @@ pub unsafe fn handle_signal(signal: i32, handler: unsafe extern "C-unwind" fn(i3
         pg_sys::pqsignal_be(signal, Some(handler));
     }
 }
+
+/// Lets a path in order over an index of ours take up what the planners of 14 to 16 leave out of it (`conditions.rs`).
+///
+/// # Safety
+/// A path over an index of ours that is being costed.
+pub unsafe fn complete_conditions(root: *mut pg_sys::PlannerInfo, path: &mut pg_sys::IndexPath) {
+    #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+    // SAFETY: by contract.
+    unsafe {
+        super::conditions::complete(root, path);
+    }
+    #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
+    let _ = (root, path);
+}

@@ -8,28 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use imgvec_encoder::SignalsBlocked;
 
 /// How often the waiting thread looks for interrupts.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-
-/// Blocks all signals for as long as it lives; threads that are started meanwhile keep them blocked.
-struct SignalsBlocked(SigSet);
-
-impl SignalsBlocked {
-    fn new() -> Self {
-        let mut before = SigSet::empty();
-        pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))
-            .expect("a valid way to set the mask");
-        Self(before)
-    }
-}
-
-impl Drop for SignalsBlocked {
-    fn drop(&mut self) {
-        let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&self.0), None);
-    }
-}
 
 /// Workers that have not ended, and what the first of them that panicked died of.
 struct Running {
@@ -84,7 +66,7 @@ pub fn run(count: usize, stop: &AtomicBool, job: &(dyn Fn() + Sync), look: &mut 
         let mut guard = StopOnDrop { stop, is_finished: false };
         let mut started = 0;
         {
-            let _blocked = SignalsBlocked::new();
+            let _blocked = SignalsBlocked::new().expect("a valid way to set the mask");
             for _ in 0..count {
                 running.left().count += 1;
                 let place = Place(&running);

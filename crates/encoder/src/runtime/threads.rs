@@ -1,39 +1,20 @@
 //! Threads that take no signals.
 //!
-//! A thread inherits the signal mask of its creator. PostgreSQL's handlers must run on the main
-//! thread only, so every thread of ours, and every thread that ONNX Runtime starts, is created while
-//! all signals are blocked.
+//! Every thread of ours, and every thread that ONNX Runtime starts, is created while all signals are blocked.
 
 use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use nix::sys::signal::{SigSet, SigmaskHow};
-
 use super::RuntimeError;
 use crate::interrupt::InterruptCheck;
+use crate::signals::SignalsBlocked;
 
 /// Stack of our threads. Loading a deep graph recurses over it, and only touched pages count.
 const STACK_BYTES: usize = 8 << 20;
 /// How often a caller that waits for a worker looks at its interrupt check.
 const POLL: Duration = Duration::from_millis(10);
-
-/// Blocks all signals of this thread until dropped.
-struct SignalsBlocked(SigSet);
-
-impl SignalsBlocked {
-    fn new() -> io::Result<Self> {
-        Ok(SignalsBlocked(SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?))
-    }
-}
-
-impl Drop for SignalsBlocked {
-    fn drop(&mut self) {
-        // Setting a mask that was in force before cannot fail.
-        let _ = self.0.thread_set_mask();
-    }
-}
 
 /// Starts a thread that takes no signals.
 pub(super) fn spawn<T: Send + 'static>(

@@ -7,7 +7,9 @@
 //! The planner asks what a path costs before it judges it, and that is where these conditions join the path. They are then
 //! passed to the scan and checked again for each row, as others are.
 
-use super::cost::pointers;
+#![cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+
+use super::lists::pointers;
 use pgrx::pg_sys;
 use std::ptr;
 
