@@ -107,7 +107,8 @@ pub unsafe extern "C-unwind" fn amcostestimate(
         let sweep = (f64::from(index.pages) * SWEPT_PAGE_NS + rows * node_ns) * share_of_sweep;
         #[allow(clippy::cast_precision_loss, reason = "a small number")]
         let (harder, lookahead) = if share_of_keys < 1.0 {
-            (filtered_hops(share_of_keys), facts.lookahead.max(LEAST_LOOKAHEAD as f64))
+            let lookahead = facts.lookahead.max(LEAST_LOOKAHEAD as f64);
+            (filtered_hops(share_of_keys, lookahead), lookahead)
         } else {
             (1.0, facts.lookahead)
         };

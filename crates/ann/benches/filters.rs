@@ -61,7 +61,7 @@ fn main() {
             println!(
                 "{name:28} recall {:.3}  {hops:7.0} hops ({by_hops:5.2}x, expected {:5.2}x)  {us:7.0} us ({by_us:5.2}x)  {:5.0} swept",
                 hits as f64 / wanted.max(1) as f64,
-                filtered_hops(part),
+                filtered_hops(part, lookahead as f64),
                 swept as f64 / q
             );
             (us, hops)

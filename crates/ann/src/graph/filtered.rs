@@ -13,7 +13,8 @@
 //!   from each other. The lookahead grows by the square root of a ratio: the share of the neighbors of nodes that pass which may pass,
 //!   divided by the share of the entries, counted from the query outwards. Scattered rows have a ratio of about 1. The smaller the
 //!   region, and the farther from the query, the larger it is.
-//! - Scattered rows need less lookahead, as the walk has looked everywhere on its way.
+//! - Scattered rows need less lookahead, as the walk has looked everywhere on its way: half of it, but never less than
+//!   [`LEAST_LOOKAHEAD`].
 //!
 //! `benches/filters.rs` measures these rules, with filters that one row in 2 to one in 1,000 passes, scattered, in one region, and in
 //! the region that is farthest from the query.
@@ -40,8 +41,8 @@ const BY_REGION: f64 = 2.0;
 /// Most that the lookahead is multiplied by.
 const MOST_SHARE: f64 = 12.0;
 /// Least share of the lookahead where few neighbors pass.
-const LEAST_SHARE: f64 = 0.5;
-/// Least lookahead: one that was measured without a filter may be shorter.
+pub const LEAST_SHARE: f64 = 0.5;
+/// Least lookahead under a filter: one that was measured without a filter may be shorter.
 pub const LEAST_LOOKAHEAD: usize = 40;
 /// Entries that may pass which are visited before all others, to know what the filter is like.
 const FIRST_ENTRIES: usize = 10;
@@ -132,7 +133,7 @@ impl Filtered {
         let lookahead = wanted.lookahead.max(LEAST_LOOKAHEAD);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count")]
         #[allow(clippy::cast_precision_loss, reason = "some thousand")]
-        let ahead = (self.share_of_lookahead() * lookahead as f64) as usize;
+        let ahead = ((self.share_of_lookahead() * lookahead as f64) as usize).max(LEAST_LOOKAHEAD);
         let limit =
             if wanted.due { below(passing.score_of(wanted.rows.saturating_add(ahead))) } else { Key::LAST };
         let of_any = below(self.any.score_of(wanted.rows.saturating_add(lookahead))).min(limit);

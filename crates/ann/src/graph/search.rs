@@ -4,7 +4,7 @@
 //! better than the best candidate that was not visited. Scores are exact (to eight bits a dimension). So nodes whose estimates
 //! were too small do not count, and the walk looks further if estimates are noisy.
 
-use super::filtered::Wanted;
+use super::filtered::{LEAST_LOOKAHEAD, LEAST_SHARE, Wanted};
 use super::order::{Found, Order};
 use super::rows::Rows;
 use super::sweep::Sweep;
@@ -69,9 +69,11 @@ pub fn expected_hops(lookahead: f64, rows: f64) -> f64 {
 /// How many times as many nodes a search visits whose rows pass a filter on key columns as one without, where such a share of rows
 /// passes, scattered; where the filter goes with the vectors, it is less. Measured with the rules of `filtered.rs`.
 #[must_use]
-pub fn filtered_hops(share: f64) -> f64 {
+#[allow(clippy::cast_precision_loss, reason = "a small number")]
+pub fn filtered_hops(share: f64, lookahead: f64) -> f64 {
     let share = share.clamp(1e-6, 1.0);
-    (1.0 + 0.55 * (1.0 / share - 1.0)).min(6.0).max(0.44 / share)
+    let ahead = (LEAST_LOOKAHEAD as f64 / lookahead.max(1.0)).clamp(LEAST_SHARE, 1.0);
+    (1.0 + 0.55 * (1.0 / share - 1.0)).min(6.0).max(0.88 * ahead / share)
 }
 
 /// Hops after which a search reads all of an index of so many blocks.
