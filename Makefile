@@ -200,7 +200,7 @@ SEED ?= $(shell date +%s)
 fuzz:
 	PROPTEST_CASES=$(CASES) IMGVEC_FUZZ_CASES=$(CASES) IMGVEC_FUZZ_SECONDS=600 IMGVEC_FUZZ_SEED=$(SEED) \
 		cargo test --profile $(PROFILE) -p imgvec-vector -p imgvec-ann -p imgvec-encoder -p imgvec-library --lib \
-		--test damaged --test image_hostile --test package_hostile --test sequences --test bounds --test search_order
+		--test damaged --test image_hostile --test image_mutated --test package_hostile --test sequences --test bounds --test search_order
 
 .PHONY: lint
 lint: setup

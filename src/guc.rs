@@ -17,6 +17,7 @@ use std::path::PathBuf;
 static MODEL_PATH: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c"$sharedir/imgvec/models"));
 static ONNXRUNTIME_LIBRARY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static LIBHEIF_LIBRARY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static CACHE_DIRECTORY: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c"pgsql_tmp_imgvec"));
 static DEFAULT_MODEL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"starter"));
@@ -53,6 +54,14 @@ pub fn define() {
         c"Sets the ONNX Runtime library to load.",
         c"When empty, libonnxruntime.so is searched in the imgvec directory of the server's library directory, then on the system's library path. Has no effect after the first embedding of a session.",
         &ONNXRUNTIME_LIBRARY,
+        GucContext::Suset,
+        GucFlags::SUPERUSER_ONLY,
+    );
+    GucRegistry::define_string_guc(
+        c"imgvec.libheif_library",
+        c"Sets the libheif library to load for HEIC images.",
+        c"When empty, libheif.so.1 is searched on the system's library path. With \"none\", HEIC images are refused. Has no effect on the library after the first HEIC image of a session.",
+        &LIBHEIF_LIBRARY,
         GucContext::Suset,
         GucFlags::SUPERUSER_ONLY,
     );
@@ -317,7 +326,21 @@ pub fn strict_order() -> bool {
 /// What a decoder may use.
 pub fn image_limits() -> ImageLimits {
     let max_pixels = u64::from(MAX_IMAGE_PIXELS.get().unsigned_abs());
-    ImageLimits { max_input_bytes: max_image_bytes(), ..ImageLimits::of_pixels(max_pixels) }
+    ImageLimits {
+        max_input_bytes: max_image_bytes(),
+        libheif: libheif_library,
+        ..ImageLimits::of_pixels(max_pixels)
+    }
+}
+
+/// The libheif to load, or none to refuse HEIC.
+fn libheif_library() -> Option<PathBuf> {
+    let setting = string(&LIBHEIF_LIBRARY);
+    match &setting[..] {
+        b"" => ImageLimits::system_libheif(),
+        b"none" => None,
+        _ => Some(path(setting)),
+    }
 }
 
 fn share_directory() -> Vec<u8> {

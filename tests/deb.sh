@@ -44,7 +44,7 @@ Section: database
 Priority: optional
 Installed-Size: $(du -sk --exclude=DEBIAN "$root" | cut -f 1)
 Depends: postgresql-$major, $depends
-Suggests: postgresql-$major-pgvector
+Suggests: postgresql-$major-pgvector, libheif1
 Description: image and text embeddings, a vector type and similarity search
  PostgreSQL extension that turns images and texts into vectors inside the
  server and finds neighbors with an index of its own. ONNX Runtime and a

@@ -182,6 +182,7 @@ fn every_dependency_is_used() {
         ("crates/vector", vec!["crates/vector"]),
         ("crates/ann", vec!["crates/ann"]),
         ("crates/encoder", vec!["crates/encoder"]),
+        ("crates/codecs", vec!["crates/codecs"]),
         ("crates/library", vec!["crates/library"]),
         // It shares modules with the demo, and the cluster with tests.
         ("examples/gallery", vec!["examples/gallery", "examples/demo", "tests/cluster"]),

@@ -5,7 +5,7 @@
 #   tests/setup.sh test       the same, the pooler that tests put before a server, and the client libraries of
 #                             tests/clients; those that cannot be had are named and left out, unless
 #                             IMGVEC_REQUIRE_CLIENTS is set; and the programs and Pillow that the pictures of
-#                             crates/encoder/tests/sweep are made with, required by IMGVEC_REQUIRE_PICTURES
+#                             crates/encoder/tests/sweep are made with, and libheif, required by IMGVEC_REQUIRE_PICTURES
 #   tests/setup.sh pgvector   the same, and what the tests of pgvector need
 #   tests/setup.sh demo       the same, and the pictures of `make demo`
 #   tests/setup.sh gallery    the same, and the pictures of `make gallery`
@@ -301,14 +301,21 @@ if [ "${1:-}" = test ]; then
     }
 fi
 
-# Programs that write pictures, and Pillow, which says what they look like.
+# Programs that write pictures, Pillow, which says what they look like, and libheif, which HEIC is tested with.
 pictures_python=crates/encoder/tests/sweep/requirements.txt
 
+have_libheif() { compgen -G '/usr/lib/*/libheif.so.1'; }
+have_libheif_decoder() { compgen -G '/usr/lib/*/libheif/plugins/libheif-libde265.so'; }
 picture_packages() {
     missing=()
     need libjpeg-turbo-progs have cjpeg
     need libtiff-tools have tiffcp
     need webp have gif2webp
+    need libheif1 have_libheif
+    # Up to Debian 12, libheif has its decoder of HEVC inside.
+    if apt-cache show libheif-plugin-libde265 >/dev/null 2>&1; then
+        need libheif-plugin-libde265 have_libheif_decoder
+    fi
     (
         trap clean_up EXIT
         install_missing

@@ -23,6 +23,11 @@ fn named_by_sql() -> BTreeSet<String> {
 
 /// Functions that the library registers with the server: each has a `pg_finfo_` companion.
 fn exported() -> BTreeSet<String> {
+    symbols().iter().filter_map(|name| name.strip_prefix("pg_finfo_").map(str::to_owned)).collect()
+}
+
+/// All symbols that the library exports.
+fn symbols() -> BTreeSet<String> {
     // Cargo puts this program into `deps` beside the library, wherever and in whichever profile it builds.
     let program = std::env::current_exe().expect("this program has a path");
     let library = program.ancestors().nth(2).expect("cargo's folders").join("libimgvec.so");
@@ -34,7 +39,7 @@ fn exported() -> BTreeSet<String> {
     assert!(nm.status.success(), "nm {}: {}", library.display(), String::from_utf8_lossy(&nm.stderr));
     String::from_utf8_lossy(&nm.stdout)
         .lines()
-        .filter_map(|line| line.split(' ').next()?.strip_prefix("pg_finfo_").map(str::to_owned))
+        .filter_map(|line| line.split(' ').next().map(str::to_owned))
         .collect()
 }
 
@@ -46,4 +51,19 @@ fn sql_and_library_name_the_same_functions() {
     assert!(missing.is_empty(), "the SQL names functions that the library does not export: {missing:?}");
     let unnamed: Vec<_> = library.difference(&sql).collect();
     assert!(unnamed.is_empty(), "the library exports functions that no SQL names: {unnamed:?}");
+}
+
+/// The server makes what a library exports visible to all libraries that come later, and the names of a decoder inside of ours are
+/// those of a system library.
+#[test]
+fn the_library_exports_only_what_the_server_calls() {
+    let others: Vec<_> = symbols()
+        .into_iter()
+        .filter(|name| {
+            let is_function = name.starts_with("pg_finfo_") || name.ends_with("_wrapper");
+            let is_start = name.starts_with("imgvec_") && name.ends_with("_main");
+            !is_function && !is_start && !matches!(name.as_str(), "Pg_magic_func" | "_PG_init")
+        })
+        .collect();
+    assert!(others.is_empty(), "{others:?}");
 }

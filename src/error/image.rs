@@ -1,10 +1,10 @@
 //! Words for images that were refused.
 
-use super::{Code, Report};
+use super::{Code, Report, paths};
 use imgvec_encoder::image::{ImageError, ImageFormat};
 
 /// Formats that are decoded, most common first.
-const FORMATS: [ImageFormat; 10] = [
+const FORMATS: [ImageFormat; 11] = [
     ImageFormat::Jpeg,
     ImageFormat::Png,
     ImageFormat::Gif,
@@ -15,6 +15,7 @@ const FORMATS: [ImageFormat; 10] = [
     ImageFormat::Qoi,
     ImageFormat::Ico,
     ImageFormat::JpegXl,
+    ImageFormat::Avif,
 ];
 
 /// What to supply instead of data of format `but`, which is not among it.
@@ -43,6 +44,20 @@ impl From<ImageError> for Report {
                 Self::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, "image is of a kind that is not supported")
                     .detail(detail)
                     .hint(formats(Some(format)))
+            }
+            ImageError::NoDecoder { format, .. } => {
+                let hint = format!(
+                    "Install libheif (Debian's packages libheif1 and, from Debian 13 on, libheif-plugin-libde265), have a superuser set imgvec.libheif_library, or convert the image. {}",
+                    formats(Some(format))
+                );
+                paths::for_role(
+                    Self::new(
+                        Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+                        "image is of a kind that is not supported",
+                    )
+                    .detail(detail)
+                    .hint(hint),
+                )
             }
             ImageError::NoFrame { .. } => {
                 Self::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, "there is no such frame in the image")

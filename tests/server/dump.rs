@@ -76,13 +76,18 @@ fn a_plain_user_embeds_but_names_no_files() {
     assert_eq!(value::<i64>(&mut painter, "SELECT texts_embedded FROM imgvec_backend_stats"), 1);
     let models = "SELECT name || ' ' || coalesce(path, 'unknown') FROM imgvec_models WHERE name = 'starter'";
     assert_eq!(value::<String>(&mut painter, models), "starter unknown");
-    for setting in
-        ["model_path", "onnxruntime_library", "cache_directory", "max_image_pixels", "max_image_bytes"]
-    {
+    for setting in [
+        "model_path",
+        "onnxruntime_library",
+        "libheif_library",
+        "cache_directory",
+        "max_image_pixels",
+        "max_image_bytes",
+    ] {
         let error = failure(&mut painter, &format!("SET imgvec.{setting} = '1'"));
         assert_eq!(error.code(), &SqlState::INSUFFICIENT_PRIVILEGE, "{setting}");
     }
-    for setting in ["model_path", "onnxruntime_library", "cache_directory"] {
+    for setting in ["model_path", "onnxruntime_library", "libheif_library", "cache_directory"] {
         let error = failure(&mut painter, &format!("SHOW imgvec.{setting}"));
         assert_eq!(error.code(), &SqlState::INSUFFICIENT_PRIVILEGE, "{setting}");
     }

@@ -5,7 +5,7 @@ use std::fs;
 use postgres::error::SqlState;
 
 use crate::cluster::{Cluster, Memory};
-use crate::{Random, encoder_data, value};
+use crate::{Random, encoder_data, failure, value};
 
 /// More than an allocator's noise, far less than one decoded picture for each input.
 const GROWTH_BYTES: u64 = 8 << 20;
@@ -111,4 +111,45 @@ fn a_thousand_hostile_images_leave_memory_flat() {
     assert!(grown < GROWTH_BYTES, "memory grew by {grown} bytes: {before:?} -> {after:?}");
     assert!(refused > 600 && accepted > 10, "{refused} refused, {accepted} accepted");
     assert_eq!(value::<i32>(&mut client, "SELECT imgvec_dims(embed_text('dog'))"), 256);
+}
+
+/// AVIF needs nothing of the server; HEIC needs libheif, and the error names its package.
+#[test]
+fn images_of_phones_and_the_web_are_embedded_or_refused_with_a_hint() {
+    let cluster = Cluster::new("phones").start();
+    let mut client = cluster.client();
+    let file = |name: &str| fs::read(encoder_data(&format!("images/{name}"))).unwrap();
+    let dims = client.prepare("SELECT imgvec_dims(embed_image($1))").unwrap();
+    for name in ["cases/avif_420_full.avif", "cases/avif_grid_alpha.avif", "frames/animation.avif"] {
+        assert_eq!(client.query_one(&dims, &[&file(name)]).unwrap().get::<_, i32>(0), 256, "{name}");
+    }
+    let second = "SELECT imgvec_dims(embed_image($1, frame => 2))";
+    assert_eq!(client.query_one(second, &[&file("frames/animation.avif")]).unwrap().get::<_, i32>(0), 256);
+
+    let heic = file("heic/420.heic");
+    let error = |client: &mut postgres::Client| {
+        let error = client.query_one(&dims, &[&heic]).unwrap_err();
+        error.as_db_error().unwrap_or_else(|| panic!("{error:?}")).clone()
+    };
+    client.batch_execute("SET imgvec.libheif_library = 'none'").unwrap();
+    let off = error(&mut client);
+    client.batch_execute("SET imgvec.libheif_library = '/no/such/libheif.so'").unwrap();
+    let missing = error(&mut client);
+    for (error, words) in [(off, "switched off"), (missing, "/no/such/libheif.so")] {
+        assert_eq!(error.code(), &SqlState::FEATURE_NOT_SUPPORTED, "{error:?}");
+        assert!(error.detail().unwrap().contains(words), "{error:?}");
+        assert!(error.hint().unwrap().contains("libheif1"), "{error:?}");
+    }
+    client.batch_execute("RESET imgvec.libheif_library").unwrap();
+    // Where the server has it, it decodes; the setting of a plain role stays out of reach.
+    match client.query_one(&dims, &[&heic]) {
+        Ok(row) => assert_eq!(row.get::<_, i32>(0), 256),
+        Err(error) => {
+            let error = error.as_db_error().unwrap_or_else(|| panic!("{error:?}")).clone();
+            assert!(error.detail().unwrap().contains("libheif"), "{error:?}");
+        }
+    }
+    client.batch_execute("CREATE ROLE phone; SET ROLE phone").unwrap();
+    let error = failure(&mut client, "SET imgvec.libheif_library = ''");
+    assert_eq!(error.code(), &SqlState::INSUFFICIENT_PRIVILEGE);
 }

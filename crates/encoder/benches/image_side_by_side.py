@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """CPU time of our image half next to Pillow's, in one run.
 
-    pip install pillow numpy
+    pip install pillow numpy pillow-heif pillow-jxl-plugin
     python crates/encoder/benches/image_side_by_side.py
 
 Draws photographs of two sizes (noise over gradients, about the bytes per pixel of a camera),
@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import PIL
+import pillow_heif
+import pillow_jxl  # noqa: F401
 from PIL import Image, ImageFilter, ImageOps
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)[:, None, None]
@@ -56,6 +58,7 @@ def median(work):
 
 
 def main():
+    pillow_heif.register_heif_opener()
     with tempfile.TemporaryDirectory() as folder:
         files = []
         for name, size, options in [
@@ -65,6 +68,9 @@ def main():
             ("4000x3000_turned.jpg", (4000, 3000), dict(quality=90, exif=b"Exif\0\0II*\0\b\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0")),
             ("1024x768.png", (1024, 768), {}),
             ("1024x768.webp", (1024, 768), dict(quality=80)),
+            ("4000x3000.avif", (4000, 3000), dict(quality=70, speed=9)),
+            ("4000x3000.heic", (4000, 3000), dict(quality=60)),
+            ("4000x3000.jxl", (4000, 3000), dict(quality=85, effort=3)),
         ]:
             path = Path(folder) / name
             photo(*size).save(path, **options)

@@ -23,6 +23,7 @@ fn unusual_files_decode_as_in_pillow() {
     let expected_of = |file: &Path| file.with_extension("expected.png");
     let files: Vec<PathBuf> = files.into_iter().filter(|file| expected_of(file).exists()).collect();
     assert!(!files.is_empty());
+    let mut differ = Vec::new();
     for file in files {
         let (image, expected) = (picture(&file), picture(&expected_of(&file)));
         let sides = |image: &RgbImage| (image.width(), image.height());
@@ -35,10 +36,19 @@ fn unusual_files_decode_as_in_pillow() {
             "webp" | "tif" => 1,
             // Lossy JPEG XL is computed in floats. What is lossless has no tolerance.
             "jxl" if file.to_str().is_some_and(|name| !name.contains("lossless")) => 2,
+            // Beside alpha, libyuv draws out chroma before it drops bits.
+            "avif" if file.to_str().is_some_and(|name| name.contains("bits_alpha")) => 3,
+            "avif" if file.to_str().is_some_and(|name| name.contains("premultiplied")) => 2,
+            // What is not converted by libyuv, and colors that alpha was multiplied into, are rounded another way.
+            "avif" => 1,
             _ => 0,
         };
-        assert!(differences.max().unwrap() <= tolerance, "{}", file.display());
+        let greatest = differences.max().unwrap();
+        if greatest > tolerance {
+            differ.push(format!("{}: {greatest} levels", file.file_name().unwrap().display()));
+        }
     }
+    assert!(differ.is_empty(), "{differ:#?}");
 }
 
 /// tests/data/images/frames has animations and pages, and `NAME.N.expected.png` for frames from the second on.
@@ -51,6 +61,8 @@ fn each_frame_is_as_pillow_shows_it() {
         ("disposals.png", 5),
         ("lossless.webp", 5),
         ("lossless.jxl", 5),
+        ("animation.avif", 5),
+        ("animation_alpha.avif", 5),
         ("pages.tif", 3),
     ] {
         let data = std::fs::read(folder.join(name)).unwrap();

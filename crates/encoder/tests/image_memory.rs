@@ -93,6 +93,16 @@ fn memory_stays_within_the_limits_and_comes_back() {
         println!("{name}: {grown} MiB for {} x {}", image.width(), image.height());
         assert!(grown < most, "{name}: {grown} MiB");
     }
+    // 24 megapixels of AVIF: the frame, the RGB made of it, and what the decoder keeps of blocks.
+    let data = std::fs::read(large.join("picture.avif")).unwrap();
+    let before = status_mib("VmRSS");
+    decode(&data, &limits, never_interrupted).unwrap();
+    let grown = status_mib("VmHWM") - before;
+    println!("picture.avif: {grown} MiB");
+    assert!(grown < 400.0, "{grown} MiB");
+    let tight = ImageLimits { max_decoder_bytes: 100 << 20, ..limits };
+    let error = decode(&data, &tight, never_interrupted).unwrap_err();
+    assert!(matches!(error, ImageError::DecoderMemory { .. }), "{error}");
     // What takes more than it may is stopped on the way.
     let data = std::fs::read(large.join("lossless.jxl")).unwrap();
     let tight = ImageLimits { max_decoder_bytes: 190 << 20, ..limits };

@@ -7,8 +7,12 @@ use imgvec_encoder::interrupt::never_interrupted;
 use libfuzzer_sys::fuzz_target;
 
 /// Small, so that the fuzzer spends its time on structure and not on pixels.
-const LIMITS: ImageLimits =
-    ImageLimits { max_pixels: 1 << 18, max_input_bytes: 1 << 20, max_decoder_bytes: 16 << 20 };
+const LIMITS: ImageLimits = ImageLimits {
+    max_pixels: 1 << 18,
+    max_input_bytes: 1 << 20,
+    max_decoder_bytes: 16 << 20,
+    libheif: || None,
+};
 
 fuzz_target!(|data: &[u8]| {
     let header = info(data, &LIMITS);

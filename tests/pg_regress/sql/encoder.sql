@@ -126,6 +126,7 @@ SELECT statement, e.* FROM unnest(ARRAY[
     $$SELECT embed_image('\x474946383961384a384a800000000000ffffff2c00000000384a384a0002024401003b')$$,
     $$SELECT embed_image('\xffd8ffc0001108ffdcffdc03012200021101031101')$$,
     $$SELECT embed_image('\x0000001c6674797061766966')$$,
+    $$SELECT embed_image('\x0000000c6a5020200d0a870a')$$,
     $$SELECT image_info('\x')$$,
     $$SELECT image_info('\x89504e470d0a1a0a')$$,
     $$SELECT embed_images(ARRAY['\x'::bytea], 'starter')$$,

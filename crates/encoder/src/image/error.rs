@@ -28,6 +28,14 @@ pub enum ImageError {
         /// What it would take, as a noun phrase: "data", "arithmetic coding".
         feature: String,
     },
+    /// A format whose decoder this system lacks.
+    #[error("{format} data is not supported here: {reason}")]
+    NoDecoder {
+        /// The recognized format.
+        format: ImageFormat,
+        /// What is missing, or the words of what was found.
+        reason: String,
+    },
     /// The encoded image is longer than the limit.
     #[error("the data is {len} bytes long, and the limit is {limit} bytes")]
     InputTooLarge {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A format that is recognized. The last three are named only to be refused clearly.
+/// A format that is recognized. The last one is named only to be refused clearly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ImageFormat {
     /// JPEG (ITU T.81), baseline and progressive Huffman coding.
@@ -25,9 +25,9 @@ pub enum ImageFormat {
     Ico,
     /// JPEG XL, bare or in its container, the first frame of an animation.
     JpegXl,
-    /// AVIF: recognized, not decoded.
+    /// AVIF: its primary picture, or the first frame of an animation.
     Avif,
-    /// HEIC and HEIF: recognized, not decoded.
+    /// HEIC: its primary picture, where the system has libheif.
     Heic,
     /// JPEG 2000: recognized, not decoded.
     Jpeg2000,

@@ -6,9 +6,11 @@
 //! 3. Samples become RGB, translucent ones on white ([`super::alpha`]).
 //! 4. The EXIF orientation is noted; the resizer applies it ([`super::orientation`]).
 
+mod avif;
 mod bmp;
 mod canvas;
 mod gif;
+mod heic;
 mod ico;
 mod jpeg;
 mod jxl;
@@ -17,6 +19,7 @@ mod pnm;
 mod qoi;
 mod tiff;
 mod webp;
+mod yuv;
 
 use std::any::Any;
 use std::cell::Cell;
@@ -85,9 +88,9 @@ pub fn decode_frame(
         ImageFormat::Qoi => qoi::decode(data, &mut reader, &info),
         ImageFormat::Ico => ico::decode(data, &mut reader, &info, limits),
         ImageFormat::JpegXl => jxl::decode(data, &mut reader, &info, limits, frame),
-        ImageFormat::Avif | ImageFormat::Heic | ImageFormat::Jpeg2000 => {
-            Err(ImageError::unsupported(info.format, "data"))
-        }
+        ImageFormat::Avif => avif::decode(data, &mut reader, &info, limits, frame, interrupt),
+        ImageFormat::Heic => heic::decode(data, &info, limits, interrupt),
+        ImageFormat::Jpeg2000 => Err(ImageError::unsupported(info.format, "data")),
     }));
     // An interrupt makes a decoder fail in any way it likes.
     if interrupted.get() || interrupt() {
@@ -112,6 +115,17 @@ fn check_size(info: &ImageInfo, width: u32, height: u32) -> Result<(), ImageErro
 /// Length of a buffer for all samples, which the limits have bounded.
 fn buffer_len(info: &ImageInfo, bytes_per_pixel: usize) -> usize {
     info.width as usize * info.height as usize * bytes_per_pixel
+}
+
+/// Takes alpha out of the colors of RGBA pixels, into which it was multiplied.
+fn divided(pixels: &mut [u8]) {
+    for [red, green, blue, alpha] in pixels.as_chunks_mut::<4>().0 {
+        let alpha = u32::from(*alpha);
+        for level in [red, green, blue] {
+            let whole = (u32::from(*level) * 255 + alpha / 2).checked_div(alpha);
+            *level = whole.map_or(0, |whole| whole.min(255) as u8);
+        }
+    }
 }
 
 /// The error of an animation that ends before a frame that its header, or nothing, promises.

@@ -10,10 +10,14 @@
 //!
 //! [`decode`]: super::decode()
 
+pub(super) mod avif;
 pub(super) mod bmp;
 mod bytes;
 mod gif;
+mod heic;
+pub(super) mod heif;
 pub(super) mod ico;
+mod isobmff;
 pub(super) mod jpeg;
 pub(super) mod jxl;
 mod png;
@@ -90,14 +94,19 @@ pub(super) fn read(data: &[u8], frame: u32, limits: &ImageLimits) -> Result<Head
         ImageFormat::Qoi => qoi::read(data),
         ImageFormat::Ico => ico::read(data),
         ImageFormat::JpegXl => jxl::read(data),
-        ImageFormat::Avif | ImageFormat::Heic | ImageFormat::Jpeg2000 => {
-            Err(ImageError::unsupported(format, "data"))
-        }
+        ImageFormat::Avif => avif::read(data),
+        ImageFormat::Heic => heic::read(data),
+        ImageFormat::Jpeg2000 => Err(ImageError::unsupported(format, "data")),
     }?;
     let ImageInfo { width, height, frames, .. } = header.info;
     let may_have_more = matches!(
         format,
-        ImageFormat::Png | ImageFormat::Gif | ImageFormat::WebP | ImageFormat::Tiff | ImageFormat::JpegXl
+        ImageFormat::Png
+            | ImageFormat::Gif
+            | ImageFormat::WebP
+            | ImageFormat::Tiff
+            | ImageFormat::JpegXl
+            | ImageFormat::Avif
     );
     let frames = if may_have_more { frames } else { Some(1) };
     if frame == 0 || frames.is_some_and(|frames| frame > frames) {
