@@ -73,7 +73,7 @@ pub fn expected_hops(lookahead: f64, rows: f64) -> f64 {
 pub fn filtered_hops(share: f64, lookahead: f64) -> f64 {
     let share = share.clamp(1e-6, 1.0);
     let ahead = (LEAST_LOOKAHEAD as f64 / lookahead.max(1.0)).clamp(LEAST_SHARE, 1.0);
-    (1.0 + 0.55 * (1.0 / share - 1.0)).min(6.0).max(0.88 * ahead / share)
+    (1.0 + 0.55 * (1.0 / share - 1.0)).min(6.0).max((0.22 + 0.44 * ahead) / share)
 }
 
 /// Hops after which a search reads all of an index of so many blocks.
