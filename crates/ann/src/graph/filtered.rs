@@ -131,9 +131,7 @@ impl Filtered {
             self.first = 0;
         }
         let lookahead = wanted.lookahead.max(LEAST_LOOKAHEAD);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count")]
-        #[allow(clippy::cast_precision_loss, reason = "some thousand")]
-        let ahead = ((self.share_of_lookahead() * lookahead as f64) as usize).max(LEAST_LOOKAHEAD);
+        let ahead = rows_ahead(self.share_of_lookahead(), lookahead);
         let limit =
             if wanted.due { below(passing.score_of(wanted.rows.saturating_add(ahead))) } else { Key::LAST };
         let of_any = below(self.any.score_of(wanted.rows.saturating_add(lookahead))).min(limit);
@@ -217,6 +215,13 @@ fn share_of_lookahead(together: f64, expected: f64) -> f64 {
     if ratio < IN_REGION { wide } else { (BY_REGION * ratio.sqrt()).clamp(wide, MOST_SHARE) }
 }
 
+/// How many rows that pass are looked ahead at, with such a share of the lookahead.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count")]
+#[allow(clippy::cast_precision_loss, reason = "some thousand")]
+fn rows_ahead(share: f64, lookahead: usize) -> usize {
+    ((share * lookahead as f64) as usize).max(LEAST_LOOKAHEAD)
+}
+
 /// Candidates whose keys lie below this one are estimated better than a score.
 pub fn below(score: f32) -> Key {
     // Of equal scores none is better; without any, even candidates without a number are wanted.
@@ -240,6 +245,13 @@ mod tests {
         assert!(share_of_lookahead(16.0, 0.01) > 10.0);
         assert!((share_of_lookahead(16.0, 0.5) - 1.5).abs() < 1e-9);
         assert!((share_of_lookahead(32.0, 1.0) - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn scattered_rows_are_looked_ahead_at_as_far_as_any_of_a_short_lookahead() {
+        assert_eq!(rows_ahead(LEAST_SHARE, 200), 100);
+        assert_eq!(rows_ahead(LEAST_SHARE, 63), LEAST_LOOKAHEAD);
+        assert_eq!(rows_ahead(MOST_SHARE, 50), 600);
     }
 
     proptest! {

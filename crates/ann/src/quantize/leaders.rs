@@ -70,6 +70,9 @@ impl Leaders {
     /// The number of the leader that is nearest to a vector; of equally near ones the first.
     #[must_use]
     pub fn nearest(&self, vector: &[f32]) -> u16 {
+        if self.count() == 1 {
+            return 0;
+        }
         self.nearest_from(0, vector)
     }
 
