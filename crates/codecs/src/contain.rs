@@ -3,6 +3,9 @@
 //! rav1d keeps the C interface of dav1d, inside as outside: a panic in it meets a function that may not unwind, and Rust ends the
 //! process then, a database server with all its sessions. The hook on panics runs before that, on the thread that panics. Ours tells the
 //! waiting caller, and lets the thread sleep for good. What the thread holds stays allocated, so that only a few may end like this.
+//!
+//! std holds a lock for reading while a hook runs. So whoever sets or takes a hook after such a panic waits for ever: hooks are set when
+//! the library is loaded, and not again. Panics of other threads go on as before.
 
 use std::cell::RefCell;
 use std::panic;

@@ -161,8 +161,30 @@ mod tests {
         [1, 2][place]
     }
 
+    /// Set in the process that panics.
+    const CHILD: &str = "IMGVEC_CODECS_TEST_CHILD";
+
+    /// In a process of its own, which ends itself: the harness takes the panic hook at its end, and would wait for the threads that
+    /// sleep in it.
     #[test]
     fn a_panic_that_may_not_unwind_is_an_error_and_a_stopped_thread_is_waited_for() {
+        if std::env::var_os(CHILD).is_some() {
+            panics_and_stops();
+            std::process::exit(0);
+        }
+        let name =
+            "worker::tests::a_panic_that_may_not_unwind_is_an_error_and_a_stopped_thread_is_waited_for";
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([name, "--exact", "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
+        // The harness prints nothing of a test that ends the process: it ran, and ran to its end.
+        assert!(String::from_utf8_lossy(&child.stdout).contains("running 1 test"));
+    }
+
+    fn panics_and_stops() {
         let result = run("panics", || false, |_| may_not_unwind(7));
         let Err(Lost::GaveUp(message)) = result else { panic!("{result:?}") };
         assert!(message.contains("out of bounds"), "{message}");
