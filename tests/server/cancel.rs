@@ -1,5 +1,6 @@
 //! A long call ends within a second when it is told to, and the session and server go on.
 
+use std::fs;
 use std::io::Cursor;
 use std::thread;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use postgres::Client;
 use postgres::error::SqlState;
 
 use crate::cluster::{Cluster, processor_time};
-use crate::{failure, value};
+use crate::{encoder_data, failure, skip, value};
 
 /// Tens of seconds of decoding: pictures of 12 megapixels that differ in a comment only.
 const LONG_IMAGES: &str = "SELECT array_length(embed_images(ARRAY(
@@ -19,6 +20,10 @@ const LONG_IMAGES: &str = "SELECT array_length(embed_images(ARRAY(
 const LONG_TEXTS: &str = "SELECT array_length(embed_texts(ARRAY(SELECT repeat(md5(i::text) || ' ', 20) FROM generate_series(1, 300000) AS i)), 1)";
 /// The same without a batch: one call for each row.
 const LONG_ROWS: &str = "SELECT count(embed_image(set_byte(set_byte(data, 6, i % 256), 7, i / 256))) FROM large, generate_series(1, 3000) AS i";
+
+/// Pictures of phones and the web, each with another empty box at its end.
+const LONG_BOXES: &str = "SELECT count(embed_image(data || '\\x0000000c66726565' || int4send(i)))
+    FROM large, generate_series(1, 3000) AS i";
 
 /// Processor time that a session may use until it notices. On an idle machine that is the time that passes.
 const PROMPT: Duration = Duration::from_secs(1);
@@ -37,9 +42,14 @@ fn cluster_with_large_picture(name: &str) -> Cluster {
     let cluster = Cluster::new(name).start();
     let mut client = cluster.client();
     client.batch_execute("CREATE TABLE large (data bytea NOT NULL)").unwrap();
-    client.execute("INSERT INTO large VALUES ($1)", &[&large_jpeg()]).unwrap();
+    set_picture(&mut client, &large_jpeg());
     assert_eq!(value::<i32>(&mut client, "SELECT imgvec_dims(embed_image(data)) FROM large"), 256);
     cluster
+}
+
+fn set_picture(client: &mut Client, picture: &[u8]) {
+    client.batch_execute("TRUNCATE large").unwrap();
+    client.execute("INSERT INTO large VALUES ($1)", &[&picture]).unwrap();
 }
 
 /// The session has the model loaded, so that what follows measures the call alone.
@@ -125,6 +135,41 @@ fn terminate_ends_the_session_cleanly() {
     assert!(cluster.log().contains("FATAL:  terminating connection due to administrator command"));
     assert!(took < PROMPT, "worked for {took:?}");
     assert_usable(&mut cluster.client());
+}
+
+/// rav1d and libheif cannot be stopped within a frame, so that a thread is left behind. It must not outlive what it uses when the
+/// session ends.
+#[test]
+fn decoders_that_cannot_be_stopped_are_left_behind() {
+    let cluster = cluster_with_large_picture("left-behind");
+    for name in ["picture.avif", "picture.heic"] {
+        let mut client = cluster.client();
+        set_picture(&mut client, &fs::read(encoder_data(&format!("images/large/{name}"))).unwrap());
+        if let Err(error) = client.simple_query("SELECT embed_image(data) FROM large") {
+            assert_eq!(error.code(), Some(&SqlState::FEATURE_NOT_SUPPORTED), "{error:?}");
+            skip(name, &error.as_db_error().unwrap().to_string(), "IMGVEC_REQUIRE_PICTURES");
+            continue;
+        }
+        let (mut client, error, took) = interrupted(&cluster, LONG_BOXES, "pg_cancel_backend");
+        assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED), "{name}: {error:?}");
+        assert!(took < PROMPT, "{name}: worked for {took:?}");
+        assert_usable(&mut client);
+        for _ in 0..3 {
+            let (_, _, took) = interrupted(&cluster, LONG_BOXES, "pg_terminate_backend");
+            assert!(took < PROMPT, "{name}: worked for {took:?}");
+        }
+        // Those sessions are gone, and nothing of them brought the server down.
+        let mut others = 1;
+        while others > 0 {
+            others = value::<i64>(
+                &mut cluster.client(),
+                "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%int4send%' AND pid <> pg_backend_pid()",
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_usable(&mut client);
+        cluster.assert_no_crash();
+    }
 }
 
 #[test]

@@ -11,4 +11,7 @@
 pub mod av1;
 mod contain;
 pub mod heif;
+mod signals;
 mod worker;
+
+pub use signals::SignalsBlocked;

@@ -6,9 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, SigmaskHow};
-
 use crate::contain::{self, Hears};
+use crate::signals::SignalsBlocked;
 
 /// rav1d keeps tables of a block on its stack. Only touched pages count.
 const STACK_BYTES: usize = 8 << 20;
@@ -139,17 +138,8 @@ pub(crate) fn wait_at_exit() {
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let name = name.to_owned();
-    without_signals(move || Builder::new().name(name).stack_size(STACK_BYTES).spawn(work))?.map(drop)
-}
-
-/// Does something short while all signals are blocked. Threads that it starts take none either.
-pub(crate) fn without_signals<T>(work: impl FnOnce() -> T) -> io::Result<T> {
-    let former = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-    let result = work();
-    // Setting a mask that was in force before cannot fail.
-    let _ = former.thread_set_mask();
-    Ok(result)
+    let _blocked = SignalsBlocked::new()?;
+    Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(work).map(drop)
 }
 
 #[cfg(test)]

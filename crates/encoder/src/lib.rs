@@ -14,8 +14,7 @@ pub mod interrupt;
 pub mod memory;
 pub mod package;
 pub mod runtime;
-mod signals;
 pub mod text;
 
 pub use encoder::{EncodeError, Encoder, EncoderOptions};
-pub use signals::SignalsBlocked;
+pub use imgvec_codecs::SignalsBlocked;

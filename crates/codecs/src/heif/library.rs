@@ -9,6 +9,8 @@ use std::sync::{Mutex, PoisonError};
 
 use libloading::os::unix::{Library as Loaded, RTLD_LOCAL, RTLD_NOW};
 
+use crate::signals::SignalsBlocked;
+
 /// Oldest version: `heif_init`, which loads decoders that are plugins, came with it.
 const OLDEST: u32 = version(1, 13);
 const NEWEST: u32 = version(2, 0);
@@ -124,8 +126,11 @@ impl Library {
         if let Some((_, library)) = &*opened {
             return Ok(*library);
         }
-        let library = crate::worker::without_signals(|| Self::load(path))
-            .map_err(|error| LibraryError::NotLoaded { reason: error.to_string() })??;
+        // Its constructors may start threads.
+        let blocked =
+            SignalsBlocked::new().map_err(|error| LibraryError::NotLoaded { reason: error.to_string() })?;
+        let library = Self::load(path)?;
+        drop(blocked);
         *opened = Some((path.to_owned(), library));
         Ok(library)
     }

@@ -7,9 +7,10 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use imgvec_codecs::SignalsBlocked;
+
 use super::RuntimeError;
 use crate::interrupt::InterruptCheck;
-use crate::signals::SignalsBlocked;
 
 /// Stack of our threads. Loading a deep graph recurses over it, and only touched pages count.
 const STACK_BYTES: usize = 8 << 20;
