@@ -1,8 +1,8 @@
 //! Every setting: name, default, limits, one sentence.
 //!
 //! Only superusers can set what names a file or limits a resource: a session must not make
-//! the server read a file of its choice. Every setting works with SET LOCAL and ALTER DATABASE. A value
-//! that was set before the library is loaded is checked when it is loaded.
+//! the server read a file of its choice. Every setting but those of the server's own workers works with SET LOCAL and
+//! ALTER DATABASE. A value that was set before the library is loaded is checked when it is loaded.
 
 use crate::encoding;
 use crate::error::{Code, Report};

@@ -1,7 +1,7 @@
 //! The embedding cache of a backend: (model, input) to vector, least recently used first out.
 //!
 //! PostgreSQL calls a STABLE function once for each row of a sequential scan, and once more for each row
-//! that an index scan returns (FIELD D7). The cache makes every plan run the model once for each distinct
+//! that an index scan returns. The cache makes every plan run the model once for each distinct
 //! input. It is keyed by digests: of the model's files and of the input, so that a changed model or a
 //! setting can never answer for another.
 
