@@ -107,7 +107,7 @@ impl KeyColumns {
                 format!("index \"{}\" has too many columns", index.name()),
             )
             .detail(format!("An ann index holds a vector and up to {MAX_COLUMNS} key columns, not {count}."))
-            .hint("Omit columns that queries filter by only together with others.")
+            .hint("Leave out columns that queries use only in combination with others.")
             .raise();
         }
         let columns: Vec<Column> = (1..=count).map(|number| Column::of(index, number)).collect();

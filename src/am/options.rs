@@ -70,7 +70,7 @@ pub fn define() {
         pg_sys::add_real_reloption(
             kind,
             c"target_recall".as_ptr(),
-            c"Share of the nearest rows that a search shall find; 0 stands for the setting".as_ptr(),
+            c"Share of the nearest rows that a search should find; 0 uses the setting".as_ptr(),
             0.0,
             0.0,
             guc::MAX_TARGET_RECALL,
@@ -80,7 +80,7 @@ pub fn define() {
         pg_sys::add_string_reloption(
             kind,
             c"model".as_ptr(),
-            c"Model that the vectors are of; queries known to be of another one are refused".as_ptr(),
+            c"Model that made the embeddings; queries by another model are refused".as_ptr(),
             std::ptr::null(),
             None,
             pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE,

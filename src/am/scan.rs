@@ -132,7 +132,7 @@ impl Running {
         {
             Report::new(
                 Code::ERRCODE_SUCCESSFUL_COMPLETION,
-                format!("scan of index \"{}\" left out rows after {}", relation.name(), self.given),
+                format!("scan of index \"{}\" omitted rows that came out of order after {}", relation.name(), self.given),
             )
             .detail("They are nearer than rows that had already been returned.")
             .hint("Raise imgvec.target_recall, or set imgvec.strict_order to off to return them after the others.")

@@ -19,7 +19,7 @@ fn prompt_of(package: &Package, name: &str) -> Result<String, Report> {
     package.prompts.get(name).cloned().ok_or_else(|| {
         let model = &package.name;
         let detail = if package.prompts.is_empty() {
-            "Its package names none.".to_owned()
+            "Its package has no prompts.".to_owned()
         } else {
             format!("It has {}.", list(package.prompts.keys().map(String::as_str)))
         };
@@ -51,7 +51,7 @@ fn first(embedding: &[f32], model: &str, dims: i32) -> NewVector {
                 format!("embeddings of model \"{model}\" cannot have {dims} dimensions"),
             )
             .detail(format!("The model has {} dimensions.", embedding.len()))
-            .hint("Give a number from 1 to that.")
+            .hint(format!("Give a number from 1 to {}.", embedding.len()))
         })?;
         let is_unit = session.model(model)?.encoder.package().normalize;
         let mut kept: Embedding = embedding[..count].into();

@@ -65,7 +65,7 @@ impl Joined {
                 .hint("Embed the parts separately and average their vectors, or leave some out."));
         }
         let reserved = self.bytes.try_reserve_exact(len + HEAD_BYTES);
-        reserved.map_err(|_| out_of_memory(format!("An input of {len} bytes could not be held.")))
+        reserved.map_err(|_| out_of_memory(format!("There is no memory for an input of {len} bytes.")))
     }
 }
 
@@ -96,7 +96,7 @@ fn parts_embedding(
             "images and texts must be arrays of the same length",
         )
         .detail(format!("There are {} images and {} texts.", images.len(), texts.len()))
-        .hint("Give each part its own place, and NULL in the other array.")
+        .hint("At each position, put a part into one array and NULL into the other.")
         .raise();
     }
     let joined = || -> Result<Joined, Report> {

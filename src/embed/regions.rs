@@ -40,7 +40,7 @@ fn tiles(image: &Bytea<'_>, grid: i32, overlap: f64, model: &str) -> Tiles {
         let (most, widest) = (Tiling::MAX_GRID, Tiling::MAX_OVERLAP);
         Report::new(Code::ERRCODE_INVALID_PARAMETER_VALUE, "grid or overlap of the tiles is out of range")
             .detail(format!(
-                "The grid is {grid}, of 1 to {most}, and the overlap is {overlap}, of 0 to {widest}."
+                "The grid is {grid} and must be 1 to {most}; the overlap is {overlap} and must be 0 to {widest}."
             ))
             .hint("The grid is the number of tiles along the shorter side, and the overlap the part of its side that a tile shares with the next.")
             .raise()

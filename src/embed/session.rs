@@ -84,7 +84,7 @@ thread_local! {
 /// leaves the session usable.
 pub fn with<T>(work: impl FnOnce(&mut Session) -> Result<T, Report>) -> T {
     if !memory::keep_aside() {
-        out_of_memory("There is no memory to begin with.").raise();
+        out_of_memory("There is not enough memory to start embedding.").raise();
     }
     let result = SESSION.with_borrow_mut(|session| {
         work(session.get_or_insert_with(|| Session {

@@ -104,7 +104,7 @@ fn word(error: EncodeError, place: impl Fn(usize) -> Option<usize>) -> Report {
             .hint("Mix the vectors of image and text with embed_mix(), or use a model of the family embedding_gemma2."),
         EncodeError::TooManyTokens { tokens, limit, .. } => {
             Report::new(Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, message)
-                .detail(format!("They take {tokens} tokens, but the model reads at most {limit}."))
+                .detail(format!("Images and texts take {tokens} tokens, but the model reads at most {limit}."))
                 .hint("Leave images out, or lower max_soft_tokens in imgvec.toml.")
         }
         EncodeError::Image { index, source } => at(Report::from(source), place(index), "image"),
@@ -184,6 +184,6 @@ pub fn warning(warning: &Warning, model: &str) -> Report {
         format!("weights of model \"{model}\" are not shared between backends"),
     )
     .detail(sentence(warning))
-    .hint("Let the server write to imgvec.cache_directory, or set it to an empty string.");
+    .hint("Let the server write to imgvec.cache_directory and free space there, or set it to an empty string to keep private copies.");
     paths::for_role(report)
 }

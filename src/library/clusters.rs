@@ -84,7 +84,7 @@ fn of_nodes(opened: &Opened, nodes: &Nodes, min_size: usize) -> (Vec<HeapTid>, C
     let searching = Searching::new(nodes.len());
     let nearest = index::not_cancelled(nodes.nearest(k, &searching, &searching.done));
     let mut seen: Vec<(HeapTid, u32)> = Vec::with_capacity(nodes.row_count());
-    let mut steps = Steps::new("looked at rows of", nodes.len());
+    let mut steps = Steps::new("examined rows of", nodes.len());
     opened.as_owner(|table| {
         fault::point("fetch rows of clusters");
         table.with_rows(|fetch| {

@@ -116,7 +116,7 @@ fn migrate(
         if let Some(locked) = locked {
             let (title, model) = (migration.old.title(), &migration.next.definition.model);
             let milliseconds = locked.elapsed().as_millis();
-            tell(format!("{title} is of model \"{model}\" now; its table was locked for {milliseconds} ms"));
+            tell(format!("{title} now has model \"{model}\"; its table was locked for {milliseconds} ms"));
             return;
         }
     }
@@ -474,5 +474,5 @@ fn abandon(procedure: &spi::Procedure, relation: pg_sys::Oid, target: &str) {
         let next = quoted(migration.next.target());
         spi::run(&format!("ALTER TABLE {} DROP COLUMN {next}", table.qualified()), &[]);
     });
-    tell(format!("{title} stays with model \"{}\"", migration.old.definition.model));
+    tell(format!("{title} keeps model \"{}\"", migration.old.definition.model));
 }

@@ -119,7 +119,9 @@ fn prove_table(
     }
     let key: String = (1..=column.definition.key.len()).map(|place| format!("k{place}, ")).collect();
     if !is_table || columns != format!("{key}{rest}") {
-        return Err(Doubt::new(format!("\"{schema}.{name}\" is not such a table as imgvec_maintain makes.")));
+        return Err(Doubt::new(format!(
+            "\"{schema}.{name}\" does not have the columns that imgvec_maintain creates."
+        )));
     }
     match (ties, ours) {
         (0, _) => Ok(Ties::None),

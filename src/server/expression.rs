@@ -108,7 +108,7 @@ unsafe fn describe(relation: pg_sys::Oid, query: &pg_sys::Query) -> Result<Expre
         let refused = if pg_sys::list_length(query.targetList) != 1 {
             Some("It has several values.")
         } else if query.hasSubLinks {
-            Some("It has a subquery. What other rows say would change without a trace in this one.")
+            Some("It has a subquery. Changes of other rows would go unnoticed.")
         } else if query.hasAggs || query.hasWindowFuncs {
             Some("It has an aggregate or window function.")
         } else if query.hasTargetSRFs {

@@ -28,7 +28,7 @@ impl Returned {
             if !wants_rows {
                 Report::new(
                     Code::ERRCODE_FEATURE_NOT_SUPPORTED,
-                    "a function that returns rows was called for a value",
+                    "a function that returns rows was called where one value is expected",
                 )
                 .detail("It is called where a set of rows is not accepted.")
                 .hint("Call it in FROM.")

@@ -97,7 +97,7 @@ impl Row {
 pub fn c_string(sql: &str) -> CString {
     CString::new(encoding::from_utf8_lossy(sql).into_owned()).unwrap_or_else(|_| {
         Report::new(Code::ERRCODE_SYNTAX_ERROR, "text contains a zero character")
-            .detail("SQL ends at a zero character.")
+            .detail("A zero character would end the SQL statement.")
             .hint("Remove the character.")
             .raise()
     })

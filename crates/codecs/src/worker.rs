@@ -85,7 +85,7 @@ pub(crate) fn run<T: Send + 'static>(
 ) -> Result<T, Lost> {
     contain::install();
     if contain::is_worn() {
-        return Err(Lost::GaveUp("it did so several times in this process".to_owned()));
+        return Err(Lost::GaveUp("it failed several times in this process".to_owned()));
     }
     while LEFT_BEHIND.load(Ordering::Relaxed) > 0 {
         if interrupt() {
@@ -197,6 +197,6 @@ mod tests {
             assert!(matches!(run("panics", || false, |_| may_not_unwind(2)), Err(Lost::GaveUp(_))));
         }
         let result = run("works", || false, |_| 4);
-        assert_eq!(result, Err(Lost::GaveUp("it did so several times in this process".to_owned())));
+        assert_eq!(result, Err(Lost::GaveUp("it failed several times in this process".to_owned())));
     }
 }

@@ -75,7 +75,7 @@ impl Found {
         let told = self.report.problems.iter().map(ToString::to_string).chain(self.problems.told);
         let told: Vec<String> = told.take(LISTED).collect();
         Report::new(Code::ERRCODE_INDEX_CORRUPTED, format!("index \"{}\" is damaged", opened.index.name()))
-            .detail(format!("{count} problems, such as: {}.", told.join("; ")))
+            .detail(format!("Problems found: {count}, such as: {}.", told.join("; ")))
             .hint("REINDEX the index.")
             .raise()
     }
@@ -100,7 +100,7 @@ fn examine(opened: &Opened, heapallindexed: bool) -> Result<Found, Report> {
         let row = |tid: HeapTid, keys: &[u8]| {
             if !opened.heap.has_block(tid.block) {
                 problems
-                    .tell(|| format!("row ({},{}) is behind the end of the table", tid.block, tid.offset));
+                    .tell(|| format!("row ({},{}) lies beyond the end of the table", tid.block, tid.offset));
             }
             rows.add(IndexRow::new(tid, keys));
         };
@@ -114,7 +114,7 @@ fn examine(opened: &Opened, heapallindexed: bool) -> Result<Found, Report> {
         });
         read?;
         for tid in indexed.windows(2).filter(|pair| pair[0].tid == pair[1].tid).map(|pair| pair[0].tid) {
-            problems.tell(|| format!("row ({},{}) is there twice", tid.block, tid.offset));
+            problems.tell(|| format!("row ({},{}) is indexed twice", tid.block, tid.offset));
         }
         if heapallindexed {
             let wrong = |tid: HeapTid, what: &str| {
@@ -185,7 +185,7 @@ fn find_wrong(opened: &Opened, part: &Range<u32>, indexed: &[IndexRow], mut each
             let from = indexed.partition_point(|indexed| indexed.tid < row.tid);
             match indexed.get(from).filter(|indexed| indexed.tid == row.tid) {
                 Some(indexed) if indexed.keys == digest(row.keys) => {}
-                Some(_) => each(row.tid, "has other keys than in the table"),
+                Some(_) => each(row.tid, "has keys other than those in the table"),
                 None if is_left_out(row.vector) => {}
                 None => each(row.tid, "is missing"),
             }

@@ -81,7 +81,7 @@ pub struct Subject {
 
 fn is_not_ours(name: &str) -> ! {
     Report::new(Code::ERRCODE_WRONG_OBJECT_TYPE, format!("\"{name}\" is not an ann index"))
-        .detail("It is a table, or an index of another kind.")
+        .detail("It is a table, or an index of another access method.")
         .hint("Name an index that was created with USING ann; each partition has its own.")
         .raise()
 }

@@ -180,7 +180,7 @@ fn vectors(array: &pgrx::AnyArray) -> Vec<Vec<f32>> {
     if queries.len() > MAX_QUERIES {
         Report::new(Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "too many queries")
             .detail(format!("There are {}, and the limit is {MAX_QUERIES}.", queries.len()))
-            .hint("A few hundred measure the recall within a hundredth.")
+            .hint("A few hundred queries measure the recall to within .01.")
             .raise();
     }
     queries

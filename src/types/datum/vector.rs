@@ -286,7 +286,7 @@ impl NewVectorArray {
                 "too many embeddings for one array",
             )
             .detail(format!(
-                "{vectors} vectors of {} dimensions take more than a value may have, which is 1 GB.",
+                "{vectors} vectors of {} dimensions take more than 1 GB, the limit of one value.",
                 dim.get()
             ))
             .hint(format!(

@@ -412,7 +412,7 @@ fn keys_follow_their_rows() {
         CREATE OR REPLACE FUNCTION shifting(x bigint) RETURNS bigint IMMUTABLE LANGUAGE sql AS 'SELECT x + 1'");
     let error = failure(&mut client, "SELECT ann_index_check('items_embedding', true)");
     assert_eq!(error.code(), &SqlState::INDEX_CORRUPTED);
-    assert!(error.detail().unwrap().contains("has other keys than in the table"), "{error:?}");
+    assert!(error.detail().unwrap().contains("has keys other than those in the table"), "{error:?}");
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn rows_that_come_late_come_last_or_on_demand_not_at_all() {
     assert_eq!(rows, strict, "not in order");
     // When late rows follow, the executor gives them before those whose distances it has not seen passed.
     assert!((in_order..all).contains(&rows), "{rows} rows, {in_order} before the first late one");
-    assert!(heard.len() == 1 && heard[0].contains("left out rows"), "{heard:?}");
+    assert!(heard.len() == 1 && heard[0].contains("omitted rows that came out of order"), "{heard:?}");
     // Nothing is left out that is in time.
     let few = "SELECT id FROM items ORDER BY embedding <-> origin() LIMIT 100";
     assert_eq!(client.query(few, &[]).unwrap().len(), 100);

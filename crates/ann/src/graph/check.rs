@@ -49,7 +49,7 @@ impl CheckReport {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// A link to something that is no node.
-    #[error("node {from:?} links to {to:?}, which is not a node")]
+    #[error("node {} links to {}, which is not a node", from.0, to.0)]
     Link {
         /// The node.
         from: NodeId,
@@ -57,13 +57,13 @@ pub enum Problem {
         to: NodeId,
     },
     /// A node links to itself, or twice to the same.
-    #[error("node {0:?} has itself or the same neighbor twice in its list")]
+    #[error("node {} has itself or the same neighbor twice in its list", .0.0)]
     Neighbors(NodeId),
     /// A number that is not finite where it must be.
-    #[error("node {0:?} has a scale or bias that is not finite")]
+    #[error("node {} has a scale or bias that is not finite", .0.0)]
     NotFinite(NodeId),
     /// More protected edges than edges.
-    #[error("node {0:?} protects edges that it does not have")]
+    #[error("node {} protects edges that it does not have", .0.0)]
     Protected(NodeId),
 }
 

@@ -97,6 +97,20 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// What a page of this kind holds, for messages.
+    fn words(self) -> &'static str {
+        match self {
+            Kind::New => "nothing yet",
+            Kind::Meta => "metadata",
+            Kind::Entry => "entries",
+            Kind::Node => "nodes",
+            Kind::Tids => "tids of rows",
+            Kind::Vectors => "vectors",
+            Kind::Bounds => "bounds of a key column",
+            Kind::Retired => "nothing current",
+        }
+    }
+
     fn code(self) -> u8 {
         match self {
             Kind::New => 0,
@@ -133,7 +147,7 @@ pub enum PageError {
         found: u8,
     },
     /// Another kind of page than the link to it promised.
-    #[error("page is of kind {found:?}, expected {expected:?}")]
+    #[error("page holds {}, expected {}", found.words(), expected.words())]
     Kind {
         /// Kind on the page.
         found: Kind,

@@ -57,7 +57,7 @@ pub enum Failure {
     #[error("decoding was interrupted")]
     Interrupted,
     /// The decoder met a fault of its own.
-    #[error("the decoder gave up ({0})")]
+    #[error("the decoder failed ({0})")]
     GaveUp(String),
 }
 

@@ -51,7 +51,7 @@ pub enum EncodeError {
         model: String,
     },
     /// The graph gives another number of scores than there are answers.
-    #[error("graph \"{}\" gives {found} scores for {expected} answers", graph.display())]
+    #[error("graph \"{}\" returns {found} scores for {expected} answers", graph.display())]
     AnswersDiffer {
         /// The graph file.
         graph: PathBuf,

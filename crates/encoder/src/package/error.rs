@@ -241,7 +241,7 @@ pub enum MalformedFile {
         found: usize,
     },
     /// The answers of a model are not as many as its scores.
-    #[error("\"id2label\" names {answers} answers, and the graph gives {scores} scores")]
+    #[error("\"id2label\" names {answers} answers, and the graph returns {scores} scores")]
     Answers {
         /// Answers that the file names.
         answers: usize,

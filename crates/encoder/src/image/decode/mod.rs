@@ -139,5 +139,5 @@ fn from_panic(format: ImageFormat, panic: &(dyn Any + Send)) -> ImageError {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message");
-    ImageError::corrupt(format, format_args!("the decoder gave up ({message})"))
+    ImageError::corrupt(format, format_args!("the decoder failed ({message})"))
 }

@@ -125,7 +125,7 @@ pub(in crate::image) fn channels(decoder: &JxlDecoder) -> Result<Channels, Image
 
 pub(super) fn read(data: &[u8]) -> Result<Header, ImageError> {
     catch_unwind(AssertUnwindSafe(|| read_with_crate(data)))
-        .unwrap_or_else(|_| Err(ImageError::corrupt(JpegXl, "the decoder gave up on its header")))
+        .unwrap_or_else(|_| Err(ImageError::corrupt(JpegXl, "the decoder failed at its header")))
 }
 
 fn read_with_crate(data: &[u8]) -> Result<Header, ImageError> {
