@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use imgvec_encoder::image::{ImageLimits, decode};
 use imgvec_encoder::interrupt::never_interrupted;
 use imgvec_encoder::package::{Family, Modality, Package};
-use model_support::{cosine, data, encoder, greatest_difference, onnx_runtime};
+use model_support::{copy_of, cosine, data, encoder, greatest_difference, onnx_runtime};
 use serde_json::Value;
 
 /// Largest difference of a pixel value after normalization: rounding in another order.
@@ -23,7 +23,7 @@ fn packages() -> Vec<PathBuf> {
         .filter(|dir| dir.join("expected.json").exists())
         .collect();
     packages.sort();
-    assert!(packages.len() >= 19, "{packages:?}");
+    assert!(packages.len() >= 26, "{packages:?}");
     packages
 }
 
@@ -85,6 +85,13 @@ fn families_and_dimensions_are_read_from_the_files() {
         ("xlm-clip", Family::OpenClip, &[Modality::Image, Modality::Text], 12),
         ("clip-uint8", Family::Clip, &[Modality::Image, Modality::Text], 12),
         ("clip-q4", Family::Clip, &[Modality::Image, Modality::Text], 12),
+        ("pe-core", Family::OpenClip, &[Modality::Image, Modality::Text], 12),
+        ("mobileclip2", Family::MobileClip, &[Modality::Image, Modality::Text], 12),
+        ("nllb-clip", Family::Siglip, &[Modality::Image, Modality::Text], 16),
+        ("jina-clip-v2", Family::JinaClip, &[Modality::Image, Modality::Text], 16),
+        ("nomic-embed-text-v1.5", Family::Sentence, &[Modality::Text], 16),
+        ("nomic-embed-vision-v1.5", Family::Sentence, &[Modality::Image], 16),
+        ("nomic-embed-v1.5", Family::Sentence, &[Modality::Image, Modality::Text], 16),
     ] {
         let package = Package::open(&data().join(name)).unwrap();
         assert_eq!(package.name, name);
@@ -94,6 +101,32 @@ fn families_and_dimensions_are_read_from_the_files() {
     }
     let classifier = Package::open(&data().join("resnet")).unwrap();
     assert_eq!((classifier.family, &classifier.modalities[..]), (Family::Cnn, &[Modality::Image][..]));
+}
+
+#[test]
+fn prompts_of_a_pair_are_its_own() {
+    let pair = Package::open(&data().join("nomic-embed-v1.5")).unwrap();
+    assert_eq!(pair.prompts["query"], "search_query: ");
+    assert_eq!(pair.lenders().count(), 2);
+}
+
+#[test]
+fn a_matryoshka_model_keeps_the_first_dimensions() {
+    if !onnx_runtime("a_matryoshka_model_keeps_the_first_dimensions") {
+        return;
+    }
+    let scratch = copy_of("jina-clip-v2");
+    scratch.write("imgvec.toml", "truncate_dims = 8");
+    let expected = expected(scratch.path());
+    let mut encoder = encoder(scratch.path());
+    for case in cases(&expected, "texts") {
+        let found = encoder.embed_texts(&[case["text"].as_str().unwrap()]).unwrap();
+        assert!(cosine(&found[0], &floats(&case["embedding"])[..8]) > 0.9999, "{}", case["text"]);
+    }
+    for case in cases(&expected, "images") {
+        let found = encoder.embed_images(&[&picture(case)]).unwrap();
+        assert!(cosine(&found[0], &floats(&case["embedding"])[..8]) > 0.9999, "{}", case["file"]);
+    }
 }
 
 #[test]

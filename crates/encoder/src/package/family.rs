@@ -103,7 +103,8 @@ const SIGLIP_TOKENS: usize = 64;
 const GEMMA_TOKENS: usize = 8192;
 
 const PROJECTION: &[&[&str]] = &[&["projection_dim"]];
-const HIDDEN: &[&[&str]] = &[&["hidden_size"]];
+/// The second is the name of nomic's own files.
+const HIDDEN: &[&[&str]] = &[&["hidden_size"], &["n_embd"]];
 const SIGLIP_DIM: &[&[&str]] = &[
     &["text_config", "projection_size"],
     &["text_config", "hidden_size"],
