@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes packages laid out as published ones whose own code comes with their weights alone, at tiny size.
 
-    pip install numpy onnx onnxruntime pillow torch transformers
+    pip install numpy onnx onnxruntime open_clip_torch pillow timm torch torchvision transformers
     python crates/encoder/tests/golden/layouts.py
 
 writes some directories of crates/encoder/tests/data/models; models.py, which writes the others, comes first. Names of files,
