@@ -75,6 +75,63 @@ class Questions(torch.nn.Module):
         ).logits  # fmt: skip
 
 
+class NaflexVision(torch.nn.Module):
+    """The vision tower of SigLIP 2 NaFlex.
+
+    The model resizes its table of places in a loop over the pictures, and tracing would build in the sizes. Here each patch
+    takes its weights of the table's rows and columns, which is the same sum.
+    """
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.eval()
+
+    @staticmethod
+    def weights(places, sizes, side):
+        """Of an antialiased bilinear resize from `side` to `sizes`: `[pictures, patches, side]`."""
+        scale = side / sizes.float()[:, None]
+        middle = (places.float() + 0.5) * scale
+        columns = torch.arange(side, dtype=torch.float32) + 0.5
+        distance = (columns - middle[:, :, None]).abs() / scale.clamp(min=1.0)[:, :, None]
+        raw = (1.0 - distance).clamp(min=0.0)
+        return raw / raw.sum(-1, keepdim=True)
+
+    def forward(self, pixels, mask, shapes):
+        vision, config = self.model, self.model.config
+        side = vision.embeddings.position_embedding_size
+        heights, widths = shapes[:, 0], shapes[:, 1]
+        # Places behind the last patch are hidden by the mask.
+        number = torch.arange(pixels.shape[1]).unsqueeze(0) * mask.long()
+        rows = torch.div(number, widths[:, None], rounding_mode="floor")
+        down = self.weights(rows, heights, side)
+        across = self.weights(number - rows * widths[:, None], widths, side)
+        cells = (down.unsqueeze(3) * across.unsqueeze(2)).flatten(2)
+        places = cells @ vision.embeddings.position_embedding.weight
+        states = vision.embeddings.patch_embedding(pixels) + places
+        bias = torch.where(mask[:, None, None, :].bool(), 0.0, torch.finfo(torch.float32).min)
+        states = vision.encoder(inputs_embeds=states, attention_mask=bias).last_hidden_state
+        states = vision.post_layernorm(states)
+        # The pooling head, with one question for each picture.
+        head = vision.head
+        heads, width = config.num_attention_heads, config.hidden_size
+        weight, offset = head.attention.in_proj_weight.chunk(3), head.attention.in_proj_bias.chunk(3)
+
+        def split(values):
+            return values.reshape(values.shape[0], -1, heads, width // heads).transpose(1, 2)
+
+        probe = head.probe.expand(pixels.shape[0], -1, -1)
+        query, key, value = (
+            split(torch.nn.functional.linear(source, weight[part], offset[part]))
+            for part, source in enumerate([probe, states, states])
+        )
+        scores = query @ key.transpose(-1, -2) / (width // heads) ** 0.5 + bias
+        found = (scores.softmax(-1) @ value).transpose(1, 2).reshape(-1, 1, width)
+        found = head.attention.out_proj(found)
+        found = found + head.mlp(head.layernorm(found))
+        return found[:, 0]
+
+
 def vector(output):
     """The embedding in what `get_text_features` and `get_image_features` return, by version."""
     return output if torch.is_tensor(output) else output.pooler_output
@@ -108,12 +165,17 @@ def copy_modules(source, target):
             safetensors.torch.save_file(weights, target / entry["path"] / MODULE_FILES[1])
 
 
-def picture_size(source, config):
-    """Height and width of the tensor that the preprocessing makes."""
+def preprocessing(source):
+    """The settings of the image processor."""
     path = source / "preprocessor_config.json"
     if not path.exists():
         sys.exit("export: the model has no preprocessor_config.json, which says how a picture becomes numbers")
-    fields = json.loads(path.read_text())
+    return json.loads(path.read_text())
+
+
+def picture_size(source, config):
+    """Height and width of the tensor that the preprocessing makes."""
+    fields = preprocessing(source)
     size = fields.get("crop_size") if fields.get("do_center_crop", "crop_size" in fields) else None
     size = size or fields.get("size") or getattr(config, "vision_config", config).image_size
     if isinstance(size, int):
@@ -131,8 +193,11 @@ def example_of_texts(config):
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
 
 
-def write(tower, inputs, outputs, axes, path, dynamic=None):
-    """Writes a graph whose first axes are free, or those of `dynamic`. An embedding has the batch alone."""
+def write(tower, inputs, outputs, axes, path, dynamic=None, shorter=2):
+    """Writes a graph whose first axes are free, or those of `dynamic`. An embedding has the batch alone.
+
+    It must work with texts that are `shorter` by so many tokens.
+    """
     if dynamic is None:
         dynamic = {name: dict(enumerate(axes)) for name in [*inputs, *outputs]}
         dynamic |= {name: {0: axes[0]} for name in outputs if name != "last_hidden_state"}
@@ -145,10 +210,10 @@ def write(tower, inputs, outputs, axes, path, dynamic=None):
             tower, tuple(inputs.values()), str(path), input_names=list(inputs), output_names=outputs, opset_version=OPSET,
             dynamic_axes=dynamic, **options,
         )  # fmt: skip
-    check(tower, inputs, outputs, path)
+    check(tower, inputs, outputs, path, shorter)
 
 
-def check(tower, inputs, outputs, path):
+def check(tower, inputs, outputs, path, shorter):
     try:
         import onnxruntime
     except ImportError:
@@ -156,9 +221,9 @@ def check(tower, inputs, outputs, path):
         return
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     # The second item by itself, a text without its end: neither batch nor length of the example are built in.
-    for rows, shorter in (slice(None), 0), (slice(1, 2), 2):
+    for rows, less in (slice(None), 0), (slice(1, 2), shorter):
         part = {name: values[rows] for name, values in inputs.items()}
-        part = {name: v[:, : v.shape[1] - shorter] if v.ndim == 2 else v for name, v in part.items()}
+        part = {name: v[:, : v.shape[1] - less] if v.ndim == 2 else v for name, v in part.items()}
         with torch.inference_mode():
             wanted = tower(*part.values())
         wanted = [wanted] if torch.is_tensor(wanted) else list(wanted)
@@ -201,6 +266,26 @@ def export_questions(name, source, config, target):
     write(Questions(model), inputs, ["logits"], ["batch"], target / "onnx/model.onnx", axes | {"logits": {0: "batch"}})
 
 
+def write_naflex(model, source, target):
+    """The vision tower of SigLIP 2 NaFlex, compared with the model's own first."""
+    fields = preprocessing(source)
+    patches, side = fields.get("max_num_patches") or 256, fields.get("patch_size") or 16
+    # Two pictures of different shapes; the second leaves patches over.
+    shapes = torch.tensor([[1, patches], [2, max(patches // 3, 1)]])
+    mask = (torch.arange(patches) < shapes.prod(1, keepdim=True)).long()
+    inputs = {
+        "pixel_values": torch.randn(2, patches, 3 * side * side), "pixel_attention_mask": mask, "spatial_shapes": shapes
+    }
+    tower = NaflexVision(model.vision_model)
+    with torch.inference_mode():
+        wanted, found = vector(model.get_image_features(**inputs)), tower(*inputs.values())
+    if not (wanted - found).abs().max() <= TOLERANCE * wanted.abs().max():
+        sys.exit("export: the vision tower differs from that of transformers, whose version is perhaps too new")
+    axes = {name: {0: "batch", 1: "patches"} for name in ["pixel_values", "pixel_attention_mask"]}
+    axes |= {name: {0: "batch"} for name in ["spatial_shapes", "image_embeds"]}
+    write(tower, inputs, ["image_embeds"], ["batch"], target, axes, shorter=0)
+
+
 def export(name, target):
     source = source_of(name)
     config = transformers.AutoConfig.from_pretrained(name)
@@ -218,7 +303,8 @@ def export(name, target):
     has_texts = has_both or model.main_input_name == "input_ids"
     if not has_pictures and not has_texts:
         sys.exit(f"export: {config.model_type} takes {model.main_input_name}, neither pictures nor texts")
-    pixels = torch.randn(2, 3, *picture_size(source, config)) if has_pictures else None
+    takes_patches = has_both and "spatial_shapes" in inspect.signature(model.get_image_features).parameters
+    pixels = torch.randn(2, 3, *picture_size(source, config)) if has_pictures and not takes_patches else None
 
     copy_files(source, target)
     copy_modules(source, target)
@@ -227,11 +313,14 @@ def export(name, target):
         batch = example_of_texts(config)
 
     if has_both:
+        if takes_patches:
+            write_naflex(model, source, target / "onnx/vision_model.onnx")
+        else:
+            write(
+                Tower(model, lambda model, pixels: vector(model.get_image_features(pixel_values=pixels))),
+                {"pixel_values": pixels}, ["image_embeds"], ["batch"], target / "onnx/vision_model.onnx",
+            )  # fmt: skip
         # CLIP reads its result where the text ends, and SigLIP was trained without a mask: ids are enough.
-        write(
-            Tower(model, lambda model, pixels: vector(model.get_image_features(pixel_values=pixels))),
-            {"pixel_values": pixels}, ["image_embeds"], ["batch"], target / "onnx/vision_model.onnx",
-        )  # fmt: skip
         takes = inspect.signature(model.get_text_features).parameters
         causal = config.model_type.startswith("clip")
         names = ["input_ids"]

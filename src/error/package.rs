@@ -125,6 +125,16 @@ fn word(error: PackageError) -> Report {
                     ))
                     .hint("Correct the preprocessing configuration, or override it in imgvec.toml.")
             }
+            PackageError::PatchesDiffer { graph, preprocessing, .. } => {
+                let [patches, length] =
+                    graph.map(|fixed| fixed.map_or("any number of".to_owned(), |number| number.to_string()));
+                Report::new(Code::ERRCODE_CONFIG_FILE_ERROR, message)
+                    .detail(format!(
+                        "The graph expects {patches} patches with {length} values each, but preprocessing produces {} patches with {} values each.",
+                        preprocessing[0], preprocessing[1]
+                    ))
+                    .hint("Correct patch_size and max_num_patches in the preprocessing configuration, or override them in imgvec.toml.")
+            }
             PackageError::Unsupported { feature: feature @ Unsupported::Pickle, .. } => {
                 Report::new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message)
                     .detail(format!("It contains {feature}, which can run any program."))

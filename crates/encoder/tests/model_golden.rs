@@ -7,10 +7,10 @@ mod model_support;
 
 use std::path::{Path, PathBuf};
 
-use imgvec_encoder::image::{ImageLimits, decode};
+use imgvec_encoder::image::{ImageLimits, Patches, decode};
 use imgvec_encoder::interrupt::never_interrupted;
-use imgvec_encoder::package::{Family, Modality, Package};
-use model_support::{cosine, data, encoder, greatest_difference, onnx_runtime};
+use imgvec_encoder::package::{Family, Modality, Package, Preparation};
+use model_support::{copy_of, cosine, data, encoder, greatest_difference, onnx_runtime};
 use serde_json::Value;
 
 /// Largest difference of a pixel value after normalization: rounding in another order.
@@ -23,7 +23,7 @@ fn packages() -> Vec<PathBuf> {
         .filter(|dir| dir.join("expected.json").exists())
         .collect();
     packages.sort();
-    assert!(packages.len() >= 19, "{packages:?}");
+    assert!(packages.len() >= 27, "{packages:?}");
     packages
 }
 
@@ -74,6 +74,7 @@ fn families_and_dimensions_are_read_from_the_files() {
         ("clip-int8", Family::Clip, &[Modality::Image, Modality::Text], 12),
         ("siglip", Family::Siglip, &[Modality::Image, Modality::Text], 12),
         ("siglip2", Family::Siglip2, &[Modality::Image, Modality::Text], 12),
+        ("siglip2-naflex", Family::Siglip2Naflex, &[Modality::Image, Modality::Text], 12),
         ("dinov2", Family::Dinov2, &[Modality::Image], 16),
         ("bert-mean", Family::Sentence, &[Modality::Text], 16),
         ("bert-cls", Family::Sentence, &[Modality::Text], 16),
@@ -85,6 +86,13 @@ fn families_and_dimensions_are_read_from_the_files() {
         ("xlm-clip", Family::OpenClip, &[Modality::Image, Modality::Text], 12),
         ("clip-uint8", Family::Clip, &[Modality::Image, Modality::Text], 12),
         ("clip-q4", Family::Clip, &[Modality::Image, Modality::Text], 12),
+        ("pe-core", Family::OpenClip, &[Modality::Image, Modality::Text], 12),
+        ("mobileclip2", Family::MobileClip, &[Modality::Image, Modality::Text], 12),
+        ("nllb-clip", Family::Siglip, &[Modality::Image, Modality::Text], 16),
+        ("jina-clip-v2", Family::JinaClip, &[Modality::Image, Modality::Text], 16),
+        ("nomic-embed-text-v1.5", Family::Sentence, &[Modality::Text], 16),
+        ("nomic-embed-vision-v1.5", Family::Sentence, &[Modality::Image], 16),
+        ("nomic-embed-v1.5", Family::Sentence, &[Modality::Image, Modality::Text], 16),
     ] {
         let package = Package::open(&data().join(name)).unwrap();
         assert_eq!(package.name, name);
@@ -97,20 +105,59 @@ fn families_and_dimensions_are_read_from_the_files() {
 }
 
 #[test]
+fn prompts_of_a_pair_are_its_own() {
+    let pair = Package::open(&data().join("nomic-embed-v1.5")).unwrap();
+    assert_eq!(pair.prompts["query"], "search_query: ");
+    assert_eq!(pair.lenders().count(), 2);
+}
+
+#[test]
+fn a_matryoshka_model_keeps_the_first_dimensions() {
+    if !onnx_runtime("a_matryoshka_model_keeps_the_first_dimensions") {
+        return;
+    }
+    let scratch = copy_of("jina-clip-v2");
+    scratch.write("imgvec.toml", "truncate_dims = 8");
+    let expected = expected(scratch.path());
+    let mut encoder = encoder(scratch.path());
+    for case in cases(&expected, "texts") {
+        let found = encoder.embed_texts(&[case["text"].as_str().unwrap()]).unwrap();
+        assert!(cosine(&found[0], &floats(&case["embedding"])[..8]) > 0.9999, "{}", case["text"]);
+    }
+    for case in cases(&expected, "images") {
+        let found = encoder.embed_images(&[&picture(case)]).unwrap();
+        assert!(cosine(&found[0], &floats(&case["embedding"])[..8]) > 0.9999, "{}", case["file"]);
+    }
+}
+
+#[test]
 fn pixel_values_are_those_of_transformers() {
     for dir in packages() {
         let name = dir.file_name().unwrap().to_string_lossy().into_owned();
         let expected = expected(&dir);
         for case in cases(&expected, "images") {
             let package = Package::open(&dir).unwrap();
-            let preprocessing = &package.image.as_ref().unwrap().preprocessing;
             let image = decode(&picture(case), &ImageLimits::default(), never_interrupted).unwrap();
-            let mut values = vec![0.0; preprocessing.output_len()];
-            preprocessing.apply(&image, &mut values).unwrap();
-            let (height, width) = preprocessing.output_size();
-            assert_eq!(case["shape"], serde_json::json!([3, height, width]), "{name}");
-            let sample: Vec<f32> = values.iter().copied().step_by(97).collect();
-            let worst = greatest_difference(&sample, &floats(&case["every_97th"]));
+            let sample = match &package.image.as_ref().unwrap().preparation {
+                Preparation::Tensor(preprocessing) => {
+                    let mut values = vec![0.0; preprocessing.output_len()];
+                    preprocessing.apply(&image, &mut values).unwrap();
+                    let (height, width) = preprocessing.output_size();
+                    assert_eq!(case["shape"], serde_json::json!([3, height, width]), "{name}");
+                    values.into_iter().step_by(97).collect::<Vec<f32>>()
+                }
+                Preparation::Patches(patching) => {
+                    let Patches { pixels, grid } = patching.apply(&image).unwrap();
+                    let length = patching.patch_len();
+                    assert_eq!(case["shape"], serde_json::json!([patching.patches(), length]), "{name}");
+                    assert_eq!(case["grid"], serde_json::json!([grid.rows, grid.columns]), "{name}");
+                    let (used, filling) = pixels.split_at(grid.patches() * length);
+                    assert!(filling.iter().all(|value| *value == 0.0), "{name}");
+                    used.iter().copied().step_by(997).collect()
+                }
+            };
+            let every = if case["every_97th"].is_null() { "every_997th" } else { "every_97th" };
+            let worst = greatest_difference(&sample, &floats(&case[every]));
             assert!(worst <= PIXELS, "{name}, {}: pixels differ by {worst}", case["file"]);
         }
     }

@@ -89,15 +89,17 @@ fn open(package: Package) -> Encoder {
 
 #[test]
 fn patches_and_their_places_are_the_processors() {
-    let patching = Patching::from_hf(&json("processor_config.json")["image_processor"]).unwrap();
+    let patching = Patching::gemma_from_hf(&json("processor_config.json")["image_processor"]).unwrap();
     let mut seen = 0;
     for picture in samples().iter().flat_map(|sample| sample["pictures"].as_array().unwrap().clone()) {
         let name = picture["file"].as_str().unwrap();
         let decoded = decode(&file(name), &ImageLimits::default(), never_interrupted).unwrap();
         let patches = patching.apply(&decoded).unwrap();
         let pixels: Vec<u8> = patches.pixels.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let positions: Vec<u8> = patches.positions.iter().flat_map(|value| value.to_le_bytes()).collect();
-        assert_eq!(9 * patches.soft_tokens as u64, picture["patches"].as_u64().unwrap(), "{name}");
+        let positions = patches.grid.positions(patching.patches());
+        let positions: Vec<u8> = positions.iter().flat_map(|value| value.to_le_bytes()).collect();
+        assert_eq!(patches.grid.patches() as u64, picture["patches"].as_u64().unwrap(), "{name}");
+        assert_eq!(9 * patching.soft_tokens(patches.grid), patches.grid.patches(), "{name}");
         assert_eq!(u64::from(crc32fast::hash(&positions)), picture["positions"].as_u64().unwrap(), "{name}");
         assert_eq!(u64::from(crc32fast::hash(&pixels)), picture["pixels"].as_u64().unwrap(), "{name}");
         seen += 1;
@@ -231,7 +233,7 @@ fn packages_that_do_not_fit_together_say_why() {
         broken("processor_config.json", &|value| value["image_processor"]["max_soft_tokens"] = 71.into());
     assert!(matches!(error, PackageError::Malformed { .. }), "{error:?}");
     let error = broken("processor_config.json", &|value| value["image_processor"]["patch_size"] = 8.into());
-    assert!(matches!(error, PackageError::UnsupportedInputs { .. }), "{error:?}");
+    assert!(matches!(error, PackageError::PatchesDiffer { graph: [None, Some(768)], .. }), "{error:?}");
     let error = broken("config.json", &|value| value["image_token_id"] = "no".into());
     assert!(matches!(error, PackageError::Malformed { .. }), "{error:?}");
     // The same graphs under another name are nothing that we know how to feed.

@@ -744,7 +744,7 @@ fn the_toml_overrules_what_the_files_say() {
     assert_eq!(package.classification.prompts("dog"), ["dog", "a dog"]);
     let image = package.image.unwrap();
     assert_eq!(image.output.name, "last_hidden_state");
-    assert_eq!(image.preprocessing.normalization.mean, [0.1, 0.2, 0.3]);
+    assert_eq!(image.preprocessing().unwrap().normalization.mean, [0.1, 0.2, 0.3]);
     let text = package.text.unwrap();
     assert_eq!((text.max_length, text.padding, &*text.prompt), (9, Padding::Longest, "query: "));
 }

@@ -115,7 +115,17 @@ fn open(directory: &Path) {
 #[test]
 fn bent_packages_never_panic() {
     let (first, cases) = (number("IMGVEC_FUZZ_SEED", 1), number("IMGVEC_FUZZ_CASES", 400));
-    let names = ["clip", "siglip2", "bert-mean", "resnet", "clip-external", "siglip", "clip-int8", "dinov2"];
+    let names = [
+        "clip",
+        "siglip2",
+        "bert-mean",
+        "resnet",
+        "clip-external",
+        "siglip",
+        "clip-int8",
+        "dinov2",
+        "siglip2-naflex",
+    ];
     let mut failures = Vec::new();
     for name in names {
         let scratch = copy_of(name);

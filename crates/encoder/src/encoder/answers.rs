@@ -7,10 +7,11 @@ use super::error::RunSize;
 use super::images::PixelTensor;
 use super::pooling::Flaw;
 use super::texts::{self, Column};
+use super::values::Numbers;
 use super::{EncodeError, Encoder, Expected};
 use crate::image::Shaped;
 use crate::memory::{self, OutOfMemory};
-use crate::package::{AnswerModel, Element, PixelMask};
+use crate::package::{AnswerModel, NamedInput};
 use crate::runtime::Feed;
 use crate::text::{Prompting, Tokens};
 
@@ -134,32 +135,16 @@ impl Encoder {
 struct Ones<'a> {
     name: &'a str,
     shape: [usize; 3],
-    values: OneValues,
-}
-
-enum OneValues {
-    I64(Vec<i64>),
-    I32(Vec<i32>),
-    F32(Vec<f32>),
+    values: Numbers,
 }
 
 impl<'a> Ones<'a> {
-    fn new(input: &'a PixelMask, shape: [usize; 3]) -> Ones<'a> {
-        let count = shape.iter().product();
-        let values = match input.element {
-            Element::I32 => OneValues::I32(vec![1; count]),
-            Element::F32 => OneValues::F32(vec![1.0; count]),
-            Element::I64 | Element::F16 | Element::Other(_) => OneValues::I64(vec![1; count]),
-        };
+    fn new(input: &'a NamedInput, shape: [usize; 3]) -> Ones<'a> {
+        let values = Numbers::new(input.element, vec![1; shape.iter().product()]);
         Ones { name: &input.name, shape, values }
     }
 
     fn feed(&self) -> (&str, &[usize], Feed<'_>) {
-        let feed = match &self.values {
-            OneValues::I64(values) => Feed::I64(values),
-            OneValues::I32(values) => Feed::I32(values),
-            OneValues::F32(values) => Feed::F32(values),
-        };
-        (self.name, &self.shape, feed)
+        (self.name, &self.shape, self.values.feed())
     }
 }

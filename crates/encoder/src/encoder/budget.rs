@@ -109,6 +109,13 @@ impl Architecture {
         stream.saturating_add(feed_forward.max(pairs))
     }
 
+    /// Bytes of a run over `items` pictures of so many patches, each of so many floats: patches, their copies in the
+    /// graph, and attention over all of them.
+    pub fn of_patches(&self, items: u64, patches: u64, length: u64) -> u64 {
+        let floats = items.saturating_mul(patches).saturating_mul(length);
+        floats.saturating_mul(FLOAT * 3).saturating_add(self.of_tokens(items, patches))
+    }
+
     /// Bytes of a run over `items` pictures of so many pixels as the graph takes.
     pub fn of_pixels(&self, items: u64, height: u64, width: u64) -> u64 {
         self.of_pixels_and_tokens(items, [height, width], 0)
@@ -265,6 +272,7 @@ mod tests {
         let most = u64::MAX;
         assert_eq!(Architecture::ASSUMED.of_tokens(most, most), most);
         assert_eq!(BASE.of_pixels(most, most, most), most);
+        assert_eq!(BASE.of_patches(most, most, most), most);
         assert!(!Footprint::new(BASE, 256 << 20).fits(most));
     }
 

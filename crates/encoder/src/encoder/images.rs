@@ -4,14 +4,15 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use half::f16;
-use half::vec::HalfFloatVecExt;
 
 use super::error::RunSize;
+use super::patches::PatchTensors;
 use super::pooling::Mask;
+use super::values::Floats;
 use super::{EncodeError, Encoder, Expected, MAX_BATCH};
-use crate::image::{self, Corners, ImageError, Region, RgbImage, Tiling};
+use crate::image::{self, Corners, Grid, ImageError, Region, RgbImage, Tiling};
 use crate::memory::OutOfMemory;
-use crate::package::{Element, ImageTower, Layout, Modality, PixelInput, TokenInput, TokenRole};
+use crate::package::{Element, ImageTower, Layout, Modality, PixelInput, Preparation, TokenInput, TokenRole};
 use crate::runtime::Feed;
 
 impl Encoder {
@@ -109,11 +110,11 @@ impl Encoder {
         tower: &ImageTower,
         images: Pictures<'_>,
     ) -> Result<Vec<Vec<f32>>, EncodeError> {
-        let pixels = tower.inputs.pixels.as_ref().expect("an image tower takes pixels");
-        let batch = batch_size(pixels.batch, tower.graph.outline.dynamic_quantization);
-        let length = tower.preprocessing.output_len();
+        let batch = batch_size(tower.batch(), tower.graph.outline.dynamic_quantization);
+        let length = tower.values_per_picture();
         let mut vectors = Vec::with_capacity(images.len());
         let mut values = Vec::new();
+        let mut grids = Vec::new();
         while vectors.len() < images.len() {
             self.check()?;
             let first = vectors.len();
@@ -140,11 +141,15 @@ impl Encoder {
                 .try_reserve_exact(needed)
                 .map_err(|_| OutOfMemory { purpose: "hold the pixels of a batch" })?;
             values.resize(needed, 0.0);
-            for (index, out) in (first..first + items).zip(values.chunks_exact_mut(length)) {
-                self.pixel_values(tower, images, index, out)?;
+            grids.clear();
+            grids.resize(rows, Grid::ONE);
+            for ((index, out), grid) in
+                (first..).zip(values.chunks_exact_mut(length)).zip(&mut grids).take(items)
+            {
+                *grid = self.pixel_values(tower, images, index, out)?;
                 self.check()?;
             }
-            match self.run_images(tower, pixels, &values, rows, items, expected) {
+            match self.run_images(tower, &values, &grids, items, expected) {
                 Ok(embedded) => vectors.extend(embedded),
                 // A smaller batch comes next, as the footprint has learned.
                 Err(EncodeError::RunTooLarge { .. }) if items > 1 && batch.rows(1) < rows => continue,
@@ -157,45 +162,72 @@ impl Encoder {
 
     /// Bytes that a run of the image tower takes, with what the other half of a combined graph gets.
     fn estimate_pictures(&self, tower: &ImageTower, rows: usize) -> u64 {
-        let (height, width) = tower.preprocessing.output_size();
-        let own = self.architectures.image.of_pixels(rows as u64, height.into(), width.into());
+        let architecture = self.architectures.image;
+        let own = match &tower.preparation {
+            Preparation::Tensor(preprocessing) => {
+                let (height, width) = preprocessing.output_size();
+                architecture.of_pixels(rows as u64, height.into(), width.into())
+            }
+            Preparation::Patches(patching) => {
+                let (patches, length) = (patching.patches() as u64, patching.patch_len() as u64);
+                architecture.of_patches(rows as u64, patches, length)
+            }
+        };
         let others = if tower.inputs.shared_batch { rows } else { 1 };
         own.saturating_add(self.architectures.of_placeholder_tokens(&tower.inputs.tokens, others))
     }
 
-    /// Preprocesses the picture at `index` into `out`, `[channel, height, width]`.
+    /// Preprocesses the picture at `index` into `out`: `[channel, height, width]`, or patches, whose grid is returned.
     fn pixel_values(
         &self,
         tower: &ImageTower,
         images: Pictures<'_>,
         index: usize,
         out: &mut [f32],
-    ) -> Result<(), EncodeError> {
+    ) -> Result<Grid, EncodeError> {
         let image = match images {
             Pictures::Encoded(images) => Cow::Owned(self.decode_at(index, images[index])?),
             Pictures::Parts(image, regions) => {
                 image.part(regions[index]).map_err(|source| EncodeError::Image { index, source })?
             }
         };
-        tower.preprocessing.apply(&image, out).map_err(|source| EncodeError::Preprocess { index, source })
+        let applied = match &tower.preparation {
+            Preparation::Tensor(preprocessing) => preprocessing.apply(&image, out).map(|()| Grid::ONE),
+            Preparation::Patches(patching) => patching.apply_to(&image, out),
+        };
+        applied.map_err(|source| EncodeError::Preprocess { index, source })
     }
 
     fn run_images(
         &mut self,
         tower: &ImageTower,
-        pixels: &PixelInput,
         values: &[f32],
-        rows: usize,
+        grids: &[Grid],
         items: usize,
         expected: Expected,
     ) -> Result<Vec<Vec<f32>>, EncodeError> {
-        let (height, width) = tower.preprocessing.output_size();
-        let tensor = PixelTensor::new(pixels, values, [rows, height as usize, width as usize]);
+        let rows = grids.len();
+        let tensors = match &tower.preparation {
+            Preparation::Tensor(preprocessing) => {
+                let pixels = tower.inputs.pixels.as_ref().expect("the tower takes pixels");
+                let (height, width) = preprocessing.output_size();
+                let sizes = [rows, height as usize, width as usize];
+                ImageTensors::Pixels(PixelTensor::new(pixels, values, sizes))
+            }
+            Preparation::Patches(patching) => {
+                let input = tower.inputs.patches.as_ref().expect("the tower takes patches");
+                let values = Cow::Borrowed(values);
+                ImageTensors::Patches(PatchTensors::new(input, values, patching.patches(), grids))
+            }
+        };
         // The text half of a combined graph gets the shortest input that it accepts. Its memory is part of
         // the estimate, as a graph may fix its sizes as it likes.
         let others =
             Placeholder::tokens(&tower.inputs.tokens, if tower.inputs.shared_batch { rows } else { 1 });
-        let mut feeds: Vec<(&str, &[usize], Feed<'_>)> = vec![tensor.feed()];
+        let mut feeds: Vec<(&str, &[usize], Feed<'_>)> = match &tensors {
+            ImageTensors::Pixels(tensor) => vec![tensor.feed()],
+            ImageTensors::Patches(tensors) => tensors.feeds(),
+        };
         feeds.extend(others.iter().map(Placeholder::feed));
 
         let size = RunSize::pictures(rows);
@@ -251,16 +283,17 @@ pub(super) fn batch_size(fixed: Option<usize>, depends_on_batch: bool) -> BatchS
     BatchSize { items, fixed }
 }
 
+/// The pictures of a run, as the tower takes them.
+enum ImageTensors<'a> {
+    Pixels(PixelTensor<'a>),
+    Patches(PatchTensors<'a>),
+}
+
 /// Pictures in the type and the order of axes that a graph takes.
 pub(super) struct PixelTensor<'a> {
     name: &'a str,
     shape: [usize; 4],
-    values: PixelValues<'a>,
-}
-
-enum PixelValues<'a> {
-    F32(Cow<'a, [f32]>),
-    F16(Vec<f16>),
+    values: Floats<'a>,
 }
 
 impl<'a> PixelTensor<'a> {
@@ -276,20 +309,11 @@ impl<'a> PixelTensor<'a> {
                 ([rows, height, width, 3], Cow::Owned(channels_last(values, height * width)))
             }
         };
-        let values = if input.element == Element::F16 {
-            PixelValues::F16(Vec::<f16>::from_f32_slice(&values))
-        } else {
-            PixelValues::F32(values)
-        };
-        PixelTensor { name: &input.name, shape, values }
+        PixelTensor { name: &input.name, shape, values: Floats::new(input.element, values) }
     }
 
     pub(super) fn feed(&self) -> (&str, &[usize], Feed<'_>) {
-        let feed = match &self.values {
-            PixelValues::F32(values) => Feed::F32(values),
-            PixelValues::F16(values) => Feed::F16(values),
-        };
-        (self.name, &self.shape, feed)
+        (self.name, &self.shape, self.values.feed())
     }
 }
 

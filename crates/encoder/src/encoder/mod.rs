@@ -10,9 +10,11 @@ mod error;
 mod images;
 mod layers;
 mod parts;
+mod patches;
 mod pooling;
 mod prepare;
 mod texts;
+mod values;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -26,7 +28,8 @@ use crate::image::ImageLimits;
 use crate::interrupt::InterruptCheck;
 use crate::memory::{self, ProcessMemory};
 use crate::package::{
-    DigestError, Graph, Modality, ModelDigest, Package, Padding, PixelInput, TextTower, TokenInput,
+    DigestError, Graph, Modality, ModelDigest, Package, Padding, PatchInput, PixelInput, TextTower,
+    TokenInput,
 };
 use crate::runtime::{
     self, Feed, GraphSession, Place, PreparationWarning, RunCost, RunError, RunLimits, SessionOptions,
@@ -217,6 +220,12 @@ impl Architectures {
     /// Bytes that the unwanted image half of a combined graph takes.
     fn of_placeholder_pixels(&self, input: &PixelInput, rows: usize, width: usize, height: usize) -> u64 {
         self.image.of_pixels(input.batch.unwrap_or(rows) as u64, height as u64, width as u64)
+    }
+
+    /// The same of one that takes patches.
+    fn of_placeholder_patches(&self, input: &PatchInput, rows: usize) -> u64 {
+        let [rows, patches, length] = patches::placeholder_sizes(input, rows);
+        self.image.of_patches(rows as u64, patches as u64, length as u64)
     }
 }
 

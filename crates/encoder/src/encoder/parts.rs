@@ -7,11 +7,11 @@
 use std::borrow::Cow;
 
 use super::error::RunSize;
+use super::patches::PatchTensors;
 use super::{EncodeError, Encoder, Expected};
 use crate::image::{Patches, Region, RgbImage};
 use crate::memory::OutOfMemory;
 use crate::package::{JointModel, Modality, TextTower};
-use crate::runtime::Feed;
 use crate::text::{TextError, Tokens};
 
 /// A part of an input.
@@ -166,20 +166,14 @@ impl Encoder {
     ) -> Result<Vec<f32>, EncodeError> {
         let patching = &joint.patching;
         let (count, length) = (patching.patches(), patching.patch_len());
-        // Patches, their copy in the graph, and attention over all of them.
-        let own = (count * length * size_of::<f32>() * 3) as u64;
-        let estimate = own.saturating_add(self.architectures.image.of_tokens(1, count as u64));
+        let estimate = self.architectures.image.of_patches(1, count as u64, length as u64);
         let footprint = *self.footprint(&joint.graph);
         if !footprint.may_fit(estimate) {
             return Err(self.too_large(footprint.expected(estimate), RunSize::pictures(1)));
         }
-        let patches = self.patches(joint, part, index)?;
-        let pixel_shape = [1, count, length];
-        let position_shape = [1, count, 2];
-        let feeds = [
-            (&*joint.patches.pixels, &pixel_shape[..], Feed::F32(&patches.pixels)),
-            (&*joint.patches.positions, &position_shape[..], Feed::I64(&patches.positions)),
-        ];
+        let Patches { pixels, grid } = self.patches(joint, part, index)?;
+        let tensors = PatchTensors::new(&joint.patches, Cow::Owned(pixels), count, &[grid]);
+        let feeds = tensors.feeds();
         let expected = Expected { bytes: estimate, next: more.then_some(estimate) };
         let graph = &joint.graph;
         let tensor = self
@@ -187,7 +181,7 @@ impl Encoder {
             .map_err(|failure| failure.or_word(|error| EncodeError::from_run(graph.path.clone(), error)))?;
         self.counts.images += 1;
         // Of one picture the axis of pictures may be kept.
-        let fits = tensor.data.len() == patches.soft_tokens * joint.width;
+        let fits = tensor.data.len() == patching.soft_tokens(grid) * joint.width;
         if !fits || tensor.shape.last() != Some(&joint.width) {
             let (graph, output) = (graph.path.clone(), joint.output.clone());
             return Err(EncodeError::OutputShape { graph, output, shape: tensor.shape });

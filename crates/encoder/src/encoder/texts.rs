@@ -2,7 +2,9 @@
 
 use super::images::{BatchSize, Placeholder, batch_size};
 use super::layers::TextLayer;
+use super::patches::PatchTensors;
 use super::pooling::Mask;
+use super::values::Numbers;
 use super::{EncodeError, Encoder, Expected, RunSize};
 use crate::memory;
 use crate::package::{Element, Modality, PixelInput, TextTower, TokenInput, TokenRole};
@@ -166,7 +168,10 @@ impl Encoder {
             let rows = if tower.inputs.shared_batch { rows } else { 1 };
             self.architectures.of_placeholder_pixels(pixels, rows, width, height)
         });
-        own.saturating_add(picture)
+        let others = if tower.inputs.shared_batch { rows } else { 1 };
+        let patches = tower.inputs.patches.as_ref();
+        let patches = patches.map_or(0, |input| self.architectures.of_placeholder_patches(input, others));
+        own.saturating_add(picture).saturating_add(patches)
     }
 
     /// Token ids of each text, as the model sees them.
@@ -248,6 +253,9 @@ impl Encoder {
             Placeholder::pixels(pixels, if tower.inputs.shared_batch { rows } else { 1 }, width, height)
         });
         feeds.extend(picture.iter().map(Placeholder::feed));
+        let others = if tower.inputs.shared_batch { rows } else { 1 };
+        let patches = tower.inputs.patches.as_ref().map(|input| PatchTensors::placeholder(input, others));
+        feeds.extend(patches.iter().flat_map(PatchTensors::feeds));
 
         let widths = self.package.joint.as_ref().map_or(1, |joint| joint.width);
         let shapes: Vec<[usize; 2]> = tower
@@ -326,13 +334,7 @@ pub(super) fn run_error(tower: &TextTower, error: RunError) -> EncodeError {
 /// One token input of a run, in the graph's element type.
 pub(super) struct Column<'a> {
     name: &'a str,
-    values: Values,
-}
-
-enum Values {
-    I64(Vec<i64>),
-    I32(Vec<i32>),
-    F32(Vec<f32>),
+    values: Numbers,
 }
 
 impl<'a> Column<'a> {
@@ -351,13 +353,7 @@ impl<'a> Column<'a> {
             TokenRole::Positions if tower.pad_left => mask.chunks(width.max(1)).flat_map(places).collect(),
             TokenRole::Positions => (0_i64..).take(width).cycle().take(ids.len()).collect(),
         };
-        let values = match input.element {
-            // Ids and positions are far below 2^31, and a mask is 0 or 1.
-            Element::I32 => Values::I32(values.into_iter().map(|value| value as i32).collect()),
-            Element::F32 => Values::F32(values.into_iter().map(|value| value as f32).collect()),
-            Element::I64 | Element::F16 | Element::Other(_) => Values::I64(values),
-        };
-        Column { name: &input.name, values }
+        Column { name: &input.name, values: Numbers::new(input.element, values) }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -365,11 +361,7 @@ impl<'a> Column<'a> {
     }
 
     pub(super) fn feed(&self) -> Feed<'_> {
-        match &self.values {
-            Values::I64(values) => Feed::I64(values),
-            Values::I32(values) => Feed::I32(values),
-            Values::F32(values) => Feed::F32(values),
-        }
+        self.values.feed()
     }
 }
 

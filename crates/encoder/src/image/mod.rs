@@ -25,8 +25,8 @@ pub use hash::perceptual_hash;
 pub use header::{ImageInfo, info};
 pub use limits::ImageLimits;
 pub use preprocessing::{
-    ChannelOrder, Crop, CropRounding, Normalization, Patches, Patching, PreprocessError, Preprocessing,
-    Resize, SettingsError, Shaped, Shaping, Size,
+    ChannelOrder, Crop, CropRounding, Fit, Grid, Normalization, Patches, Patching, PreprocessError,
+    Preprocessing, Resize, SettingsError, Shaped, Shaping, Size,
 };
 pub use raster::RgbImage;
 pub use region::{Corners, Region, RegionError, Tiling};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::TextTower;
-use super::tower::{PixelInput, PixelMask};
+use super::tower::{NamedInput, PixelInput};
 use crate::image::Shaping;
 
 /// The setting of `config.json` that names the answers.
@@ -19,7 +19,7 @@ pub struct AnswerModel {
     /// The graph's input of pixels.
     pub pixels: PixelInput,
     /// The input that says which pixels are no filling, if there is one.
-    pub pixel_mask: Option<PixelMask>,
+    pub pixel_mask: Option<NamedInput>,
     /// From picture to pixel values.
     pub shaping: Shaping,
     /// Where that was read.

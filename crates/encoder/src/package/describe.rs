@@ -16,8 +16,8 @@ use super::layout::{GraphChoice, Graphs};
 use super::overrides::{ImageOverrides, Overrides, PaddingName, TextOverrides};
 use super::tower::{ExternalFile, Graph, Inputs, Modality, Output, Pooling};
 use super::{
-    AnswerModel, Classification, Family, FindHalf, ImageTower, JointModel, Package, Padding, QuerySettings,
-    TextTower, answers, joint, modules,
+    AnswerModel, Classification, Family, FindHalf, ImageTower, JointModel, Package, Padding, PatchInput,
+    Preparation, QuerySettings, TextTower, answers, joint, modules,
 };
 use crate::image::{Patching, Preprocessing, SettingsError, Shaping};
 
@@ -82,9 +82,13 @@ pub(super) fn describe(
         }
         // Inputs of other kinds belong to models of their own.
         let is_joint = configs.family == Family::EmbeddingGemma2;
+        let takes = |patches: &PatchInput| {
+            if patches.has_grid() { configs.family.may_take_grids() } else { is_joint }
+        };
+        let has_other_patches = inputs.patches.as_ref().is_some_and(|patches| !takes(patches));
         let is_generator = !inputs.past.is_empty() && inputs.pixels.is_some();
-        let is_special = inputs.patches.is_some() || !inputs.features.is_empty() || is_generator;
-        if (is_special && !is_joint) || inputs.pixel_mask.is_some() {
+        let is_special = !inputs.features.is_empty() || is_generator;
+        if (is_special && !is_joint) || has_other_patches || inputs.pixel_mask.is_some() {
             return Err(not_fed(graph, &inputs));
         }
         let takes = |modality| match modality {
@@ -110,7 +114,12 @@ pub(super) fn describe(
         if text.is_none() && takes(Modality::Text) && wants != Some(Modality::Image) {
             let mut tower = text_tower(&mut files, &configs, graph, inputs)?;
             let own = image.as_deref().filter(|_| image_from.is_none());
-            tower.picture_size = own.map(ImageTower::size);
+            tower.picture_size = own.and_then(ImageTower::size);
+            if let (Some(patches), Some(patching)) =
+                (&mut tower.inputs.patches, own.and_then(ImageTower::patching))
+            {
+                patches.patch_len = Some(patching.patch_len());
+            }
             text = Some(Arc::new(tower));
         }
     }
@@ -131,6 +140,8 @@ pub(super) fn describe(
         return Err(configs.malformed(&files, source));
     }
 
+    let takes_patches = image.as_deref().is_some_and(|tower| tower.patching().is_some());
+    let family = if image.is_some() { family.with_patches(takes_patches) } else { family };
     let query = QuerySettings::read(&mut files, overrides.query.as_ref(), truncate_dims.or(dim))?;
     let modalities =
         [(Modality::Image, image.is_some() || joint.is_some()), (Modality::Text, text.is_some())];
@@ -217,8 +228,7 @@ fn lender(
 
 /// The error of a graph with inputs that its family has no use for.
 fn not_fed(graph: Graph, inputs: &Inputs) -> PackageError {
-    let of_patches =
-        inputs.patches.iter().flat_map(|patches| [patches.pixels.clone(), patches.positions.clone()]);
+    let of_patches = inputs.patches.iter().flat_map(|patches| patches.names().into_iter().map(str::to_owned));
     let of_features = inputs.features.iter().map(|input| input.name.clone());
     let of_mask = inputs.pixel_mask.iter().map(|input| input.name.clone());
     let of_past = inputs.past.iter().filter(|_| inputs.pixels.is_some()).map(|input| input.name.clone());
@@ -236,7 +246,7 @@ fn joint_model(
 ) -> Result<JointModel, PackageError> {
     let patches = inputs.patches.clone().expect("a vision encoder takes patches");
     let overrides = configs.overrides.image.clone().unwrap_or_default();
-    let (patching_file, patching) = patching(files, overrides.preprocessing)?;
+    let (patching_file, patching) = patching(files, overrides.preprocessing, Patching::gemma_from_hf)?;
     let output = overrides.output.unwrap_or_else(|| "image_features".to_owned());
     let is_there = graph.outline.outputs.iter().any(|value| value.name == output && value.element.is_float());
     let takes_pictures = text.inputs.features.iter().any(|input| input.of_pictures);
@@ -245,9 +255,7 @@ fn joint_model(
         let (path, outputs) = (graph.path, graph.outline.outputs);
         return Err(PackageError::NoOutput { path, wanted: Some(output), outputs });
     };
-    if patches.patch_len.is_some_and(|len| len != patching.patch_len()) {
-        return Err(not_fed(graph, &inputs));
-    }
+    same_patches(&graph, &patches, &patching)?;
     let Some([image_token, begin_token, end_token]) = joint::tokens(&configs.config) else {
         let path = files.dir().join("config.json");
         let source = MalformedFile::Setting { setting: "image_token_id", expected: "the number of a token" };
@@ -305,12 +313,24 @@ fn answer_model(
 fn patching(
     files: &mut PackageFiles,
     overrides: Option<Map<String, Value>>,
+    read: fn(&Value) -> Result<Patching, SettingsError>,
 ) -> Result<(PathBuf, Patching), PackageError> {
     let (path, value) = processor(files, overrides)?;
-    match Patching::from_hf(&value) {
+    match read(&value) {
         Ok(patching) => Ok((path, patching)),
         Err(error) => Err(PackageError::Malformed { path, source: MalformedFile::Preprocessing(error) }),
     }
+}
+
+/// Checks that a graph takes the patches that preprocessing makes.
+fn same_patches(graph: &Graph, input: &PatchInput, patching: &Patching) -> Result<(), PackageError> {
+    let taken = [input.patches, input.patch_len];
+    let made = [patching.patches(), patching.patch_len()];
+    if taken.iter().zip(made).any(|(taken, made)| taken.is_some_and(|taken| taken != made)) {
+        let path = graph.path.clone();
+        return Err(PackageError::PatchesDiffer { path, graph: taken, preprocessing: made });
+    }
+    Ok(())
 }
 
 /// The settings of the image processor of `transformers`, and the file that has them.
@@ -460,6 +480,13 @@ fn image_tower(
     let pooling = overrides.pooling.map_or(configs.family.rules().image_pooling, Pooling::from);
     let wanted = overrides.output.as_deref();
     let output = Output::of(&graph, Modality::Image, configs.family, wanted, pooling, inputs.both())?;
+    if let Some(patches) = &inputs.patches {
+        let (preprocessing_file, patching) =
+            patching(files, overrides.preprocessing, Patching::naflex_from_hf)?;
+        same_patches(&graph, patches, &patching)?;
+        let preparation = Preparation::Patches(patching);
+        return Ok(ImageTower { graph, inputs, output, preparation, preprocessing_file });
+    }
     let (preprocessing_file, preprocessing) = preprocessing(files, overrides.preprocessing)?;
     let (height, width) = preprocessing.output_size();
     let made = (width as usize, height as usize);
@@ -468,7 +495,8 @@ fn image_tower(
     {
         return Err(PackageError::ImageSizeDiffers { path: graph.path, graph: taken, preprocessing: made });
     }
-    Ok(ImageTower { graph, inputs, output, preprocessing, preprocessing_file })
+    let preparation = Preparation::Tensor(preprocessing);
+    Ok(ImageTower { graph, inputs, output, preparation, preprocessing_file })
 }
 
 /// The preprocessing and the file that it was read from.

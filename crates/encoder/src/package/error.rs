@@ -149,6 +149,16 @@ pub enum PackageError {
         /// Width and height that preprocessing makes.
         preprocessing: (usize, usize),
     },
+    /// The graph takes patches of another number or size than preprocessing makes.
+    #[error("graph \"{}\" takes other patches than preprocessing produces", path.display())]
+    PatchesDiffer {
+        /// The graph file.
+        path: PathBuf,
+        /// Patches of an image and values of a patch that the graph takes, where it fixes them.
+        graph: [Option<usize>; 2],
+        /// Those that preprocessing makes.
+        preprocessing: [usize; 2],
+    },
     /// The package is of a kind that is not supported.
     #[error("model file \"{}\" needs a feature that is not supported", path.display())]
     Unsupported {

@@ -21,6 +21,8 @@ pub enum Family {
     Siglip,
     /// SigLIP 2: as SigLIP, with Gemma's tokenizer and lower-case text.
     Siglip2,
+    /// SigLIP 2 whose image tower takes patches of a picture in its own shape.
+    Siglip2Naflex,
     /// Jina CLIP: one graph with a sentence encoder as its text tower.
     JinaClip,
     /// DINOv2 and DINOv3 backbones: images only.
@@ -45,6 +47,20 @@ impl Family {
     #[must_use]
     pub fn name(self) -> &'static str {
         self.rules().name
+    }
+
+    /// Whether an image tower of the family may take patches with rows and columns.
+    pub(super) fn may_take_grids(self) -> bool {
+        matches!(self, Family::Siglip2 | Family::Siglip2Naflex)
+    }
+
+    /// The family, now that it is known whether the image tower takes patches.
+    pub(super) fn with_patches(self, takes_patches: bool) -> Family {
+        match (self.may_take_grids(), takes_patches) {
+            (false, _) => self,
+            (true, false) => Family::Siglip2,
+            (true, true) => Family::Siglip2Naflex,
+        }
     }
 
     /// What differs by family.
@@ -103,7 +119,8 @@ const SIGLIP_TOKENS: usize = 64;
 const GEMMA_TOKENS: usize = 8192;
 
 const PROJECTION: &[&[&str]] = &[&["projection_dim"]];
-const HIDDEN: &[&[&str]] = &[&["hidden_size"]];
+/// The second is the name of nomic's own files.
+const HIDDEN: &[&[&str]] = &[&["hidden_size"], &["n_embd"]];
 const SIGLIP_DIM: &[&[&str]] = &[
     &["text_config", "projection_size"],
     &["text_config", "hidden_size"],
@@ -140,6 +157,7 @@ const CLIP: Rules = Rules {
     dim: PROJECTION,
     ..GENERIC
 };
+const SIGLIP2: Rules = Rules { family: Family::Siglip2, name: "siglip2", lowercase: Some(true), ..SIGLIP };
 const SIGLIP: Rules = Rules {
     family: Family::Siglip,
     name: "siglip",
@@ -153,7 +171,7 @@ const SIGLIP: Rules = Rules {
     ..GENERIC
 };
 
-static RULES: [Rules; 13] = [
+static RULES: [Rules; 14] = [
     CLIP,
     Rules {
         family: Family::OpenClip,
@@ -165,7 +183,8 @@ static RULES: [Rules; 13] = [
     },
     Rules { family: Family::MobileClip, name: "mobile_clip", fill: Fill::Context, ..CLIP },
     SIGLIP,
-    Rules { family: Family::Siglip2, name: "siglip2", lowercase: Some(true), ..SIGLIP },
+    SIGLIP2,
+    Rules { family: Family::Siglip2Naflex, name: "siglip2_naflex", ..SIGLIP2 },
     Rules { family: Family::JinaClip, name: "jina_clip", open_clip: true, dim: PROJECTION, ..GENERIC },
     Rules { family: Family::Dinov2, name: "dinov2", dim: HIDDEN, ..GENERIC },
     // A class token, or the mean of patches: the pooler of a plain ViT is usually untrained.
@@ -243,6 +262,7 @@ pub(super) fn detect(evidence: &Evidence<'_>) -> Family {
                 Family::Siglip
             }
         }
+        // Whether it is NaFlex shows in the inputs of its graph.
         "siglip2" | "siglip2_text_model" | "siglip2_vision_model" => Family::Siglip2,
         "jina_clip" => Family::JinaClip,
         "embedding_gemma2" => Family::EmbeddingGemma2,

@@ -38,11 +38,11 @@ pub use modules::{Activation, Dense, LayerNorm, Module, Weights};
 pub use onnx::{Element, Extent, GraphValue, OnnxError, Outline};
 pub use query::{ModalityMeans, QuerySettings};
 pub use tower::{
-    FeatureInput, Graph, Inputs, Layout, Modality, Output, PastInput, PatchInput, PixelInput, PixelMask,
-    Pooling, TokenInput, TokenRole,
+    FeatureInput, Graph, Inputs, Layout, Modality, NamedInput, Output, PastInput, PatchInput, PatchPlaces,
+    PixelInput, Pooling, TokenInput, TokenRole,
 };
 
-use crate::image::Preprocessing;
+use crate::image::{Patching, Preprocessing};
 use files::PackageFiles;
 use place::Bounds;
 pub(crate) use place::open_regular;
@@ -97,14 +97,23 @@ type FindHalf<'a> = &'a dyn Fn(&str) -> Result<Package, PackageError>;
 pub struct ImageTower {
     /// The graph. The same file as the text tower's in a combined model.
     pub graph: Graph,
-    /// All inputs of the graph; `pixels` is among them.
+    /// All inputs of the graph; `pixels` or `patches` is among them, as `preparation` says.
     pub inputs: Inputs,
     /// The embedding.
     pub output: Output,
     /// From picture to pixel values.
-    pub preprocessing: Preprocessing,
-    /// Where the preprocessing was read.
+    pub preparation: Preparation,
+    /// Where that was read.
     pub preprocessing_file: PathBuf,
+}
+
+/// What a picture becomes for an image tower.
+#[derive(Debug, Clone)]
+pub enum Preparation {
+    /// A tensor of the same size for all pictures.
+    Tensor(Preprocessing),
+    /// Patches of a picture in its own shape.
+    Patches(Patching),
 }
 
 /// How text is embedded.
@@ -145,11 +154,45 @@ pub struct TextTower {
 }
 
 impl ImageTower {
-    /// Width and height of what the preprocessing makes.
+    /// How a picture becomes a tensor, unless it becomes patches.
     #[must_use]
-    pub fn size(&self) -> (usize, usize) {
-        let (height, width) = self.preprocessing.output_size();
-        (width as usize, height as usize)
+    pub fn preprocessing(&self) -> Option<&Preprocessing> {
+        match &self.preparation {
+            Preparation::Tensor(preprocessing) => Some(preprocessing),
+            Preparation::Patches(_) => None,
+        }
+    }
+
+    /// How a picture becomes patches, unless it becomes a tensor of one size.
+    #[must_use]
+    pub fn patching(&self) -> Option<&Patching> {
+        match &self.preparation {
+            Preparation::Tensor(_) => None,
+            Preparation::Patches(patching) => Some(patching),
+        }
+    }
+
+    /// Width and height of the tensor of a picture, if all have the same.
+    #[must_use]
+    pub fn size(&self) -> Option<(usize, usize)> {
+        let (height, width) = self.preprocessing()?.output_size();
+        Some((width as usize, height as usize))
+    }
+
+    /// Values that a picture becomes.
+    #[must_use]
+    pub fn values_per_picture(&self) -> usize {
+        match &self.preparation {
+            Preparation::Tensor(preprocessing) => preprocessing.output_len(),
+            Preparation::Patches(patching) => patching.patches() * patching.patch_len(),
+        }
+    }
+
+    /// Pictures of a run, if the graph fixes them.
+    #[must_use]
+    pub fn batch(&self) -> Option<usize> {
+        let of_patches = || self.inputs.patches.as_ref().and_then(|patches| patches.batch);
+        self.inputs.pixels.as_ref().map_or_else(of_patches, |pixels| pixels.batch)
     }
 }
 

@@ -88,24 +88,67 @@ pub struct TokenInput {
     pub tokens: Option<usize>,
 }
 
-/// An input of patches, `[images, patches, floats]`, and the one of their places, `[images, patches, 2]`.
+/// An input of patches, `[images, patches, floats]`, and those that say where they lie.
 #[derive(Debug, Clone)]
 pub struct PatchInput {
     /// Name of the input of patches.
     pub pixels: String,
+    /// Float type.
+    pub element: Element,
+    /// Number of images, if the graph fixes it.
+    pub batch: Option<usize>,
+    /// Patches of an image, if the graph fixes them.
+    pub patches: Option<usize>,
     /// Floats of a patch, if the graph fixes them.
     pub patch_len: Option<usize>,
-    /// Name of the input of places.
-    pub positions: String,
+    /// Where the patches lie.
+    pub places: PatchPlaces,
 }
 
-/// The input that says which pixels are no filling, `[batch, height, width]`.
+/// How a graph is told where patches lie, and which are filling.
 #[derive(Debug, Clone)]
-pub struct PixelMask {
+pub enum PatchPlaces {
+    /// Gemma: an input of column and row of each patch, `[images, patches, 2]`.
+    Positions(String),
+    /// SigLIP 2 NaFlex.
+    Grid {
+        /// One for each patch, zero for filling: `[images, patches]`.
+        mask: NamedInput,
+        /// Rows and columns of patches: `[images, 2]`.
+        shapes: NamedInput,
+    },
+}
+
+impl PatchInput {
+    /// The names of its inputs.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        match &self.places {
+            PatchPlaces::Positions(positions) => vec![&self.pixels, positions],
+            PatchPlaces::Grid { mask, shapes } => vec![&self.pixels, &mask.name, &shapes.name],
+        }
+    }
+
+    /// Whether images are told by rows and columns, as SigLIP 2 NaFlex is.
+    #[must_use]
+    pub fn has_grid(&self) -> bool {
+        matches!(self.places, PatchPlaces::Grid { .. })
+    }
+}
+
+/// An input of numbers.
+#[derive(Debug, Clone)]
+pub struct NamedInput {
     /// Name in the graph.
     pub name: String,
-    /// Integer type, or a float.
+    /// Integer type; a mask may also be a float.
     pub element: Element,
+}
+
+impl NamedInput {
+    fn of(value: &GraphValue) -> NamedInput {
+        NamedInput { name: value.name.clone(), element: value.element }
+    }
 }
 
 /// An input of vectors that stand in the place of tokens, `[tokens, width]`.
@@ -146,8 +189,8 @@ pub struct Inputs {
     pub features: Vec<FeatureInput>,
     /// Inputs of what came before, which stay empty.
     pub past: Vec<PastInput>,
-    /// The input that says which pixels are no filling, if there is one.
-    pub pixel_mask: Option<PixelMask>,
+    /// The input that says which pixels are no filling, `[batch, height, width]`, if there is one.
+    pub pixel_mask: Option<NamedInput>,
     /// Whether pixel and token inputs share one batch axis, so that both need as many rows.
     pub shared_batch: bool,
 }
@@ -163,10 +206,7 @@ impl Inputs {
         let mut unsupported = Vec::new();
         inputs.patches = patch_input(&graph.outline.inputs);
         let of_patches = |value: &GraphValue, inputs: &Inputs| {
-            inputs
-                .patches
-                .as_ref()
-                .is_some_and(|patches| [&patches.pixels, &patches.positions].contains(&&value.name))
+            inputs.patches.as_ref().is_some_and(|patches| patches.names().contains(&&*value.name))
         };
         for value in &graph.outline.inputs {
             if of_patches(value, &inputs) {
@@ -214,21 +254,33 @@ impl Inputs {
     /// Whether the graph holds both towers.
     #[must_use]
     pub fn both(&self) -> bool {
-        self.pixels.is_some() && !self.tokens.is_empty()
+        (self.pixels.is_some() || self.patches.is_some()) && !self.tokens.is_empty()
     }
 }
 
-/// The pair of inputs that Gemma's vision encoders have.
+/// The inputs that Gemma's vision encoders have, or those of SigLIP 2 NaFlex.
 fn patch_input(inputs: &[GraphValue]) -> Option<PatchInput> {
-    let named = |name: &str| {
-        inputs.iter().find(|value| value.name == name && value.rank().is_none_or(|rank| rank == 3))
+    let named = |name: &str, rank: usize| {
+        inputs.iter().find(|value| value.name == name && value.rank().is_none_or(|found| found == rank))
     };
-    let pixels = named("pixel_values").filter(|value| value.element == Element::F32)?;
-    let positions = named("pixel_position_ids").filter(|value| value.element == Element::I64)?;
+    let pixels = named("pixel_values", 3)?;
+    let positions = named("pixel_position_ids", 3).filter(|value| value.element == Element::I64);
+    let places = match positions {
+        Some(positions) if pixels.element == Element::F32 => PatchPlaces::Positions(positions.name.clone()),
+        _ if pixels.element.is_float() => {
+            let mask = named("pixel_attention_mask", 2).filter(|value| can_be_mask(value))?;
+            let shapes = named("spatial_shapes", 2).filter(|value| value.element.is_integer())?;
+            PatchPlaces::Grid { mask: NamedInput::of(mask), shapes: NamedInput::of(shapes) }
+        }
+        _ => return None,
+    };
     Some(PatchInput {
         pixels: pixels.name.clone(),
+        element: pixels.element,
+        batch: pixels.extent(0),
+        patches: pixels.extent(1),
         patch_len: pixels.extent(2),
-        positions: positions.name.clone(),
+        places,
     })
 }
 
@@ -248,10 +300,14 @@ fn past_input(value: &GraphValue) -> Option<PastInput> {
     shape.map(|(heads, width)| PastInput { name: value.name.clone(), element: value.element, heads, width })
 }
 
-fn pixel_mask(value: &GraphValue) -> Option<PixelMask> {
-    let is_fit = value.element.is_integer() || value.element == Element::F32;
-    let is_mask = value.name == "pixel_mask" && is_fit && value.rank().is_none_or(|rank| rank == 3);
-    is_mask.then(|| PixelMask { name: value.name.clone(), element: value.element })
+fn pixel_mask(value: &GraphValue) -> Option<NamedInput> {
+    let is_mask = value.name == "pixel_mask" && value.rank().is_none_or(|rank| rank == 3);
+    (is_mask && can_be_mask(value)).then(|| NamedInput::of(value))
+}
+
+/// Whether it is of a type that a mask can be fed in.
+fn can_be_mask(value: &GraphValue) -> bool {
+    value.element.is_integer() || value.element == Element::F32
 }
 
 fn pixel_input(value: &GraphValue) -> Option<PixelInput> {

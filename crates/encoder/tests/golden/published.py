@@ -11,6 +11,8 @@ package of its own with an expected.json, as README.md describes them. Nothing i
 import json
 import shutil
 import sys
+from pathlib import Path
+from unittest import mock
 
 import models
 import numpy as np
@@ -20,8 +22,13 @@ import torch
 import transformers
 from models import EAGER, IMAGE_AXES, OUT, PATCH_AXES, SMALL, TEXT_AXES, Graph, Package, Tower, export, randomize
 from onnxruntime.quantization import QuantType, matmul_nbits_quantizer, quantize_dynamic
+from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
+
+sys.path.append(str(Path(__file__).resolve().parents[4] / "models"))
+import export as exporter  # noqa: E402 (models/export.py)
 
 
 def fresh(name):
@@ -342,6 +349,100 @@ def make_small_weights(pictures):
         package.finish()
 
 
+# Width and height of pictures of many shapes.
+SHAPES = {
+    "line.png": (1, 3000), "square.png": (48, 48), "landscape.png": (640, 480), "portrait.png": (200, 433),
+    "panorama.png": (1500, 61), "dot.png": (1, 1),
+}  # fmt: skip
+
+
+def draw(name, width, height):
+    """Stripes and a slope, so that all parts differ and the file stays small."""
+    y, x = np.mgrid[0:height, 0:width]
+    planes = [255 * x // max(width - 1, 1), 255 * y // max(height - 1, 1), 40 + 180 * ((x // 29 + y // 37) % 2)]
+    image = Image.fromarray(np.stack(planes, -1).astype(np.uint8))
+    path = models.PICTURES / name
+    image.save(path, optimize=True)
+    assert path.stat().st_size <= 10_000, f"{name} has {path.stat().st_size} bytes"
+    return path
+
+
+def resized(table, size, **more):
+    """torch 2.15 resizes a table to one column wrongly: all of its rows are then alike. In two steps it is right."""
+    resize = torch._C._nn._upsample_bilinear2d_aa
+    assert more == {"mode": "bilinear", "align_corners": False, "antialias": True}
+    if size[1] == 1:
+        table = resize(table, [size[0], table.shape[3]], False, None)
+    return resize(table, list(size), False, None)
+
+
+def make_siglip2_naflex():
+    """SigLIP 2 that takes pictures in their own shape: patches, a mask, and rows and columns."""
+    tokenizer = models.gemma_tokenizer(16)
+    exported = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    exported.normalizer = tokenizers.normalizers.Replace(" ", "\u2581")
+    processor = Siglip2ImageProcessorPil()
+    assert (processor.patch_size, processor.max_num_patches) == (16, 256)
+    shared = dict(SMALL, hidden_size=12)
+    text = dict(shared, vocab_size=len(tokenizer), max_position_embeddings=16, projection_size=12)
+    # The table of places has 6 x 6, so that it is stretched for some pictures and shrunk for others.
+    config = transformers.Siglip2Config(text_config=text, vision_config=dict(shared, num_patches=36, patch_size=16))
+    model = randomize(transformers.Siglip2Model._from_config(config, **EAGER), 41, gain=2.2)
+    package = fresh("siglip2-naflex")
+    package.config(model, architectures=["Siglip2Model"])
+    package.preprocessor(processor, image_processor_type="Siglip2ImageProcessorFast")
+    package.tokenizer(
+        tokenizer, exported, lowercase=True, tokenizer_class="GemmaTokenizer", padding_side="right"
+    )
+    pictures = [draw(name, *size) for name, size in SHAPES.items()]
+    pictures += [models.PICTURES / name for name in ["wide.png", "tall.png", "translucent.png"]]
+
+    def process(paths):
+        opened = [models.convert_to_rgb(Image.open(path)) for path in paths]
+        return processor(opened, return_tensors="pt")
+
+    batch = process(pictures)
+    example = {name: batch[name][:3] for name in ["pixel_values", "pixel_attention_mask", "spatial_shapes"]}
+    example["pixel_attention_mask"] = example["pixel_attention_mask"].long()
+    rows = ["batch_size", "patches"]
+    image = package.graph("vision_model.onnx", export(
+        exporter.NaflexVision(model.vision_model), example, ["pooler_output"],
+        {"pixel_values": rows, "pixel_attention_mask": rows, "spatial_shapes": ["batch_size"], "pooler_output": ["batch_size"]},
+    ))  # fmt: skip
+
+    def words(model, ids):
+        return model.text_model(input_ids=ids).pooler_output
+
+    text = package.graph("text_model.onnx", export(
+        Tower(model, words), {"input_ids": torch.ones(2, 16, dtype=torch.int64)}, ["pooler_output"],
+        {"input_ids": TEXT_AXES, "pooler_output": ["batch_size"]},
+    ))  # fmt: skip
+    found = image(
+        pixel_values=batch["pixel_values"].numpy(), spatial_shapes=batch["spatial_shapes"].numpy(),
+        pixel_attention_mask=batch["pixel_attention_mask"].long().numpy(),
+    )["pooler_output"]  # fmt: skip
+    cases = []
+    for path, vector in zip(pictures, found, strict=True):
+        one = process([path])
+        with torch.inference_mode(), mock.patch.object(torch.nn.functional, "interpolate", resized):
+            reference = model.get_image_features(**one).pooler_output[0].numpy()
+        pixels, shape = one["pixel_values"][0].numpy(), one["spatial_shapes"][0].tolist()
+        mask = one["pixel_attention_mask"][0].numpy()
+        count = shape[0] * shape[1]
+        assert mask[:count].all() and not mask[count:].any() and not pixels[count:].any()
+        cases.append({
+            "file": path.name, "shape": list(pixels.shape), "grid": shape, "every_997th": pixels[:count].reshape(-1)[::997],
+            "embedding": package.agreed(path.name, reference, vector, models.EXACT),
+        })  # fmt: skip
+    package.expected["images"] = cases
+    package.distinct({case["file"]: case["embedding"] for case in cases}, 0.99)
+    package.expect_texts(models.text_cases(
+        tokenizer, lambda ids, _: model.get_text_features(input_ids=ids).pooler_output,
+        lambda ids, _: text(input_ids=ids)["pooler_output"], 16,
+    ))  # fmt: skip
+    package.finish()
+
+
 def main():
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
@@ -349,7 +450,7 @@ def main():
     steps = {
         "metaclip2": lambda: make_metaclip2(pictures), "dinov3": lambda: make_dinov3(pictures),
         "embeddinggemma": make_embeddinggemma, "qwen3": make_qwen3_embedding, "xlm": lambda: make_xlm_clip(pictures),
-        "weights": lambda: make_small_weights(pictures),
+        "weights": lambda: make_small_weights(pictures), "naflex": make_siglip2_naflex,
     }  # fmt: skip
     for name in sys.argv[1:] or steps:
         steps[name]()

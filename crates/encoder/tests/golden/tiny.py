@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 import transformers
 
-NAMES = ["clip", "siglip", "dinov2", "resnet", "bert-mean", "bert-cls"]
+NAMES = ["clip", "siglip", "siglip2-naflex", "dinov2", "resnet", "bert-mean", "bert-cls"]
 
 
 def unit(vector):
@@ -27,13 +27,18 @@ def pooled(output):
 
 
 def white(source):
-    """The tensor of a white picture."""
+    """What the model takes of a white picture."""
     fields = json.loads((source / "preprocessor_config.json").read_text())
+    if "max_num_patches" in fields:
+        side = int(fields["max_num_patches"] ** 0.5)
+        mask = torch.ones(1, side * side, dtype=torch.int64)
+        pixels = torch.ones(1, side * side, 3 * fields["patch_size"] ** 2)
+        return {"pixel_values": pixels, "pixel_attention_mask": mask, "spatial_shapes": torch.tensor([[side, side]])}
     size = fields.get("crop_size") or fields["size"]
     height = size.get("height") or round(size["shortest_edge"])
     width = size.get("width") or height
     mean, deviation = (torch.tensor(fields[key]).reshape(1, 3, 1, 1) for key in ["image_mean", "image_std"])
-    return ((1 - mean) / deviation).expand(1, 3, height, width)
+    return {"pixel_values": ((1 - mean) / deviation).expand(1, 3, height, width)}
 
 
 def main():
@@ -56,9 +61,11 @@ def main():
         with torch.inference_mode():
             for case in expected.get("texts", [])[1:5]:
                 ids = case["ids"]
-                if name == "siglip":
+                if name.startswith("siglip"):
                     tokens = config.text_config.max_position_embeddings
-                    ids = ids + [config.text_config.pad_token_id] * (tokens - len(ids))
+                    # The configuration's default is not that of Gemma's tokenizer.
+                    padding = config.text_config.pad_token_id if name == "siglip" else 0
+                    ids = ids + [padding] * (tokens - len(ids))
                 ids = torch.tensor([ids])
                 if hasattr(model, "get_text_features"):
                     vector = pooled(model.get_text_features(input_ids=ids))[0]
@@ -68,9 +75,9 @@ def main():
                 known["texts"].append([case["text"], unit(vector)])
             if "images" in expected:
                 if hasattr(model, "get_image_features"):
-                    vector = pooled(model.get_image_features(pixel_values=white(source)))[0]
+                    vector = pooled(model.get_image_features(**white(source)))[0]
                 else:
-                    vector = model(pixel_values=white(source)).pooler_output[0].flatten()
+                    vector = model(**white(source)).pooler_output[0].flatten()
                 known["white"] = unit(vector)
     json.dump(printed, sys.stdout)
 

@@ -139,9 +139,12 @@ impl GraphBuilder {
 
 fn value(name: &str, element: u64, shape: &[i64]) -> Vec<u8> {
     let mut dims = Message::default();
-    for &size in shape {
+    for (axis, &size) in shape.iter().enumerate() {
+        // Axes of one label have one size, which only the first ones of inputs and outputs do.
+        let label = if axis == 0 { "free".to_owned() } else { format!("{name} {axis}") };
         let dim = Message::default();
-        dims = dims.bytes(1, &if size < 0 { dim.bytes(2, b"free") } else { dim.number(1, size as u64) }.0);
+        let dim = if size < 0 { dim.bytes(2, label.as_bytes()) } else { dim.number(1, size as u64) };
+        dims = dims.bytes(1, &dim.0);
     }
     let tensor = Message::default().number(1, element).bytes(2, &dims.0);
     Message::default().bytes(1, name.as_bytes()).bytes(2, &Message::default().bytes(1, &tensor.0).0).0

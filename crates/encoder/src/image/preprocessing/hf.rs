@@ -9,7 +9,7 @@ use super::geometry::{Crop, CropRounding, Resize, Size};
 use super::open_clip::{CLIP_MEAN, CLIP_STD};
 use super::settings::{Settings, SettingsError, invalid, missing, pair, side, unsupported};
 use super::timm::{IMAGENET_MEAN, IMAGENET_STD};
-use super::{ChannelOrder, Normalization, Preprocessing, Shaping};
+use super::{ChannelOrder, Fit, Normalization, Patching, Preprocessing, Shaping};
 use crate::image::resample::Filter;
 
 const HALF: [f64; 3] = [0.5; 3];
@@ -172,24 +172,69 @@ impl Shaping {
         }
         // One picture at a time needs no filling up.
         refuse_unknown(settings, &["size_divisor", "do_pad"])?;
-        for (key, wanted) in [("do_resize", true), ("do_center_crop", false)] {
-            if settings.bool(key)?.is_some_and(|told| told != wanted) {
-                return Err(unsupported(key, &(!wanted).into()));
-            }
-        }
+        only_resizes(settings)?;
         let class = Class::new(Resize::ShortestEdge(384), Filter::Bicubic, HALF, HALF);
         let Resize::ShortestEdge(shorter) = read_size(settings, class)? else {
             return Err(unsupported("size", settings.get("size").unwrap_or(&Value::Null)));
         };
         let read = |value: &Value| value.as_u64().filter(|divisor| (1..=MAX_DIVISOR).contains(divisor));
         let divisor = settings.read("size_divisor", "a number from 1 to 256", read)?.unwrap_or(32);
-        let normalization = normalization(settings, class)?;
-        if normalization.std.iter().any(|&std| std as f32 == 0.0) {
-            return Err(invalid("image_std", &normalization.std.to_vec().into(), "numbers other than zero"));
-        }
+        let normalization = usable_normalization(settings, class)?;
         let filter = filter(settings)?.unwrap_or(class.filter);
         Ok(Shaping { shorter, divisor: divisor as u32, filter, normalization })
     }
+}
+
+/// Longest side of a patch in pixels, and most patches of a picture. Published models have 16 and up to 1,024.
+const MAX_PATCH_SIDE: u64 = 64;
+const MAX_PATCHES: u64 = 4096;
+
+impl Patching {
+    /// Settings of the image processor of SigLIP 2 that keeps the shape of pictures (NaFlex), from a `preprocessor_config.json`
+    /// or a `processor_config.json` around it.
+    ///
+    /// # Errors
+    /// As [`Preprocessing::from_hf`].
+    pub fn naflex_from_hf(value: &Value) -> Result<Self, SettingsError> {
+        let settings = Settings::new(value.get("image_processor").unwrap_or(value))?;
+        let name = class_name(settings)?;
+        if bare(name) != Some("Siglip2") {
+            return Err(unsupported("image_processor_type", &name.into()));
+        }
+        refuse_unknown(settings, &["patch_size", "max_num_patches"])?;
+        only_resizes(settings)?;
+        let class = Class::new(Resize::Keep, Filter::Bilinear, HALF, HALF);
+        let number = |key, expected, most| {
+            settings.read(key, expected, |value| value.as_u64().filter(|number| (1..=most).contains(number)))
+        };
+        let patch = number("patch_size", "a number from 1 to 64", MAX_PATCH_SIDE)?.unwrap_or(16);
+        let patches = number("max_num_patches", "a number from 1 to 4096", MAX_PATCHES)?.unwrap_or(256);
+        Ok(Patching {
+            patch: patch as u32,
+            fit: Fit::Cover { patches: patches as u32 },
+            filter: filter(settings)?.unwrap_or(class.filter),
+            normalization: usable_normalization(settings, class)?,
+        })
+    }
+}
+
+/// Refuses pictures that keep their size, or are cropped.
+fn only_resizes(settings: Settings<'_>) -> Result<(), SettingsError> {
+    for (key, wanted) in [("do_resize", true), ("do_center_crop", false)] {
+        if settings.bool(key)?.is_some_and(|told| told != wanted) {
+            return Err(unsupported(key, &(!wanted).into()));
+        }
+    }
+    Ok(())
+}
+
+/// A normalization that does not divide by zero.
+fn usable_normalization(settings: Settings<'_>, class: Class) -> Result<Normalization, SettingsError> {
+    let normalization = normalization(settings, class)?;
+    if normalization.std.iter().any(|&std| std as f32 == 0.0) {
+        return Err(invalid("image_std", &normalization.std.to_vec().into(), "numbers other than zero"));
+    }
+    Ok(normalization)
 }
 
 /// The name of the class of the processor.

@@ -16,7 +16,7 @@ mod timm;
 
 pub use apply::PreprocessError;
 pub use geometry::{Crop, CropRounding, Resize, Size};
-pub use patches::{Patches, Patching};
+pub use patches::{Fit, Grid, Patches, Patching};
 pub use settings::SettingsError;
 pub use shape::{Shaped, Shaping};
 
