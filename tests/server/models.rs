@@ -64,11 +64,19 @@ fn packages_of_every_family_give_the_embeddings_of_their_reference() {
         "clip-combined",
         "siglip",
         "siglip2",
+        "siglip2-naflex",
+        "pe-core",
+        "mobileclip2",
+        "nllb-clip",
+        "jina-clip-v2",
         "dinov2",
         "resnet",
         "bert-mean",
         "bert-cls",
         "bert-dense",
+        "nomic-embed-text-v1.5",
+        "nomic-embed-vision-v1.5",
+        "nomic-embed-v1.5",
     ];
     let (cluster, _) = cluster_with_packages("families", &packages);
     let mut client = cluster.client();
@@ -94,6 +102,22 @@ fn packages_of_every_family_give_the_embeddings_of_their_reference() {
     assert!(images >= 15 && texts >= 50, "{images} images and {texts} texts");
     let loaded = "SELECT count(*) FROM imgvec_models WHERE state = 'loaded'";
     assert_eq!(value::<i64>(&mut client, loaded), i64::try_from(packages.len()).unwrap());
+}
+
+#[test]
+fn numbers_of_patches_that_no_package_has_are_refused() {
+    let (cluster, models) = cluster_with_packages("patches", &["siglip2-naflex"]);
+    let mut client = cluster.client();
+    let overrides = models.join("siglip2-naflex/imgvec.toml");
+    for patches in ["0", "4097", "1e18", "-1"] {
+        fs::write(&overrides, format!("[image.preprocessing]\nmax_num_patches = {patches}\n")).unwrap();
+        cluster.give(&overrides);
+        let error = failure(&mut client, "SELECT embed_image('\\x00', 'siglip2-naflex')");
+        assert_eq!(error.code(), &SqlState::CONFIG_FILE_ERROR, "{error:?}");
+        let said = format!("{} {}", error.message(), error.detail().unwrap());
+        assert!(said.contains("max_num_patches"), "{error:?}");
+        assert!(error.hint().is_some(), "{error:?}");
+    }
 }
 
 #[test]
