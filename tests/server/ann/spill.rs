@@ -51,8 +51,8 @@ fn a_table_beyond_the_memory_is_built_with_a_notice() {
     assert!(notices.lock().unwrap().is_empty(), "{hint} was not enough: {:?}", notices.lock().unwrap());
     let in_memory = recall(&mut client, "items", "<->", DIM, 40, 10);
     eprintln!("recall {from_files} from files, {in_memory} in memory");
-    // Each build has its own random seed, which alone moves recall by up to a hundredth.
-    assert!(from_files >= in_memory - 0.02, "recall {from_files} from files, {in_memory} in memory");
+    // Both reach the target. Each build has its own random seed, and crates/ann/tests/spill.rs compares the two for one seed.
+    assert!(from_files >= 0.9 && in_memory >= 0.9, "recall {from_files} from files, {in_memory} in memory");
 
     // The index goes on living as any other.
     listener.batch_execute("RESET maintenance_work_mem").unwrap();
