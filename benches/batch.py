@@ -47,6 +47,9 @@ class Reference:
         self.vision = open_graph("vision_model") if "vision_model" in graphs else None
         self.text = open_graph("text_model" if "text_model" in graphs else "model")
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        config = json.loads((folder / "config.json").read_text())
+        self.tokenizer.enable_truncation(config.get("text_config", config)["max_position_embeddings"])
+        self.tokenizer.enable_padding()
         if self.vision:
             settings = json.loads((folder / "preprocessor_config.json").read_text())
             self.mean, self.std = (np.array(settings[key], np.float32)[:, None, None] for key in ("image_mean", "image_std"))
@@ -64,7 +67,6 @@ class Reference:
             self.vision.run(None, {"pixel_values": np.stack([self.pixels(data) for data in files[start : start + batch]])})
 
     def embed_texts(self, texts, batch):
-        self.tokenizer.enable_padding()
         for start in range(0, len(texts), batch):
             encoded = self.tokenizer.encode_batch(texts[start : start + batch])
             inputs = {"input_ids": [item.ids for item in encoded], "attention_mask": [item.attention_mask for item in encoded]}
