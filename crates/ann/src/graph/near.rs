@@ -5,7 +5,7 @@
 //! after a few hops:
 //!
 //! 1. It scores the node's own neighbors. The nearest node that was scored is visited next, and its neighbors are scored.
-//! 2. It ends when no node within the distance is left to visit, and none of the nearest [`BEAM`].
+//! 2. It ends when no node within the distance is left to visit, and none of the nearest [`PAIR_BEAM`] or [`BEAM`].
 //!
 //! A pair is found if either of the two finds the other, so a link in one direction is enough. It is also found if both are among the nearest
 //! [`JOINED`] nodes of a third node, or among [`CROWDED`] nodes within the distance of it, because these are compared with each other (Dong,
@@ -26,8 +26,11 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-/// Nearest nodes that are visited whatever their distance.
+/// Nearest nodes that are visited whatever their distance, when neighbors are wanted.
 pub const BEAM: usize = 24;
+/// The same when pairs are wanted. Of 300,000 rows of 512 dimensions, half a pair each, 24 find .982 and 40 find .992, for a fifth more time.
+/// Links taken in both directions find .987 with 24, for a third more.
+pub const PAIR_BEAM: usize = 40;
 /// Nearest nodes of each that are compared with each other.
 pub const JOINED: usize = 16;
 /// As many of those within the distance, if there are more.
@@ -418,7 +421,7 @@ impl Nodes {
                     }
                     let number = node as u32;
                     let mut here = 0u64;
-                    self.around(number, within, BEAM, &mut scratch, |other, squared| {
+                    self.around(number, within, PAIR_BEAM, &mut scratch, |other, squared| {
                         if squared.sqrt() <= reach && is_pair(number, other, squared) {
                             mine.push((number.min(other), number.max(other)));
                             here += 1;
