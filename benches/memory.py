@@ -2,12 +2,13 @@
 """Memory of sessions that embed: what one holds after its first calls, what a call takes, what is left afterwards.
 
     python benches/packages.py clip /srv/models/clip        (siglip, sentence, long likewise)
+    python benches/gemma2.py /srv/models/gemma2 /srv/models/gemma2-int8
     pip install psycopg2-binary pillow numpy
     python benches/memory.py /srv/models "host=/tmp/server user=postgres dbname=postgres" clip,siglip,sentence,long
 
 Wants to be a superuser of a server on this machine that has the extension. Each model gets a session of its own, which has been
-used by nobody: prepare the model before (SELECT imgvec_prepare('clip')). Prints megabytes; the last column is what the
-session holds as a share of what it held after its first calls, which must stay below 1.5.
+used by nobody: prepare the model before (SELECT imgvec_prepare('clip')). Prints megabytes, what the
+session holds as a share of what it held after its first calls, which must stay below 1.5, and processor time.
 """
 
 import io
@@ -23,6 +24,12 @@ from PIL import Image
 def private(pid, field="Anonymous"):
     with open(f"/proc/{pid}/smaps_rollup") as rollup:
         return next(int(line.split()[1]) for line in rollup if line.startswith(field)) / 1024
+
+
+def processor_seconds(pid):
+    with open(f"/proc/{pid}/stat") as stat:
+        user, system = stat.read().rsplit(")", 1)[1].split()[11:13]
+    return (int(user) + int(system)) / 100
 
 
 class Peak:
@@ -73,6 +80,9 @@ def calls_of(model):
         return first, [texts(512), texts(512, 8), texts(16, 100), texts(128, 64), texts(512, 16)]
     if model.startswith("long"):
         return first, [texts(512), texts(1024), texts(1400), texts(16, 100), texts(8100)]
+    if model.startswith("gemma"):
+        both = "one of both", f"SELECT embed_query(%s, 'a red ball', '{model}')", (picture(1),)
+        return [*first, pictures(1)], [both, pictures(4), texts(60, 16), texts(512)]
     return [*first, pictures(1)], [pictures(8), pictures(20), texts(60, 100)]
 
 
@@ -90,16 +100,16 @@ def session(connection, path, model):
     for number, (what, query, arguments) in enumerate(firsts + calls):
         if number == len(firsts):
             base = private(pid)
-        before = private(pid)
-        result = ""
+        before, started, result = private(pid), processor_seconds(pid), ""
         with Peak(pid) as peak:
             try:
                 cursor.execute(query, arguments)
             except psycopg2.Error as error:
                 result = f"{error.pgcode} {error.diag.message_detail or error.diag.message_primary}"
         held = private(pid)
-        share = f"{held / base:.2f}" if base else ""
-        print(f"  {what:28} peak +{max(peak.most - before, 0):6.1f}  holds {held:6.1f}  {share} {result}", flush=True)
+        share = f"{held / base:.2f}" if base else "    "
+        took = processor_seconds(pid) - started
+        print(f"  {what:28} peak +{max(peak.most - before, 0):6.1f}  holds {held:6.1f}  {share}  CPU {took:6.2f} s {result}", flush=True)
     client.close()
 
 
