@@ -44,7 +44,7 @@ const SWEPT_DIMENSIONS: f64 = 1024.0;
 /// What a scan of all rows is priced at, as a share of its time. It takes about as long as a sort of the table; but whoever asks for
 /// all rows in this order mostly wants the first, as a cursor of another server does, and gets only these from the table.
 const WHOLE_SHARE: f64 = 0.7;
-/// Rows that are fetched for each that is given out, before the executor knows that none is nearer.
+/// Rows that are fetched for each that is returned, before the executor knows that none is nearer.
 const FETCHED_ROWS: f64 = 1.2;
 /// Share of a hop that follows `random_page_cost`, of which the times are about the server's default.
 const RANDOM_SHARE: f64 = 0.5;
@@ -336,7 +336,7 @@ unsafe fn needs_ctid(relation: *const pg_sys::RelOptInfo) -> bool {
 /// windows, ordered aggregates, set operations, `min()`, rows WITH TIES, a merge join. What hangs on the order of a subquery is the matter of
 /// `order.rs`.
 ///
-/// A scan that has given out all that it found in time gives what it found too late, by the end of a full scan or
+/// A scan that has returned all that it found in time gives what it found too late, by the end of a full scan or
 /// under a filter that few rows pass. That beats to leave rows out where they are listed, but a row that comes late is a second
 /// group of its distance, and a merge join of such rows an error. A sort costs little more than such a scan.
 ///

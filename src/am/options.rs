@@ -16,7 +16,7 @@ use std::ffi::CStr;
 use std::mem::offset_of;
 use std::ptr;
 
-/// Share of the nearest rows that searches shall find, unless told otherwise.
+/// Share of the nearest rows that searches should find, unless a setting says otherwise.
 const DEFAULT_TARGET_RECALL: f64 = 0.95;
 
 /// As the server stores parsed options: a varlena, then each value where the table below says.

@@ -109,7 +109,7 @@ unsafe fn only_lists_a_subquery(query: &pg_sys::Query) -> bool {
 #[allow(clippy::wildcard_enum_match_arm, reason = "of the hundreds of tags few matter")]
 unsafe fn is_in_order_of_ann(path: *const pg_sys::Path) -> bool {
     use pg_sys::NodeTag as Tag;
-    // SAFETY: a path's tag tells its type; all joins begin with a JoinPath.
+    // SAFETY: a path's tag determines its type; all joins begin with a JoinPath.
     unsafe {
         if path.is_null() || (*path).pathkeys.is_null() {
             return false;
@@ -179,7 +179,7 @@ unsafe fn visit(node: *mut pg_sys::PlanState, bounded: bool) {
     if node.is_null() {
         return;
     }
-    // SAFETY: a state's tag tells its type; a node without a state of its own is not in the tree.
+    // SAFETY: a state's tag determines its type; a node without a state of its own is not in the tree.
     unsafe {
         pg_sys::check_stack_depth();
         let mut bounded = bounded;

@@ -243,7 +243,7 @@ pub unsafe extern "C-unwind" fn amgettuple(
             *desc.xs_orderbyvals.add(i) = bound.into_datum().expect("a number");
             *desc.xs_orderbynulls.add(i) = is_null && i == 0;
         }
-        // Keys tell values apart as far as eight bytes do.
+        // Keys distinguish values as far as eight bytes do.
         desc.xs_recheck = desc.numberOfKeys > 0;
         desc.xs_recheckorderby = !hit.placed;
         true

@@ -61,7 +61,7 @@ unsafe fn threshold(
 /// # Safety
 /// An expression of double precision of the plan of `node`.
 unsafe fn value(node: *mut pg_sys::PlanState, number: *mut pg_sys::Node) -> Option<f64> {
-    // SAFETY: by contract; a tag tells the type.
+    // SAFETY: by contract; a tag determines the type.
     let found = unsafe {
         if (*number).type_ == pg_sys::NodeTag::T_Const {
             let constant = &*number.cast::<pg_sys::Const>();

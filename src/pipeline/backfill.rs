@@ -10,7 +10,7 @@ use crate::server::spi;
 /// Rows that are queued at a time: below a second of the fastest model, so that new rows do not wait behind millions.
 const CHUNK: i64 = 10_000;
 
-/// Queues the next rows; tells whether there may be more to embed now. Waits for another session that does the same.
+/// Queues the next rows; returns whether there may be more to embed now. Waits for another session that does the same.
 pub fn advance(column: &Column, key: &Key) -> bool {
     let (log, queue, table) = (column.log(), column.queue(), column.table.from());
     let place = format!(

@@ -65,7 +65,7 @@ impl Pace {
         self.run = longest.clamp(1, most).min(self.run.max(4 * rows));
     }
 
-    /// Begins another pass through the queue; tells whether the one before took anything out of it.
+    /// Begins another pass through the queue; returns whether the one before took anything out of it.
     pub fn restart(&mut self) -> bool {
         self.block = 0;
         std::mem::take(&mut self.has_moved)

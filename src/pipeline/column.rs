@@ -110,7 +110,7 @@ pub struct KeyColumn {
     pub collation: Option<String>,
 }
 
-/// What tells rows of a table apart.
+/// What distinguishes rows of a table.
 pub struct Key(pub Vec<KeyColumn>);
 
 impl Key {

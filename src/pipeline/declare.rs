@@ -144,7 +144,7 @@ fn kind_of(source: &str, data_type: pg_sys::Oid) -> Result<Kind, Report> {
     }
 }
 
-/// The dimensions of a model that embeds this kind of input, if its package tells.
+/// The dimensions of a model that embeds this kind of input, if its package says so.
 ///
 /// # Errors
 /// If it does not, or there is none of that name.

@@ -48,7 +48,7 @@ pub struct Definition {
     pub tables: (u32, u32),
     /// Numbers of the columns that are named here.
     pub columns: BTreeMap<String, i16>,
-    /// The columns that tell rows apart.
+    /// The columns that distinguish rows.
     pub key: Vec<String>,
     /// The columns that the source reads.
     pub watch: Vec<String>,

@@ -441,7 +441,7 @@ fn swap(relation: pg_sys::Oid, target: &str, accepts_failures: bool) -> Option<I
     let number = successor::number(&next);
     definition.columns.remove(&next.definition.target);
     definition.columns.remove(&old.definition.target);
-    // A column that had this name when the source was read keeps it there; numbers tell them apart.
+    // A column that had this name when the source was read keeps it there; numbers distinguish them.
     definition.target =
         if definition.columns.contains_key(target) { next.definition.target } else { target.to_owned() };
     definition.columns.insert(definition.target.clone(), number);

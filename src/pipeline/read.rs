@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const LOOK_TIME: Duration = Duration::from_secs(1);
 
 impl Batch<'_> {
-    /// Embeds claimed rows, and tells how many, from the first on: at the deadline the rest is left. An error that one of them
+    /// Embeds claimed rows, and returns how many, from the first on: at the deadline the rest is left. An error that one of them
     /// causes is its own: the others are embedded without it.
     pub fn embed(&mut self, claims: &[String]) -> Result<usize, Report> {
         // The version first: a failure of a source is that of this version, or of a later one.

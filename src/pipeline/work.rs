@@ -142,7 +142,7 @@ impl Work {
         Self { subject, pace: Pace::new(), told: Told::new(column.title()) }
     }
 
-    /// Works until the queue is empty or the time is up; tells whether it is empty. The first batch is always begun.
+    /// Works until the queue is empty or the time is up; returns whether it is empty. The first batch is always begun.
     fn run(&mut self, procedure: &spi::Procedure, end: Option<Instant>) -> Result<bool, Report> {
         let Self { subject, pace, told } = self;
         told.is_over = false;

@@ -82,7 +82,7 @@ fn is_in_the_way() -> bool {
     security::pinned(|| spi::first(sql, &[], |_| ()).is_some())
 }
 
-/// A batch of each column that has work; tells whether there was any.
+/// A batch of each column that has work; returns whether there was any.
 fn round(memories: &mut HashMap<Name, Memory>) -> bool {
     let columns = process::transaction("looking for work", || {
         security::pinned(|| {
@@ -117,7 +117,7 @@ fn round(memories: &mut HashMap<Name, Memory>) -> bool {
     has_worked
 }
 
-/// One transaction of one column; tells whether it did something.
+/// One transaction of one column; returns whether it did something.
 fn one_batch(column: &Column, memory: &mut Memory) -> bool {
     let subject = Subject { relation: column.table.oid, queue: column.definition.queue.clone() };
     let result = process::transaction(&format!("embedding {}", column.title()), || {

@@ -184,7 +184,7 @@ impl Batch<'_> {
         done.insert(row.version.clone());
     }
 
-    /// Writes embeddings to rows that are as they were read, and not locked; tells what became of these, by place and
+    /// Writes embeddings to rows that are as they were read, and not locked; returns what became of these, by place and
     /// partition.
     fn update<'r>(&self, rows: &[&'r Row]) -> Result<HashMap<(&'r str, &'r str), Fate>, Report> {
         if rows.is_empty() {

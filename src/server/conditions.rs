@@ -57,7 +57,7 @@ unsafe fn of_key_column(
     condition: *mut pg_sys::RestrictInfo,
 ) -> Option<(i32, *mut pg_sys::RestrictInfo)> {
     use pg_sys::NodeTag as Tag;
-    // SAFETY: a node's tag tells its type; an index has as many operator families as key columns.
+    // SAFETY: a node's tag determines its type; an index has as many operator families as key columns.
     unsafe {
         let least_security = (*(*index).rel).baserestrict_min_security;
         if (*condition).pseudoconstant
@@ -127,7 +127,7 @@ unsafe fn of_key_column(
 #[allow(clippy::wildcard_enum_match_arm, reason = "of the hundreds of tags few matter")]
 unsafe fn truth_of(node: *mut pg_sys::Node) -> Option<(*mut pg_sys::Node, bool)> {
     use pg_sys::NodeTag as Tag;
-    // SAFETY: a node's tag tells its type.
+    // SAFETY: a node's tag determines its type.
     unsafe {
         match (*node).type_ {
             Tag::T_Var => Some((node, true)),

@@ -9,7 +9,7 @@ pub fn wait(time: Duration) {
     pgrx::check_for_interrupts!();
 }
 
-/// Waits, at most that long; tells whether the latch was set.
+/// Waits, at most that long; returns whether the latch was set.
 pub fn sleep(time: Duration) -> bool {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     let milliseconds = std::ffi::c_long::try_from(time.as_millis()).unwrap_or(std::ffi::c_long::MAX);

@@ -6,7 +6,7 @@
 //! on the server's stack of error contexts is ours. The server calls it for each error that is made, when all else is known of it.
 //! For an error that passes, that is twice. At first we copy it. Then the copy takes the place of what pgrx has made.
 //!
-//! [`note_panic`] tells the two times apart: between them lies a panic. Without it, a line of a user's function that raises the
+//! [`note_panic`] distinguishes the two times: between them lies a panic. Without it, a line of a user's function that raises the
 //! same error twice would get the first one's context at its second time.
 //!
 //! An error that we catch and raise later, maybe in other words, keeps its number, names and context in an [`Origin`].

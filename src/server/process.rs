@@ -214,7 +214,7 @@ pub fn wait(time: std::time::Duration) {
     latch::wait(time);
 }
 
-/// Sleeps; tells whether somebody woke us. A request to stop ends it too.
+/// Sleeps; returns whether somebody woke us. A request to stop ends it too.
 pub fn sleep(time: std::time::Duration) -> bool {
     latch::sleep(time)
 }

@@ -234,7 +234,7 @@ fn refuse(status: i32) -> ! {
         .raise()
 }
 
-/// Runs one statement; tells how many rows it processed.
+/// Runs one statement; returns how many rows it processed.
 pub fn run(sql: &str, arguments: &[Argument]) -> u64 {
     query(sql, arguments, |_| {
         // SAFETY: plain read of a variable that the statement has set.

@@ -24,7 +24,7 @@ impl Window {
     /// The call's own information.
     pub unsafe fn of_call(call: pg_sys::FunctionCallInfo) -> Self {
         passing::keep();
-        // SAFETY: by contract; the context is NULL or a node, whose tag tells what it is.
+        // SAFETY: by contract; the context is NULL or a node, whose tag determines what it is.
         unsafe {
             let context = (*call).context;
             let is_window =

@@ -95,7 +95,7 @@ fn imgvec_distance_support(mut request: Internal) -> Internal {
 /// The planner's structures: a call or NULL.
 #[allow(clippy::wildcard_enum_match_arm, reason = "of the hundreds of tags few matter")]
 unsafe fn shape_of_call(root: *const pg_sys::PlannerInfo, call: *mut pg_sys::Node) -> Shape {
-    // SAFETY: a node's tag tells its type; lists hold expressions.
+    // SAFETY: a node's tag determines its type; lists hold expressions.
     unsafe {
         let arguments = match call.as_ref().map(|node| node.type_) {
             Some(pg_sys::NodeTag::T_OpExpr) => (*call.cast::<pg_sys::OpExpr>()).args,

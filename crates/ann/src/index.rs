@@ -252,7 +252,7 @@ impl Index {
         self.entries.pages.len()
     }
 
-    /// How far a search shall look ahead to find such a share of the nearest rows, by what was measured when the
+    /// How far a search should look ahead to find such a share of the nearest rows, by what was measured when the
     /// index was built; more rows since want a little more. Reads one page.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! The next row is the one with the greatest `(1 - diversity) * score - diversity * similarity`, where the similarity is
 //! the greatest to a row that stands before. Unlike in the paper both are first scaled to 0 to 1 over the candidates: scores
 //! of a text's query lie within a few hundredths, those of ratings are whole numbers, and similarities of pictures of one
-//! subject differ little; a diversity of 0.3 shall mean about the same for each.
+//! subject differ little; a diversity of 0.3 should mean about the same for each.
 
 use crate::Check;
 use crate::vectors::Vectors;

@@ -113,7 +113,7 @@ fn ann_index_recalibrate(index: pg_sys::Oid, recalibrate: bool, k: i32, samples:
     kept(&opened, k, measured_like_rows(&opened, k, samples))
 }
 
-/// Opens an index to measure it; as its owner, if what is measured shall be kept.
+/// Opens an index to measure it; as its owner, if what is measured should be kept.
 fn open(index: pg_sys::Oid, recalibrate: bool) -> Opened {
     if recalibrate {
         // SAFETY: raises an error on a standby and in a read-only transaction.

@@ -117,7 +117,7 @@ pub(super) struct Explored {
     pub leaves: u64,
 }
 
-/// Puts the rows into another order and builds the graph; also tells how many leaves it took.
+/// Puts the rows into another order and builds the graph; also returns how many leaves it took.
 pub(super) fn build(
     set: &mut RowSet,
     space: &Space,

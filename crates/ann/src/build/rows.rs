@@ -197,7 +197,7 @@ pub(super) struct Folded {
     pub set: RowSet,
     pub errors: Vec<f32>,
     pub tids: Vec<HeapTid>,
-    /// Rows by a hash of their codes; collisions are told apart by comparing.
+    /// Rows by a hash of their codes; collisions are distinguished by comparing.
     by_hash: HashMap<u64, u32>,
 }
 

@@ -211,7 +211,7 @@ impl Shard {
 enum Rule {
     /// The nearest of these.
     Leaders(LeaderSet),
-    /// By the hash of the row: nothing else tells the rows apart.
+    /// By the hash of the row: nothing else distinguishes the rows.
     Hash(u64),
 }
 
@@ -264,7 +264,7 @@ impl Shards {
             }
         }
         for child in &mut children {
-            // Leaders that do not tell the rows apart will not do so the next time.
+            // Leaders that do not distinguish the rows will not do so the next time.
             if (child.home.count() + child.foreign.count()) * 8 >= (home.count() + foreign.count()) * 7 {
                 child.depth = MAX_DEPTH;
             }

@@ -261,7 +261,7 @@ fn live<S: PageStore>(
     Ok(Some((index.space.decoded(node.stored()), edges.into_iter().map(|edge| edge.id).collect())))
 }
 
-/// The exact answers, from one pass over all pages; tells how many nodes are live.
+/// The exact answers, from one pass over all pages; returns how many nodes are live.
 fn find_nearest<S: PageStore>(
     store: &S,
     index: &Index,

@@ -28,7 +28,7 @@ use crate::layout::{MAX_DEGREE, NodeId};
 
 /// Least mean number of neighbors that may pass, of 32, where what passes holds together.
 const TOGETHER: f64 = 3.0;
-/// Neighbors that may pass which a node that passes shall lead to.
+/// Neighbors that may pass, to so many of which a node that passes should lead.
 const LED_TO: f64 = 12.0;
 /// One candidate in so many leads the way where few neighbors pass, and where hardly any does.
 const THINNED: u32 = 4;
@@ -68,11 +68,11 @@ pub struct Filtered {
 /// How many nodes must score better than a candidate to make it needless.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
-    /// Rows, with the one that is to be given out.
+    /// Rows, with the one that is to be returned.
     pub rows: usize,
     /// Nodes beyond these.
     pub lookahead: usize,
-    /// Whether a row waits that could be given out. Else any candidate is wanted.
+    /// Whether a row waits that could be returned. Else any candidate is wanted.
     pub due: bool,
 }
 

@@ -86,7 +86,7 @@ struct Scratch {
 /// Pairs that are found many times each.
 struct Distinct {
     pairs: Vec<(u32, u32)>,
-    /// As many as make it worth to tell them apart.
+    /// So many that it pays to distinguish them.
     full: usize,
 }
 

@@ -1,7 +1,7 @@
-//! Nodes found, in the order in which their rows are given out.
+//! Nodes found, in the order in which their rows are returned.
 //!
 //! The server keeps a row back until the bounds it is handed have passed the row's own distance. So bounds
-//! must not descend: a node that is found when a larger bound was given out already is too late for its
+//! must not descend: a node that is found when a larger bound was returned already is too late for its
 //! place, and waits until nothing else is left.
 
 use crate::layout::node::Header;
@@ -68,12 +68,12 @@ impl Ord for Found {
     }
 }
 
-/// Nodes waiting to be given out.
+/// Nodes waiting to be returned.
 #[derive(Debug)]
 pub struct Order {
     due: BinaryHeap<Reverse<Found>>,
     late: BinaryHeap<Reverse<Found>>,
-    /// The largest bound given out.
+    /// The largest bound returned.
     given: f64,
     ascending: bool,
 }

@@ -18,7 +18,7 @@ use crate::store::PageStore;
 
 /// Least lookahead.
 pub const MIN_LOOKAHEAD: usize = 10;
-/// Lookahead unless told otherwise: recall@10 of .95 and more on the benchmark's sets.
+/// Lookahead unless a setting says otherwise: recall@10 of .95 and more on the benchmark's sets.
 pub const DEFAULT_LOOKAHEAD: usize = 60;
 /// An index with no more places for nodes than this is read through: that is exact, and costs no more than to walk. A thousand
 /// nodes always fit, beside pages of other kinds and those of the life before a training, which held fewer nodes.
@@ -34,14 +34,14 @@ pub fn is_read_through(geometry: &Geometry, blocks: u32) -> bool {
     (blocks as usize).saturating_mul(geometry.slots()) <= FEW_PLACES
 }
 
-/// So many rows that were given out widen the lookahead by one. What the first ten rows need is too little for the hundredth: with 10 on data
+/// So many rows that were returned widen the lookahead by one. What the first ten rows need is too little for the hundredth: with 10 on data
 /// where that finds .99 of ten, .81 to .97 of a hundred are found, and .95 to .99 with this.
 const ROWS_PER_LOOKAHEAD: usize = 2;
 
 /// How to search.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How many visited nodes more than rows must score better than any candidate before the first row is given out; later
+    /// How many visited nodes more than rows must score better than any candidate before the first row is returned; later
     /// rows want one more for each two before them.
     pub lookahead: usize,
     /// Name the next pages to the store ahead of time.
@@ -104,7 +104,7 @@ pub struct Hit {
     pub placed: bool,
     /// Its node.
     pub node: NodeId,
-    /// It was found when rows with larger bounds had been given out. Bounds do not descend before the first
+    /// It was found when rows with larger bounds had been returned. Bounds do not descend before the first
     /// such row, and there is nothing else behind it.
     pub late: bool,
 }
@@ -135,9 +135,9 @@ pub struct Search {
     order: Order,
     rows: Option<(Rows, Hit)>,
     lookahead: usize,
-    /// Nodes given out.
+    /// Nodes returned.
     given: usize,
-    /// The largest upper bound given out.
+    /// The largest upper bound returned.
     passed: f64,
     phase: Phase,
     within: f64,
@@ -252,7 +252,7 @@ impl Search {
         }
     }
 
-    /// Goes on until the next row can be given out, or there is nothing more.
+    /// Goes on until the next row can be returned, or there is nothing more.
     fn settle<S: PageStore>(&mut self, store: &S, index: &Index) -> Result<(), AccessError<S::Error>> {
         while matches!(self.phase, Phase::Walking) {
             if self.walk.stats.hops >= self.most_hops(store, index)? {

@@ -1,6 +1,6 @@
 //! Reading all pages in order, for scans that want much of the index, or what no link leads to.
 //!
-//! Memory is bounded: if there are more nodes than may wait, the nearest of them wait, and when they were given out
+//! Memory is bounded: if there are more nodes than may wait, the nearest of them wait, and when they were returned
 //! another pass over the pages finds the next ones. So the order holds to the last row.
 
 use super::order::{Found, Order};

@@ -23,7 +23,7 @@ pub struct Stats {
     pub stale_links: u64,
     /// Pages read in block order, once the graph had nothing more.
     pub swept_pages: u64,
-    /// Nodes found when rows with larger bounds had been given out; their rows come last.
+    /// Nodes found when rows with larger bounds had been returned; their rows come last.
     pub late: u64,
 }
 

@@ -1,7 +1,7 @@
 //! What the bytes of a page mean: one module for each kind of page, each with its table.
 //!
 //! A page here is what lies behind the 24-byte page header of the server: [`PAGE_BYTES`] bytes, the last
-//! eight of which are the opaque area that tells the kinds apart. All integers are little-endian and
+//! eight of which are the opaque area that distinguishes the kinds. All integers are little-endian and
 //! read by value, so nothing depends on alignment. Disk bytes are input: decoding answers with a
 //! [`PageError`], never with a panic.
 //!

@@ -70,7 +70,7 @@ pub struct Cell {
     pub owner: NodeId,
     /// Next cell of the same owner, 0 if none.
     pub next: u32,
-    /// The owner's generation when the cell was given out.
+    /// The owner's generation when the cell was handed out.
     pub generation: u16,
     /// Smaller than that of the cell before.
     pub number: u32,

@@ -55,7 +55,7 @@ pub trait PageStore {
     /// Called once per unit of work, without any lock held. An error ends the operation.
     ///
     /// # Errors
-    /// If the operation shall end.
+    /// If the operation should end.
     fn check_interrupts(&self) -> Result<(), Self::Error>;
 
     /// A page that may have a free node slot.

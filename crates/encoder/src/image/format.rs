@@ -90,7 +90,7 @@ impl ImageFormat {
         start.map_or(data, |start| &data[start..])
     }
 
-    /// The image formats inside an ISO base media file, told apart by the major brand and, for
+    /// The image formats inside an ISO base media file, distinguished by the major brand and, for
     /// the generic `mif1` and `msf1`, by the compatible brands that follow.
     fn sniff_brand(data: &[u8]) -> Option<Self> {
         let brands = data.get(8..data.len().min(32))?.chunks_exact(4);

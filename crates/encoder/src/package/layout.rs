@@ -9,7 +9,7 @@ use super::Family;
 use super::error::{FileRole, PackageError};
 use super::files::PackageFiles;
 
-/// Numeric precision of a graph's weights, as its file name tells.
+/// Numeric precision of a graph's weights, according to its file name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
@@ -78,7 +78,7 @@ impl Precision {
         }
     }
 
-    /// The precision that a file name tells.
+    /// The precision that a file name contains.
     fn of(stem: &str) -> Self {
         let told = |precision: &Precision| {
             precision.suffixes().iter().any(|suffix| !suffix.is_empty() && stem.ends_with(suffix))
@@ -107,7 +107,7 @@ const IMMICH_TEXT: &str = "textual/model";
 pub struct GraphChoice {
     /// Relative to the package.
     pub file: PathBuf,
-    /// As the file name tells.
+    /// According to the file name.
     pub precision: Precision,
 }
 

@@ -58,9 +58,9 @@ pub struct Package {
     pub family: Family,
     /// What it can embed, images first.
     pub modalities: Vec<Modality>,
-    /// Dimensions of its embeddings, if the files tell; otherwise the first embedding does.
+    /// Dimensions of its embeddings, if the files contain them; otherwise the first embedding shows them.
     pub dim: Option<usize>,
-    /// Precision of its graphs, as their names tell. That of the image tower where they differ.
+    /// Precision of its graphs, according to their names. That of the image tower where they differ.
     pub precision: Precision,
     /// The license that its model card or `imgvec.toml` states.
     pub license: Option<String>,
@@ -135,7 +135,7 @@ pub struct TextTower {
     pub max_length: usize,
     /// How short inputs are filled up.
     pub padding: Padding,
-    /// Id of the token that fills up, if the files tell.
+    /// Id of the token that fills up, if the files contain it.
     pub pad_id: Option<u32>,
     /// That token's text, looked up where its id is not told; without it the tokenizer's own.
     pub pad_token: Option<String>,
@@ -147,7 +147,7 @@ pub struct TextTower {
     pub prompt: String,
     /// Whether text is converted to lower case before tokenizing.
     pub lowercase: bool,
-    /// Rows of the graph's token table, if the files tell.
+    /// Rows of the graph's token table, if the files contain them.
     pub vocab_size: Option<usize>,
     /// Width and height of the pictures of a combined graph, whose unwanted half gets one.
     pub picture_size: Option<(usize, usize)>,
@@ -197,7 +197,7 @@ impl ImageTower {
 }
 
 impl TextTower {
-    /// Dimensions of an embedding, if the files tell.
+    /// Dimensions of an embedding, if the files contain them.
     #[must_use]
     pub fn dim(&self) -> Option<usize> {
         Module::width_of(&self.modules).or(self.output.dim)

@@ -48,7 +48,7 @@ pub(crate) fn load(
     Ok(Loading { session, source: Source::Plain, warning })
 }
 
-/// Prepares `graph` if it is large, and tells why it could not be.
+/// Prepares `graph` if it is large, and returns why it could not be.
 pub(crate) fn prepare(
     graph: &Graph,
     place: &Place<'_>,

@@ -347,7 +347,7 @@ fn floats(value: &DynValue) -> Result<Option<Tensor>, RunError> {
     Ok(shape.map(|shape| Tensor { shape, data }))
 }
 
-/// CPU time of the process so far; zero where the system does not tell.
+/// CPU time of the process so far; zero where the system does not report it.
 pub fn process_cpu() -> Duration {
     cpu_time(ClockId::CLOCK_PROCESS_CPUTIME_ID)
 }

@@ -279,7 +279,7 @@ pub(crate) fn compact_form(tower: &TextTower) -> Result<Vec<u8>, PackageError> {
     Ok(written.ok().flatten().unwrap_or_default())
 }
 
-/// Sets what all tokenizers have in common, and tells the id of the padding token.
+/// Sets what all tokenizers have in common, and returns the id of the padding token.
 fn set_up<M: Model>(tokenizer: &mut TokenizerOf<M>, tower: &TextTower) -> Result<u32, PackageError> {
     tokenizer.set_encode_special_tokens(true);
     let told = tokenizer.get_padding().map(|padding| padding.pad_id);

@@ -90,7 +90,7 @@ fn cut_off() -> ImageError {
 /// Runs the decoder's tasks in turn, until the caller wants to stop or they take too much memory.
 struct Guard<'a, 'b> {
     reader: &'a mut Reader<'b>,
-    /// Private memory of the process at the start, if the system tells.
+    /// Private memory of the process at the start, if the system reports it.
     base: Option<u64>,
     limit: u64,
     /// What was added to it when it was looked at last.

@@ -143,7 +143,7 @@ fn unit(file: File<'_>, unit: &[u8], sides: (u32, u32)) -> Result<bool, ImageErr
     Ok(kind < 32 && unit.get(2).is_some_and(|byte| byte & 0x80 != 0))
 }
 
-/// Walks through the units of an item, which must be one picture, and tells their bytes.
+/// Walks through the units of an item, which must be one picture, and returns their bytes.
 fn one_picture(meta: &Meta<'_>, id: u32, prefix: usize, sides: (u32, u32)) -> Result<usize, ImageError> {
     let file = meta.file;
     let places = meta.places(id)?;

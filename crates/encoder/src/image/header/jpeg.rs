@@ -456,7 +456,7 @@ fn number_scan(body: &mut [u8], survey: &Survey) -> Result<(), ImageError> {
     if count == 0 || count > components.len() || body.len() < 1 + 2 * count + 3 {
         return Err(ImageError::corrupt(Jpeg, format_args!("a scan announces {count} components")));
     }
-    // Components that share an id are told apart by their order, if they come together.
+    // Components that share an id are distinguished by their order, if they come together.
     let shared = (1..components.len()).any(|i| components[..i].iter().any(|c| c.id == components[i].id));
     if shared && count != components.len() {
         return Err(ImageError::unsupported(Jpeg, "with scans of components that share an id"));

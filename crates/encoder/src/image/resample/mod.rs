@@ -8,7 +8,7 @@
 //!
 //! Unlike Pillow, only a window of the result is computed, namely what the crop will keep. That
 //! is a saving for photographs and a bound for hostile sides: an image of 10000 x 1 pixels
-//! whose shortest edge shall become 224 would otherwise be 2,240,000 pixels wide.
+//! whose shortest edge should become 224 would otherwise be 2,240,000 pixels wide.
 
 mod filter;
 mod kernel;
