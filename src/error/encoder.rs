@@ -149,7 +149,7 @@ fn word(error: EncodeError, place: impl Fn(usize) -> Option<usize>) -> Report {
     }
 }
 
-/// A run beyond `imgvec.max_run_memory`. If a shorter text would fit, the hint suggests that first.
+/// A run beyond `imgvec.max_run_memory`. If a shorter text or fewer tokens of an image would fit, the hint suggests that first.
 fn run_too_large(message: String, size: RunSize, needed: u64, limit: u64) -> Report {
     let megabytes = |bytes: u64| bytes.div_ceil(1 << 20);
     let over = match size {
@@ -163,9 +163,12 @@ fn run_too_large(message: String, size: RunSize, needed: u64, limit: u64) -> Rep
     let setting = format!("have a superuser raise imgvec.max_run_memory, now {} MB", megabytes(limit));
     Report::new(Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, message)
         .detail(format!("It reads {over} and takes about {} MB.", megabytes(needed)))
-        .hint(match size.fitting_tokens {
-            Some(tokens) => format!("Shorten the text to about {tokens} tokens, or {setting}."),
-            None => format!("{}{}.", setting[..1].to_uppercase(), &setting[1..]),
+        .hint(match (size.fitting_tokens, size.fitting_soft_tokens) {
+            (Some(tokens), _) => format!("Shorten the text to about {tokens} tokens, or {setting}."),
+            (None, Some(tokens)) => format!(
+                "Set max_soft_tokens = {tokens} under [image.preprocessing] in the model's imgvec.toml, or {setting}."
+            ),
+            (None, None) => format!("{}{}.", setting[..1].to_uppercase(), &setting[1..]),
         })
 }
 

@@ -200,10 +200,26 @@ fn long_inputs_lose_the_end_of_their_texts_and_too_many_pictures_are_refused() {
         other => panic!("{other:?}"),
     }
     // And a run over what fits into the context but not into memory is refused as others are.
-    let memory = ProcessMemory { max_run_bytes: 1 << 20, ..ProcessMemory::default() };
-    let options = EncoderOptions { memory, ..options() };
-    let mut encoder = Encoder::open(Package::open(scratch.path()).unwrap(), options).unwrap();
-    assert!(matches!(encoder.embed_parts(&pictures), Err(EncodeError::RunTooLarge { .. })));
+    let within = |max_run_bytes: u64| {
+        let memory = ProcessMemory { max_run_bytes, ..ProcessMemory::default() };
+        let options = EncoderOptions { memory, ..options() };
+        Encoder::open(Package::open(scratch.path()).unwrap(), options).unwrap()
+    };
+    match within(1 << 20).embed_parts(&pictures) {
+        // 70 is the least that there is.
+        Err(EncodeError::RunTooLarge { size, .. }) => assert_eq!(size.fitting_soft_tokens, None),
+        other => panic!("{other:?}"),
+    }
+    // Many patches of a picture take more than fewer would.
+    scratch.write("imgvec.toml", "[image.preprocessing]\nmax_soft_tokens = 1120");
+    match within(64 << 20).embed_images(&[&picture]) {
+        Err(EncodeError::RunTooLarge { size, .. }) => {
+            let fitting = size.fitting_soft_tokens.unwrap();
+            scratch.write("imgvec.toml", format!("[image.preprocessing]\nmax_soft_tokens = {fitting}"));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(within(64 << 20).embed_images(&[&picture]).unwrap().len(), 1);
 }
 
 #[test]

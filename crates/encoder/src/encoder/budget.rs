@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::package::Modality;
 
 /// Runs that are estimated below this are neither measured nor made to give memory back: what they leave
-/// is small beside a loaded model, and clearing it anew would cost them a tenth of their time.
+/// is small beside a loaded model, and clearing it again would cost them a tenth of their time.
 const SMALL_BYTES: u64 = 4 << 20;
 /// A run is believed to have taken at least this much, however little was seen: it may have used memory that
 /// the process had anyway.

@@ -20,11 +20,13 @@ pub struct RunSize {
     pub tokens: Option<usize>,
     /// Most tokens with which a run of one text may start, if fewer would do.
     pub fitting_tokens: Option<usize>,
+    /// Most soft tokens of an image with which one would fit, if it has more now and the package's settings may say so.
+    pub fitting_soft_tokens: Option<u64>,
 }
 
 impl RunSize {
     pub(super) fn pictures(rows: usize) -> Self {
-        RunSize { rows, tokens: None, fitting_tokens: None }
+        RunSize { rows, tokens: None, fitting_tokens: None, fitting_soft_tokens: None }
     }
 }
 

@@ -235,7 +235,9 @@ impl Encoder {
             self.run(&tower.graph, &feeds, &tower.output.name, expected, size).map_err(|failure| {
                 failure.or_word(|error| EncodeError::from_run(tower.graph.path.clone(), error))
             })?;
-        self.finish(Modality::Image, &tensor, Mask::All, items)
+        let vectors = self.finish(Modality::Image, &tensor, Mask::All, items);
+        self.free(tensor);
+        vectors
     }
 }
 

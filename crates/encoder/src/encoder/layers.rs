@@ -1,4 +1,4 @@
-//! The steps behind the pooling, with their weights in memory: dense layers and normalizations of sentence-transformers.
+//! The steps after the pooling, with their weights in memory: dense layers and normalizations of sentence-transformers.
 
 use super::EncodeError;
 use crate::interrupt::InterruptCheck;

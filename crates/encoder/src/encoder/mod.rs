@@ -40,6 +40,8 @@ use crate::text::{MapFile, TextEncoder};
 /// Most items in one run. Larger batches gain nothing measurable for images and little for text, and
 /// memory and the time to an interrupt grow with them.
 const MAX_BATCH: usize = 8;
+/// Bytes of a run's result that are worth asking the allocator for: giving back what is free takes up to a millisecond.
+const LARGE_BYTES: usize = 8 << 20;
 
 /// What an encoder is given from outside.
 #[derive(Debug, Clone)]
@@ -478,7 +480,16 @@ impl Encoder {
         EncodeError::RunTooLarge { model: self.package.name.clone(), size, needed_bytes, limit_bytes }
     }
 
-    /// Pools, passes through the layers behind the pooling, cuts, normalizes and proves the output of one run: `mask`
+    /// Frees what a run returned. The allocator would keep a large one: up to 32 MB of the C library's, for any later use.
+    fn free(&self, tensor: Tensor) {
+        let is_large = size_of_val(&tensor.data[..]) >= LARGE_BYTES;
+        drop(tensor);
+        if is_large {
+            (self.options.memory.give_back)();
+        }
+    }
+
+    /// Pools, passes through the layers after the pooling, cuts, normalizes and proves the output of one run: `mask`
     /// has one row per item.
     fn finish(
         &mut self,

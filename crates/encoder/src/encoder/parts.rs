@@ -166,10 +166,16 @@ impl Encoder {
     ) -> Result<Vec<f32>, EncodeError> {
         let patching = &joint.patching;
         let (count, length) = (patching.patches(), patching.patch_len());
-        let estimate = self.architectures.image.of_patches(1, count as u64, length as u64);
+        let architecture = self.architectures.image;
+        let estimate_of = |count: usize| architecture.of_patches(1, count as u64, length as u64);
+        let estimate = estimate_of(count);
         let footprint = *self.footprint(&joint.graph);
+        let fits = |count: usize| footprint.may_fit(estimate_of(count) / 3 * 4);
+        let fitting_soft_tokens =
+            patching.fewer_soft_tokens().find(|&(_, count)| fits(count)).map(|(tokens, _)| tokens);
+        let size = RunSize { fitting_soft_tokens, ..RunSize::pictures(1) };
         if !footprint.may_fit(estimate) {
-            return Err(self.too_large(footprint.expected(estimate), RunSize::pictures(1)));
+            return Err(self.too_large(footprint.expected(estimate), size));
         }
         let Patches { pixels, grid } = self.patches(joint, part, index)?;
         let tensors = PatchTensors::new(&joint.patches, Cow::Owned(pixels), count, &[grid]);
@@ -177,7 +183,7 @@ impl Encoder {
         let expected = Expected { bytes: estimate, next: more.then_some(estimate) };
         let graph = &joint.graph;
         let tensor = self
-            .run(graph, &feeds, &joint.output, expected, RunSize::pictures(1))
+            .run(graph, &feeds, &joint.output, expected, size)
             .map_err(|failure| failure.or_word(|error| EncodeError::from_run(graph.path.clone(), error)))?;
         self.counts.images += 1;
         // Of one picture the axis of pictures may be kept.

@@ -151,7 +151,7 @@ impl Encoder {
         }
         let fitting = longest(text.ids.len(), |tokens| footprint.may_fit(estimate(self, tokens)));
         let fitting_tokens = fitting.filter(|&tokens| self.width_of(tokens) < width);
-        let size = RunSize { rows, tokens: Some(width), fitting_tokens };
+        let size = RunSize { rows, tokens: Some(width), fitting_tokens, fitting_soft_tokens: None };
         Err(self.too_large(footprint.expected(whole), size))
     }
 
@@ -279,11 +279,13 @@ impl Encoder {
             (&*input.name, &shape[..], feed)
         }));
 
-        let size = RunSize { rows, tokens: Some(width), fitting_tokens: None };
+        let size = RunSize { rows, tokens: Some(width), fitting_tokens: None, fitting_soft_tokens: None };
         let tensor = self
             .run(&tower.graph, &feeds, &tower.output.name, expected, size)
             .map_err(|failure| failure.or_word(|error| run_error(tower, error)))?;
-        self.finish(Modality::Text, &tensor, Mask::Rows(&mask), items.len())
+        let vectors = self.finish(Modality::Text, &tensor, Mask::Rows(&mask), items.len());
+        self.free(tensor);
+        vectors
     }
 }
 

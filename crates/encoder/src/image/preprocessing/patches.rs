@@ -188,6 +188,18 @@ impl Patching {
         self.fit.patches() as usize
     }
 
+    /// Settings of `max_soft_tokens` below today's, largest first, with the patches that each picture is then filled up to. None where
+    /// pictures have no soft tokens.
+    pub fn fewer_soft_tokens(&self) -> impl Iterator<Item = (u64, usize)> + use<> {
+        let (now, kernel) = match self.fit {
+            Fit::Pool { kernel, soft_tokens } => (u64::from(soft_tokens), kernel),
+            Fit::Cover { .. } => (0, 0),
+        };
+        let patches = move |tokens: u64| Fit::Pool { kernel, soft_tokens: tokens as u32 }.patches() as usize;
+        let fewer = SOFT_TOKENS.into_iter().rev().filter(move |&tokens| tokens < now);
+        fewer.map(move |tokens| (tokens, patches(tokens)))
+    }
+
     /// Floats of a patch.
     #[must_use]
     pub fn patch_len(&self) -> usize {
