@@ -67,7 +67,7 @@ pub fn to_utf8_lossy(bytes: &[u8]) -> Cow<'_, str> {
         }
     } else {
         convert_lossy(bytes, encoding, UTF8, &mut out, |rest, out| {
-            // SAFETY: reads no further than the first byte tells of a character; texts of the server end with a zero.
+            // SAFETY: reads no further than the character's length, which its first byte determines; texts of the server end with a zero.
             let length = unsafe { pg_sys::pg_encoding_mblen(encoding, rest.as_ptr().cast()) };
             let length = usize::try_from(length).unwrap_or(1).clamp(1, rest.len());
             carry(&rest[..length], out);

@@ -2,7 +2,7 @@
 //! release [`point`] is nothing, and the settings do not exist.
 //!
 //! `SET imgvec.fault_at = n` makes the n-th point fail that this backend passes from then on, once, in the manner of
-//! `imgvec.fault_kind`; with `imgvec.fault_place`, the n-th of that place. The log tells which place it was. With the largest n it
+//! `imgvec.fault_kind`; with `imgvec.fault_place`, the n-th of that place. The log names the place. With the largest n it
 //! tells every point that is passed. A point belongs before or after each call of the server that
 //! can raise an error. It must not be passed by another thread than the backend's own, nor where no error may be
 //! raised: in a `Drop`, or in a critical section.

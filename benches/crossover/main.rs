@@ -1,7 +1,7 @@
 //! From how many rows on a search by the index is cheaper than one by the table, and from how many on the planner says so.
 //! `make bench-crossover`; how to read it: `benches/README.md`.
 //!
-//! Tables grow step by step, are analyzed and indexed anew, and both plans are timed with everything in memory: vectors of
+//! Tables grow step by step, are analyzed and indexed again, and both plans are timed with everything in memory: vectors of
 //! 3 to 2,000 dimensions, in the row and in TOAST. A function runs the same queries in each of the two plans, so that no
 //! client and no parsing is measured.
 

@@ -48,7 +48,7 @@ impl Kept {
     }
 }
 
-/// The index for a search, read anew if it changed much since it was kept: costs one page read otherwise.
+/// The index for a search, read again if it changed much since it was kept: costs one page read otherwise.
 pub fn open(pages: &Pages) -> Rc<Index> {
     let identity = pages.relation().identity();
     // Not borrowed while pages are read: an error would leave the cell borrowed.

@@ -22,7 +22,7 @@ fn describe(am: &mut pg_sys::IndexAmRoutine) {
     am.amstrategies = LAST_STRATEGY;
     am.amsupport = SUPPORT_KIND;
     am.amcanorderbyop = true;
-    // Behind the vector there may be columns to filter by.
+    // After the vector there may be columns to filter by.
     am.amcanmulticol = true;
     am.amsearcharray = true;
     am.amsearchnulls = true;

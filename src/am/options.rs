@@ -131,7 +131,7 @@ pub unsafe extern "C-unwind" fn amoptions(options: pg_sys::Datum, validate: bool
     }
 }
 
-/// Refuses names that are none of an index's, and tells of those that have no effect. An option is `name=value`.
+/// Refuses names that are none of an index's, and gives a notice for those that have no effect. An option is `name=value`.
 fn check_names(options: Vec<Option<String>>) {
     let names = options.iter().flatten().filter_map(|option| option.split('=').next());
     let mut without_effect = Vec::new();

@@ -1,6 +1,6 @@
 //! Who relies on the order of a scan, and what is done about it.
 //!
-//! A search that stops early may find a row too late for its place, and gives it behind all others. Where that is the
+//! A search that stops early may find a row too late for its place, and gives it after all others. Where that is the
 //! reader's to see, as under `ORDER BY ... LIMIT`, it is an approximate answer; where a node of the plan takes the order for
 //! granted, it is a wrong one. So there are three rules.
 //!

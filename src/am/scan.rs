@@ -126,7 +126,7 @@ impl Running {
             return None;
         }
         let hit = self.search.next(pages, &self.index).map_err(|error| damage(relation, error)).or_raise();
-        // Behind a late row there are none but late ones.
+        // After a late row there are none but late ones.
         if let Some(Hit { late: true, .. }) = hit
             && self.is_strict
         {

@@ -1,6 +1,6 @@
 //! When an index that was created empty learns from its first rows, and who waits for that.
 //!
-//! A training writes the index anew behind its pages (`imgvec_ann::graph::train`). Searches go on meanwhile; whoever changes the
+//! A training writes the index again after its pages (`imgvec_ann::graph::train`). Searches go on meanwhile; whoever changes the
 //! index must not. A heavy lock on page 0 sees to that, as for an index that waits for its first row: inserts and VACUUM share
 //! it for as long as the index may be trained one day, which is up to a thousand rows, and a training has it alone. It is taken
 //! only if that takes no waiting: else the next insert tries.

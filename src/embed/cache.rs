@@ -18,7 +18,7 @@ const MAX_BYTES: usize = 256 << 20;
 pub enum Kind {
     Image,
     Text,
-    /// A text behind a prompt that the caller chose.
+    /// A text after a prompt that the caller chose.
     PromptedText,
     /// Pictures and texts of one input, as [`super::parts`] joins them.
     Parts,

@@ -1,7 +1,7 @@
 //! What a backend keeps between calls: open encoders, the embedding cache, counters.
 //!
 //! Loaded in the backend on first use, never in the postmaster. A model's files are looked at again once
-//! in each statement; when they have changed, the model is opened anew.
+//! in each statement; when they have changed, the model is opened again.
 
 use super::cache::{EmbeddingCache, Key, Kind};
 use super::{background, mapping, origin, parts, server};

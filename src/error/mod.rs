@@ -45,7 +45,7 @@ impl Report {
         self
     }
 
-    /// Adds a sentence behind the detail.
+    /// Adds a sentence after the detail.
     pub fn detail_after(mut self, sentence: &str) -> Self {
         self.detail = Some(match self.detail {
             Some(detail) => format!("{detail} {sentence}"),

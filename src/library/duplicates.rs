@@ -68,7 +68,7 @@ fn groups(window: Window, linkage: Linkage) -> Vec<Option<i32>> {
     let groups = linkage::groups(distinct.len(), &mut pairs, linkage, &mut check);
     let mut copies = vec![0u32; distinct.len()];
     of.iter().for_each(|&one| copies[one as usize] += 1);
-    // Numbered anew, as rows that are only equal are a group too.
+    // Numbered again, as rows that are only equal are a group too.
     let mut numbers: Vec<Option<i32>> = vec![None; distinct.len()];
     let mut last = 0;
     let mut next = || {

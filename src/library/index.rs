@@ -79,7 +79,7 @@ pub fn load(opened: &Opened) -> Option<Nodes> {
     fault::point("read an index's nodes");
     let pages = opened.pages();
     cache::require_pages(&pages);
-    // Not built anew meanwhile.
+    // Not rebuilt meanwhile.
     let _kept = if is_standby() { None } else { training::keep_off(&pages) };
     let ann = cache::open(&pages);
     let allowed = memory::allowed_bytes();

@@ -1,6 +1,6 @@
 //! `ann_pairs` and `ann_groups`: all pairs within a distance, from an index, and groups of them.
 //!
-//! The index tells which nodes may have rows within the distance; the table, by the statement's snapshot, has the rows and the
+//! The index knows which nodes may have rows within the distance; the table, by the statement's snapshot, has the rows and the
 //! last word on their distance. So no pair is wrong, and few are missing.
 
 use super::duplicates::{GROUPING_BYTES, parse_linkage, require_distance};

@@ -158,13 +158,13 @@ impl Key {
         Some(Self(columns))
     }
 
-    /// Their names in the queue and in the log: `k1, k2`, each behind `prefix`.
+    /// Their names in the queue and in the log: `k1, k2`, each with `prefix`.
     pub fn stored(&self, prefix: &str) -> String {
         let names: Vec<String> = (1..=self.0.len()).map(|place| format!("{prefix}k{place}")).collect();
         names.join(", ")
     }
 
-    /// Their names in the table, each behind `prefix`.
+    /// Their names in the table, each with `prefix`.
     pub fn named(&self, prefix: &str) -> String {
         let names: Vec<String> =
             self.0.iter().map(|column| format!("{prefix}{}", quoted(&column.name))).collect();
@@ -189,7 +189,7 @@ impl Key {
         all.join(" AND ")
     }
 
-    /// That a row of the table, `p`, comes behind the key that `place`, a query of one row, has stored. In the form that an
+    /// That a row of the table, `p`, comes after the key that `place`, a query of one row, has stored. In the form that an
     /// index of several columns is searched by where all operators are those of the server.
     pub fn behind(&self, place: &str) -> String {
         let stored = |number: usize| format!("(SELECT k{number} FROM {place})");
@@ -207,7 +207,7 @@ impl Key {
         format!("({})", any.join(" OR "))
     }
 
-    /// ORDER BY in the key's order, for columns behind `prefix`; downwards with `greater`.
+    /// ORDER BY in the key's order, for columns with `prefix`; downwards with `greater`.
     pub fn order(&self, prefix: &str, is_descending: bool) -> String {
         let by = |column: &KeyColumn| {
             let operator = if is_descending { &column.greater } else { &column.less };

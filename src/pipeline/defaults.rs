@@ -48,7 +48,7 @@ pub fn model_of_column(relation: pg_sys::Oid, column: i16, enqueue: pg_sys::Oid)
     })
 }
 
-/// The model that declarations of a column tell which count.
+/// A model by which it is decided which declarations of a column count.
 fn proven<'a>(
     relation: pg_sys::Oid,
     column: i16,

@@ -133,7 +133,7 @@ fn count(column: &Column) -> Counts {
     let number = |sql: &str| spi::first(sql, &[], |row| row.integer(1)).unwrap_or(0);
     let place = format!("SELECT message FROM {log} WHERE kind = 'backfill'");
     let mode = spi::first(&place, &[], |row| row.string(1));
-    // Behind the backfill's place, rows wait that are not in the queue yet.
+    // After the backfill's place, rows wait that are not in the queue yet.
     let behind = match (&mode, column.key()) {
         (Some(mode), Ok(key)) => {
             let place = format!("(SELECT * FROM {log} WHERE kind = 'backfill') AS b");

@@ -21,7 +21,7 @@ use crate::error::{Report, pipeline as error};
 use crate::server::{catalog, spi};
 use pgrx::pg_sys;
 
-/// Columns of the log behind the key's, with the oids of their types.
+/// Columns of the log after the key's, with the oids of their types.
 const LOG: &str = "kind 25, at 1184, sqlstate 25, message 25, attempts 23, not_before 1184, rows 20";
 const QUEUE: &str = "queued_at 1184";
 

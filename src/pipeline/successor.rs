@@ -17,7 +17,7 @@ fn tables_of(column: &Column) -> Vec<Table> {
     all.into_iter().filter_map(Table::find).collect()
 }
 
-/// Objects that would go with the column, or keep it from going, in words. Indexes are made anew, and what `imgvec_maintain`
+/// Objects that would go with the column, or keep it from going, in words. Indexes are made again, and what `imgvec_maintain`
 /// made goes with it.
 pub fn obstacles(extension: &Extension, column: &Column) -> Vec<String> {
     let mut found = Vec::new();

@@ -136,7 +136,7 @@ fn create_trigger(
     );
 }
 
-/// Writes a declaration anew that has names of earlier days. Nobody writes to the table meanwhile.
+/// Writes a declaration again that has names of earlier days. Nobody writes to the table meanwhile.
 pub fn refresh(extension: &Extension, column: &Column, definition: Definition) {
     let fresh = Column::new(column.table.clone(), definition);
     for trigger in triggers(extension, column, |argument| argument == column.argument) {
@@ -175,7 +175,7 @@ pub fn tie_anew(extension: &Extension, column: &Column) {
         catalog::make_need(trigger, queue, 0);
         read.iter().for_each(|&number| catalog::make_need(trigger, relation, number));
     }
-    // Behind the triggers: whoever changes the target's type meets these first, and has words for them.
+    // After the triggers: whoever changes the target's type meets these first, and has words for them.
     for table in [queue, log] {
         catalog::end_part_of_columns(table, relation);
         catalog::make_part_of_column(catalog::Object::Relation(table), relation, number);

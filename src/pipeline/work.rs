@@ -238,7 +238,7 @@ pub fn step(
     }
 }
 
-/// Writes the declaration anew where it has old names, if nobody writes to the table at the moment: a dump has names only.
+/// Writes the declaration again where it has old names, if nobody writes to the table at the moment: a dump has names only.
 /// Tells whether it was written.
 fn refresh(extension: &Extension, column: &Column) -> bool {
     let written = subtransaction::caught(|| {

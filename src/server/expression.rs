@@ -12,7 +12,7 @@ pub const ALIAS: &str = "p";
 
 /// An expression over the columns of one table.
 pub struct Expression {
-    /// The same expression with names that need no search path; columns stand by themselves or behind [`ALIAS`].
+    /// The same expression with names that need no search path; columns stand by themselves or after [`ALIAS`].
     pub text: String,
     /// Its type, or what its domain is over.
     pub data_type: pg_sys::Oid,

@@ -44,7 +44,7 @@ struct Original {
     is_panic: bool,
 }
 
-/// What an error that we word anew has of the one that it comes from.
+/// What a reworded error keeps of the one that it comes from.
 #[derive(Debug, Clone)]
 pub struct Origin {
     /// The SQLSTATE, in the server's way. A user may have made it up.

@@ -181,7 +181,7 @@ thread_local! {
     static PREPARED: RefCell<HashMap<&'static str, pg_sys::SPIPlanPtr>> = RefCell::default();
 }
 
-/// As [`query`], for a text that is always the same: the session keeps its plan, which the server makes anew when it must. The
+/// As [`query`], for a text that is always the same: the session keeps its plan, which the server makes again when it must. The
 /// joins of the catalogs take longer to plan than to run.
 pub fn prepared<T>(sql: &'static str, arguments: &[Argument], read: impl FnOnce(&Rows) -> T) -> T {
     let mut given = Values::of(arguments);

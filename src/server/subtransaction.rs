@@ -37,7 +37,7 @@ pub fn attempt<T>(work: impl FnOnce() -> Option<T>) -> Option<T> {
     }
 }
 
-/// What this backend tells of its command's progress, which the rollback of a subtransaction ends.
+/// What this backend reports of its command's progress: the rollback of a subtransaction would end the report.
 struct Progress {
     command: pg_sys::ProgressCommandType::Type,
     target: pg_sys::Oid,

@@ -32,7 +32,7 @@ pub enum Mode {
 pub struct Pages<'a> {
     relation: Relation<'a>,
     mode: Mode,
-    /// Whose rows a scan wants, or NULL: pages that tell of them too little are refused.
+    /// Whose rows a scan wants, or NULL: pages that have too little about them are refused.
     snapshot: pg_sys::Snapshot,
     /// What the free-space map said last: saying the same again is not worth a lock.
     known_free: Cell<Option<BlockNumber>>,

@@ -56,7 +56,7 @@ impl Stage {
         let _guard = lock(&self.root.join("template.lock"));
         if !template.exists() {
             let unfinished = self.root.join(format!("unfinished-{}", user.uid));
-            // Left behind by a run that was killed.
+            // A run that was killed left it.
             let _ = fs::remove_dir_all(&unfinished);
             user.create_directory(&unfinished);
             run(user

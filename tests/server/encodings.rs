@@ -87,7 +87,7 @@ fn errors_and_notices_arrive_in_the_clients_letters() {
     }
 }
 
-/// What the server tells of an error: code, message, detail and hint.
+/// What the server reports of an error: code, message, detail and hint.
 fn told(error: &DbError) -> (String, String, Option<String>, Option<String>) {
     let text = |text: Option<&str>| text.map(str::to_owned);
     (error.code().code().to_owned(), error.message().to_owned(), text(error.detail()), text(error.hint()))
@@ -143,7 +143,7 @@ fn errors_of_the_server_pass_through_the_extension_as_they_are() {
                 let error = failure(&mut client, statement);
                 assert_eq!(told(&error), expected, "{encoding}: {statement}");
             }
-            // Who catches it behind the extension sees the same, and so does who catches it before.
+            // Who catches it after the extension sees the same, and so does who catches it before.
             let parts = [Some(expected.0), Some(expected.1), expected.2, expected.3];
             let all: Vec<String> = parts.into_iter().flatten().collect();
             let seen: String = value(&mut client, "SELECT caught('REINDEX INDEX whole_broken')");

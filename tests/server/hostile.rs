@@ -1,4 +1,4 @@
-//! A thousand hostile images in one session: each refused with the right code, none leaves memory behind.
+//! A thousand hostile images in one session: each refused with the right code, none keeps memory.
 
 use std::fs;
 

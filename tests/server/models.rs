@@ -690,7 +690,7 @@ fn sessions_share_the_tables_of_a_large_tokenizer() {
     let mut client = loaded(&cluster);
     client.batch_execute("SET imgvec.cache_directory = ''").unwrap();
     assert_eq!(embed(&mut client, "large"), first);
-    // A damaged form is made anew.
+    // A damaged form is made again.
     for package in fs::read_dir(cluster.data().join("pgsql_tmp_imgvec/prepared")).unwrap().flatten() {
         for entry in fs::read_dir(package.path()).unwrap().flatten() {
             let file = entry.path().join("tokenizer");

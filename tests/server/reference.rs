@@ -3,7 +3,7 @@
 //! - `<!-- functions embed_image embed_* -->`: functions, aggregates, window functions and procedures of these names
 //! - `<!-- operators -->`, `<!-- casts -->`, `<!-- classes -->`, `<!-- settings -->`, `<!-- views -->`
 //!
-//! The rest of the page is written by hand. `IMGVEC_WRITE_REFERENCE=1 make test T=the_reference` writes the tables anew.
+//! The rest of the page is written by hand. `IMGVEC_WRITE_REFERENCE=1 make test T=the_reference` writes the tables again.
 
 use std::collections::BTreeSet;
 use std::fs;

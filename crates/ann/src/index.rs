@@ -48,7 +48,7 @@ impl<T> Decoded<T> for Result<T, PageError> {
     }
 }
 
-/// One entry in so many may have changed before a search wants the table anew.
+/// One entry in so many may have changed before a search wants the table again.
 const STALE_SHARE: u32 = 64;
 
 /// The entry table in memory, grouped by leaders.
@@ -143,7 +143,7 @@ impl Index {
         Ok(Self { meta, space, entries, unknown: 0 })
     }
 
-    /// Reads one page, and the entry table again if it has changed, or everything if the index was built anew.
+    /// Reads one page, and the entry table again if it has changed, or everything if the index was rebuilt.
     ///
     /// # Errors
     /// [`AccessError`].
@@ -193,7 +193,7 @@ impl Index {
         changes.replaced <= self.meta.entry_count / STALE_SHARE
     }
 
-    /// What of the entry table is not known here; `None` if the index was built anew.
+    /// What of the entry table is not known here; `None` if the index was rebuilt.
     fn changes<S: PageStore>(&self, store: &S) -> Result<Option<EntryChanges>, AccessError<S::Error>> {
         let page = store.read(BlockNumber(0))?;
         let stamp = Meta::stamp(&page).at(BlockNumber(0))?;
@@ -297,7 +297,7 @@ impl Index {
 
     /// Calls `each` with the estimated scores of entries, a block at a time: those of the leaders nearest to the query, until
     /// there were `wanted` of them, and four leaders at least. Under a filter more leaders follow, with those of their entries that may
-    /// pass, until there were `passing`. Holes have ids of none; the last argument tells which may pass. Returns the share of these leaders'
+    /// pass, until there were `passing`. Holes have ids of none; the last argument decides which may pass. Returns the share of these leaders'
     /// entries that may pass; 1 without a filter.
     pub(crate) fn score_entries(
         &self,

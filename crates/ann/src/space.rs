@@ -80,7 +80,7 @@ impl Quantized {
 }
 
 impl Space {
-    /// The space that a metapage and the pages behind it describe: `reflectors` of the basis, `[n, padded_dim]`, and
+    /// The space that a metapage and the pages after it describe: `reflectors` of the basis, `[n, padded_dim]`, and
     /// `leaders`, `[n, padded_dim]`, less the center.
     #[must_use]
     pub fn new(meta: &Meta, reflectors: Vec<f32>, leaders: &[f32]) -> Self {
@@ -480,7 +480,7 @@ impl Query {
         }
     }
 
-    /// A node's score and estimated scores of its 32 neighbors; behind the degree they mean nothing.
+    /// A node's score and estimated scores of its 32 neighbors; after the degree they mean nothing.
     #[inline]
     #[must_use]
     pub fn estimates(&self, space: &Space, node: &Node) -> (f32, [f32; MAX_DEGREE]) {

@@ -135,7 +135,7 @@ fn assert_bounds(metric: Metric, rows: &[Vec<f32>], query: &[f32], dim: usize) -
                     rows[row(hit.tid)]
                 );
             }
-            // A placed row needs no distance: it is given out for its lower bound.
+            // A row whose position is final needs no distance: it is returned with its lower bound.
             if hit.placed {
                 let before = &exact[..at];
                 assert!(before.iter().all(|d| d[caller] <= distance), "{metric:?} {hit:?} {before:?}");

@@ -1,4 +1,4 @@
-//! Decoders that are behind the interface of a C library, so that calling them takes unsafe code: rav1d for AV1, and libheif for HEIC.
+//! Decoders with the interface of a C library, so that calling them takes unsafe code: rav1d for AV1, and libheif for HEIC.
 //!
 //! Neither can be stopped at every moment. So they run on a thread of their own that takes no signals, and that a caller who wants to stop
 //! leaves behind ([`worker`]).

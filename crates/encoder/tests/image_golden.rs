@@ -1,6 +1,6 @@
 //! Images against Pillow, transformers, timm and open_clip: decoding, resizing, whole tensors.
 //!
-//! Expected values are made by tests/golden/images.py. Lossless formats and everything behind
+//! Expected values are made by tests/golden/images.py. Lossless formats and everything after
 //! the decoder must be equal to the bit; JPEG and lossy WebP within the levels stated per file.
 
 use std::path::PathBuf;

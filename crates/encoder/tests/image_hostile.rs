@@ -432,7 +432,7 @@ fn a_cut_image_is_an_error_or_the_same_picture() {
             Err(ImageError::NoDecoder { .. }) => continue,
             whole => whole.unwrap_or_else(|error| panic!("{name}: {error}")),
         };
-        // Metadata behind the pixels may be lost, and the orientation with it.
+        // Metadata after the pixels may be lost, and the orientation with it.
         let upright = info(&data, &ImageLimits::default()).unwrap().orientation == 1;
         let step = (data.len() / 150).max(1);
         for len in (0..data.len()).step_by(step).chain(data.len() - 20.min(data.len())..data.len()) {
@@ -576,7 +576,7 @@ fn check(data: &[u8]) {
             assert_eq!((image.width(), image.height()), sides);
             assert_eq!(image.upright_pixels().unwrap().len(), 3 * sides.0 as usize * sides.1 as usize);
         }
-        // Decoders must not hide their bugs behind the catch.
+        // Decoders must not hide their bugs in the catch.
         Err(ImageError::Corrupt { format, reason }) => {
             assert!(!reason.contains("decoder failed"), "{format}: {reason}");
         }

@@ -1,6 +1,6 @@
 //! AVIF and HEIC with damage, many in one process: an error or a picture, never a crash, and memory stays flat.
 //!
-//! The decoders of both stand behind interfaces of C, on threads that a panic would leave asleep. One test, alone in its process, because it
+//! The decoders of both have interfaces of C, on threads that a panic would leave asleep. One test, alone in its process, because it
 //! watches the process's memory. IMGVEC_FUZZ_CASES and IMGVEC_FUZZ_SEED choose how many and which.
 
 use std::path::PathBuf;

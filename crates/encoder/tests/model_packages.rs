@@ -73,7 +73,7 @@ fn every_cut_of_a_graph_is_an_error_and_never_a_panic() {
     let scratch = copy_of("resnet");
     let path = scratch.path().join("onnx/model.onnx");
     let bytes = fs::read(&path).unwrap();
-    // The last field is the operator set, behind the graph: a file without it is refused on loading.
+    // The last field is the operator set, after the graph: a file without it is refused on loading.
     for length in (0..bytes.len() - 64).step_by(101) {
         fs::write(&path, &bytes[..length]).unwrap();
         assert_matches!(error(&scratch), PackageError::Truncated { .. } | PackageError::Malformed { .. });

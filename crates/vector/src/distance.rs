@@ -57,7 +57,7 @@ fn wide_inner_product(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// Cosine distance, `1 - cos`, within `0..=2`, and exactly 0 between equal vectors. NaN if either vector
-/// is zero: a zero vector has no direction, and NaN sorts behind every number, as in pgvector.
+/// is zero: a zero vector has no direction, and NaN sorts after every number, as in pgvector.
 ///
 /// Three inner products rather than simsimd's fused kernel, which approximates the square root: at 512
 /// dimensions that costs 60 ns more, and buys a distance to itself of 0 instead of about 1e-8.

@@ -131,7 +131,7 @@ fn parse_hexadecimal(element: &[u8]) -> Option<f32> {
         None => 0,
         Some((_, exponent)) => parse_exponent(exponent)?,
     };
-    // The leading bits, few enough for an f64 to hold them; the last of them is set if any bit behind is (round to odd),
+    // The leading bits, few enough for an f64 to hold them; the last of them is set if any bit after is (round to odd),
     // which makes the rounding to f32 right, as that has fewer by more than two.
     let (mut bits, mut any, mut behind_point) = (0u64, false, false);
     for &byte in digits {
@@ -278,7 +278,7 @@ mod tests {
             [16.0, -8.0, 0.5, 0.75, 2748.0, 0.0]
         );
         assert_eq!(ok("[0x1.fffffep127]"), [f32::MAX]);
-        // Half of the last place rounds to even, anything more rounds up, however far behind it stands.
+        // Half of the last place rounds to even, anything more rounds up, however far after it stands.
         assert_eq!(
             ok("[0x1000001,0x1000003,0x1000001.00000000000000000000000001]"),
             [16_777_216.0, 16_777_220.0, 16_777_218.0]

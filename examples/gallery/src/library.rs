@@ -324,7 +324,7 @@ pub fn clusters(asked: &Asked, statement: &Statement, answer: &Answer) -> Markup
     }
 }
 
-/// Lays out the whole library anew.
+/// Lays out the whole library again.
 pub fn draw_map(model: &Model) -> Statement {
     of_model(DRAW_MAP, model)
 }

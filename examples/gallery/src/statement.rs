@@ -1,6 +1,6 @@
 //! One SQL statement with its parameters: how every request asks the database.
 //!
-//! [`run`] sends text, types and values in one message. So a statement needs one round trip and leaves nothing prepared behind
+//! [`run`] sends text, types and values in one message. So a statement needs one round trip and leaves nothing prepared
 //! in the session: that works through a pooler in transaction mode, and the server plans it for the values at hand.
 
 use std::fmt::{Debug, Write as _};

@@ -62,7 +62,7 @@ impl IndexRows {
     /// Adds a row of the first reading.
     pub fn add(&mut self, row: IndexRow) {
         let tid = row.tid;
-        // Rows behind the end of the table, which only a damaged index has, belong to the last division.
+        // Rows after the end of the table, which only a damaged index has, belong to the last division.
         self.counts[(tid.block / self.blocks_per_division).min(DIVISIONS - 1) as usize] += 1;
         self.total += 1;
         if self.total <= self.most {

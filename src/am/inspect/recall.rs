@@ -102,7 +102,7 @@ fn ann_index_recall(index: pg_sys::Oid, k: i32, samples: i32) -> Option<f64> {
     kept(&opened, k, measured_like_rows(&opened, k, samples))
 }
 
-/// As [`ann_index_recall`]. If `recalibrate` is true, it first measures anew what a build measures at its end.
+/// As [`ann_index_recall`]. If `recalibrate` is true, it first measures again what a build measures at its end.
 #[pg_extern(sql = false)]
 fn ann_index_recalibrate(index: pg_sys::Oid, recalibrate: bool, k: i32, samples: i32) -> Option<f64> {
     let (k, samples) = (bounded(k, MAX_K, "k"), bounded(samples, MAX_QUERIES, "samples"));

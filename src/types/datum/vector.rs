@@ -58,7 +58,7 @@ pub struct Vector<'a, T: Element = f32> {
 impl<T: Element> Vector<'_, T> {
     /// The elements, all finite, 1 to 16,000.
     pub fn elements(&self) -> &[T] {
-        // SAFETY: `from_polymorphic_datum` checked that the varlena holds `dim` elements behind the header, and
+        // SAFETY: `from_polymorphic_datum` checked that the varlena holds `dim` elements after the header, and
         // the memory lives as long as self.
         unsafe {
             let layout = self.layout.as_ptr();
@@ -135,7 +135,7 @@ impl Opened {
     }
 }
 
-/// A vector of either precision, where an operator takes both: its length tells which.
+/// A vector of either precision, where an operator takes both, distinguished by its length.
 pub enum AnyVector<'a> {
     Single(Vector<'a>),
     Half(Vector<'a, f16>),
@@ -215,7 +215,7 @@ impl<T: Element> NewVector<T> {
     }
 
     pub fn elements_mut(&mut self) -> &mut [T] {
-        // SAFETY: `zeroed` allocated `dim` elements behind the header.
+        // SAFETY: `zeroed` allocated `dim` elements after the header.
         unsafe {
             let layout = self.layout.as_ptr();
             let dim = usize::from((*layout).dim.unsigned_abs());

@@ -32,7 +32,7 @@ fn a_check_waits_for_no_writer_unless_it_looks_for_every_row() {
     let rows: i64 = value(&mut client, "SELECT rows FROM ann_index_check('items_embedding')");
     assert_eq!(rows, 520);
     assert_eq!(locks(&mut client), "AccessShareLock");
-    // Nobody queues behind it either.
+    // Nobody queues for the lock either.
     insert_items(&mut writer, 521, 530);
     client.batch_execute("COMMIT").unwrap();
     let error = failure(&mut client, "SELECT ann_index_check('items_embedding', heapallindexed => true)");

@@ -51,7 +51,7 @@ fn cluster_with_late_rows(name: &str) -> (Cluster, Client) {
     (cluster, client)
 }
 
-/// The premise of all: whether a scan that may be late is, in the index's own count and in what it gives out.
+/// The premise of all: whether a scan that may find rows out of order does, in the index's own count and in what it returns.
 #[track_caller]
 fn has_late_rows(client: &mut Client, distance: &str) -> bool {
     let most = format!("SELECT {distance} FROM items ORDER BY 1 LIMIT {}", ROWS - 1);

@@ -47,7 +47,7 @@ fn a_column_that_loses_its_dimensions_keeps_a_working_index() {
         let error = failure(&mut client, "INSERT INTO items VALUES (501, vec(1, 5))");
         assert_eq!(error.code(), &SqlState::DATA_EXCEPTION);
         assert!(error.detail().is_some() && error.hint().is_some(), "{error:?}");
-        // An empty table has no dimensions; the next row tells them anew.
+        // An empty table has no dimensions; the next row sets them.
         client.batch_execute("TRUNCATE items").unwrap();
         assert_eq!(dims(&mut client, "items_e"), None);
         assert_eq!(check(&mut client, "items_e").rows, 0);

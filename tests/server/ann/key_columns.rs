@@ -1,4 +1,4 @@
-//! Columns behind the vector: every operator on them gives what the table gives, the limit is filled, plans are those that pay, and
+//! Columns after the vector: every operator on them gives what the table gives, the limit is filled, plans are those that pay, and
 //! the index keeps the keys true through whatever happens to the rows.
 
 use postgres::Client;

@@ -1,4 +1,4 @@
-//! Rows that a scan finds too late for their place: they come behind all others, or not at all if that is asked for,
+//! Rows that a scan finds too late for their place: they come after all others, or not at all if that is asked for,
 //! and no plan that would be wrong for it is made.
 
 use std::collections::BTreeSet;

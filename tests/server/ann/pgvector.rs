@@ -576,7 +576,7 @@ fn every_kept_index_answers_after_the_column_changed_its_type() {
     }
 }
 
-/// Each extension finds the other's objects whichever came first, and leaves nothing behind that fails.
+/// Each extension finds the other's objects whichever came first, and leaves nothing that fails.
 #[test]
 fn the_extensions_come_and_go_in_any_order() {
     let cluster = quiet("vector-any-order").start_empty();

@@ -1,4 +1,4 @@
-//! How far searches look ahead is measured anew where the owner asks for it.
+//! How far searches look ahead is measured again where the owner asks for it.
 
 use super::{CREATE_INDEX, VECTORS, create_items, insert_items, quiet};
 use crate::{failure, value};

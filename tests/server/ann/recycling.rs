@@ -68,7 +68,7 @@ fn readers_of_a_standby_see_their_rows_while_slots_are_used_again() {
     let (primary, mut client) = primary_with_items("ann-feedback", "hot_standby_feedback = on");
     let standby = primary.standby("ann-recycled");
     primary.wait_for(&standby);
-    // A walk that begins before everything and ends behind it.
+    // A walk that begins before everything and ends after it.
     let mut walker = standby.client();
     let mut expected = ids(&by_table(&mut walker, "SELECT id FROM items"));
     expected.sort_unstable();

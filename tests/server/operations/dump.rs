@@ -144,7 +144,7 @@ fn dumps_of_every_format_and_in_parts_restore_data_and_indexes() {
     }
     album.assert_copied("sections");
 
-    // The schema first: then data fill indexes that are there, and generated columns are computed anew.
+    // The schema first: then data fill indexes that are there, and generated columns are computed again.
     let schema = album.dump("schema.sql", &["--schema-only"]);
     let data = album.dump("data.sql", &["--data-only"]);
     album.create("parts");

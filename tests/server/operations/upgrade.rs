@@ -150,7 +150,7 @@ fn upgrade(name: &str, old_stage: Stage) {
         let mixed = "SELECT id FROM items ORDER BY embedding <-> vec(42, 16)::vector LIMIT 2";
         assert_eq!(ids(&by_index(&mut client, mixed))[0], 42);
     }
-    // The index goes on: changes, vacuum, a build anew, and the extension can be dropped whole.
+    // The index goes on: changes, vacuum, a rebuild, and the extension can be dropped whole.
     script(
         &mut client,
         "DELETE FROM items WHERE id % 3 = 0; UPDATE items SET embedding = vec(id + 10000, 16) WHERE id % 7 = 0; VACUUM items;

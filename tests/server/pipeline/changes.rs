@@ -70,7 +70,7 @@ fn old_rows_are_embedded_in_the_background_and_ended_maintenance_leaves_them() {
     run(&mut client, "CALL imgvec_work('notes', max_seconds => 0)");
     run(&mut client, "CALL imgvec_work('notes', max_seconds => 0)");
     assert!(value::<i64>(&mut client, "SELECT count(*) FROM notes_embedding_queue") <= 10_000);
-    // Rows behind and before the backfill's place change meanwhile.
+    // Rows after and before the backfill's place change meanwhile.
     run(
         &mut client,
         "UPDATE notes SET a = 'a0', caption = caption || '!' WHERE a = 'k6';

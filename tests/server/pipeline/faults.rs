@@ -1,6 +1,6 @@
 //! Every call of the server fails in turn while columns are maintained and a library is asked: with an error, a panic, a
 //! request to cancel, or for want of memory. After each failure the session goes on, and no row is lost: what has no
-//! embedding yet waits, is known to have failed, or lies behind the place of the backfill.
+//! embedding yet waits, is known to have failed, or lies after the place of the backfill.
 //!
 //! `make test` lets one call of each place fail, in one way; `IMGVEC_FAULTS=all`, as in `make test-long`, each call in all ways.
 

@@ -576,7 +576,7 @@ fn a_migration_goes_on_after_a_crash_at_any_step() {
         let nearest: i64 = client.query(SEARCH, &[&"77"]).unwrap()[0].get(0);
         assert_eq!(nearest, 77);
         if cycle % 3 == 2 {
-            // Completed, and begun anew the other way round.
+            // Completed, and begun again the other way round.
             run(&mut client, "CALL imgvec_migrate('notes', 'embedding', 'other', min_recall => 0)");
             assert_complete(&mut client, "notes", NEXT);
             assert_eq!(objects(&mut client), before);

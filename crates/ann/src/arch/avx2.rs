@@ -92,7 +92,7 @@ fn add_all(x: __m256i) -> i32 {
 pub fn dots_i8(a: &[i8], rows: &[i8], chosen: &[u32], out: &mut [i32]) {
     let dim = a.len();
     for (out, chosen) in out.chunks_mut(4).zip(chosen.chunks(4)) {
-        // Places behind the end repeat the last row; their results are dropped.
+        // Places after the end repeat the last row; their results are dropped.
         let four: [&[i8]; 4] =
             std::array::from_fn(|k| &rows[chosen[k.min(chosen.len() - 1)] as usize * dim..][..dim]);
         let mut sums = [_mm256_setzero_si256(); 4];
@@ -114,7 +114,7 @@ pub fn matrix_i8(a: &[i8], b: &[i8], dim: usize, out: &mut [i32]) {
     let (m, n) = (a.len() / dim, b.len() / dim);
     for i in (0..m).step_by(2) {
         for j in (0..n).step_by(4) {
-            // Rows behind the end repeat the last one; their results are dropped.
+            // Rows after the end repeat the last one; their results are dropped.
             let left: [&[i8]; 2] = std::array::from_fn(|k| &a[(i + k).min(m - 1) * dim..][..dim]);
             let right: [&[i8]; 4] = std::array::from_fn(|k| &b[(j + k).min(n - 1) * dim..][..dim]);
             let mut sums = [[_mm256_setzero_si256(); 4]; 2];

@@ -93,7 +93,7 @@ pub fn dots_i8(a: &[i8], rows: &[i8], chosen: &[u32], out: &mut [i32]) {
     let dim = a.len();
     let (flip, ones) = (_mm512_set1_epi8(-128), _mm512_set1_epi8(1));
     for (out, chosen) in out.chunks_mut(4).zip(chosen.chunks(4)) {
-        // Places behind the end repeat the last row; their results are dropped.
+        // Places after the end repeat the last row; their results are dropped.
         let last = chosen.len() - 1;
         let row = |k: usize| &rows[chosen[k.min(last)] as usize * dim..][..dim];
         let four = [row(0), row(1), row(2), row(3)];
@@ -135,7 +135,7 @@ pub fn matrix_i8(a: &[i8], b: &[i8], dim: usize, out: &mut [i32]) {
     let excess: Vec<i32> = b.chunks_exact(dim).map(|row| sum_i8(row) * 128).collect();
     for i in (0..m).step_by(4) {
         for j in (0..n).step_by(4) {
-            // Rows behind the end repeat the last one; their results are dropped.
+            // Rows after the end repeat the last one; their results are dropped.
             let row = |x: &[i8], count: usize, k: usize| x[k.min(count - 1) * dim..][..dim].as_ptr();
             let left: [*const i8; 4] = std::array::from_fn(|k| row(a, m, i + k));
             let right: [*const i8; 4] = std::array::from_fn(|k| row(b, n, j + k));

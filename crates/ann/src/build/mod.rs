@@ -131,7 +131,7 @@ pub struct Builder {
     spill: Box<dyn Spill>,
     spilled: Option<Records>,
     stored: u64,
-    /// Number of the page behind the metapage.
+    /// Number of the page after the metapage.
     first_page: u32,
 }
 
@@ -204,7 +204,7 @@ impl Builder {
         }
     }
 
-    /// Learns how keys are spread from those of a sample, `[n, columns]`: filters tell apart what it tells apart.
+    /// Learns how keys are spread from those of a sample, `[n, columns]`: filters distinguish what it distinguishes.
     #[must_use]
     pub fn with_sample_of_keys(mut self, keys: &[u64]) -> Self {
         self.space.columns = std::mem::take(&mut self.space.columns).learned(keys);
@@ -259,7 +259,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Lets the pages behind the metapage begin at a block.
+    /// Lets the pages after the metapage begin at a block.
     pub(crate) fn begin_at(&mut self, first_page: u32) {
         self.first_page = first_page;
     }

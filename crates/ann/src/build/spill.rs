@@ -16,7 +16,7 @@ pub trait Spill {
 
 /// A temporary file.
 pub trait SpillFile {
-    /// Writes at an offset that is not behind the end.
+    /// Writes at an offset that is not after the end.
     ///
     /// # Errors
     /// Those of the file system.
@@ -25,7 +25,7 @@ pub trait SpillFile {
     /// Reads what was written.
     ///
     /// # Errors
-    /// Those of the file system; [`io::ErrorKind::UnexpectedEof`] behind the end.
+    /// Those of the file system; [`io::ErrorKind::UnexpectedEof`] after the end.
     fn read_at(&mut self, at: u64, bytes: &mut [u8]) -> io::Result<()>;
 }
 

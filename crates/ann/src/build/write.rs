@@ -26,7 +26,7 @@ const BATCH: usize = 1024;
 /// Where everything goes.
 pub(super) struct Plan {
     geometry: Geometry,
-    /// The page behind the metapage.
+    /// The page after the metapage.
     first_page: usize,
     nodes: usize,
     entries: usize,
@@ -81,7 +81,7 @@ impl Plan {
         self.first_tid_page() + self.tid_pages
     }
 
-    /// The page behind the last one.
+    /// The page after the last one.
     pub fn end(&self) -> usize {
         self.first_node_page() + self.nodes.div_ceil(self.geometry.slots())
     }

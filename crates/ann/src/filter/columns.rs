@@ -114,7 +114,7 @@ fn quantiles(keys: impl Iterator<Item = u64>) -> Vec<u64> {
     if different.len() <= MAX_BOUNDS {
         return different;
     }
-    // A frequent key stands for two bounds: its own, and one behind it.
+    // A frequent key stands for two bounds: its own, and one after it.
     const PARTS: usize = MAX_BOUNDS / 2;
     let mut bounds = Vec::with_capacity(MAX_BOUNDS);
     for part in 0..PARTS {

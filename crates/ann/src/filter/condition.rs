@@ -118,7 +118,7 @@ impl Filter {
         })
     }
 
-    /// Which neighbors of a node may pass, by their sketches; behind the degree it means nothing.
+    /// Which neighbors of a node may pass, by their sketches; after the degree it means nothing.
     #[must_use]
     pub fn may_admit(&self, node: &Node) -> [bool; MAX_DEGREE] {
         let mut may = [true; MAX_DEGREE];

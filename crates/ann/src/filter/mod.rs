@@ -4,7 +4,7 @@
 //! values have no order the key is a hash; of a set of values it is a *signature*, which has a bit for each. So a
 //! condition on keys lets every row pass whose value passes, and some others: whoever asks looks at the values once more.
 //!
-//! An edge has a *sketch* of its neighbor for each column, one byte: a node tells which of its neighbors may pass before any
+//! An edge has a *sketch* of its neighbor for each column, one byte: a node knows which of its neighbors may pass before any
 //! of them is read. A sketch of an ordered key is its place among up to 254 *bounds*, quantiles of the keys that a build met;
 //! that of a signature is the signature folded.
 
@@ -25,7 +25,7 @@ pub const SIGNATURE_BITS: u32 = 63;
 /// The sketch of [`NULL`].
 const NULL_SKETCH: u8 = u8::MAX;
 
-/// Sketches of one neighbor, by column; zeros behind the last column.
+/// Sketches of one neighbor, by column; zeros after the last column.
 pub type Sketches = [u8; MAX_COLUMNS];
 
 /// The signature of a set of values by their hashes.

@@ -44,7 +44,7 @@ pub fn products_of(node: &Node) -> Option<([bool; MAX_DEGREE], f32)> {
 ///
 /// A free place is used. Otherwise the stored distances of the neighbors, and the distances between them
 /// and `x` as estimated from their codes, decide: `x` is not wanted if a neighbor occludes it; it takes the
-/// place of the farthest neighbor that it occludes, or else of the farthest one behind it. Protected edges
+/// place of the farthest neighbor that it occludes, or else of the farthest one after it. Protected edges
 /// stay. So do those to the highest products, where norms are known; and `x` is wanted if it is one of these.
 pub fn add(index: &Index, node: &mut NodeMut, target: NodeId, x: Stored, query: &Query, wish: Wish) -> bool {
     let space = &index.space;

@@ -17,7 +17,7 @@ const FEWEST_NEAR: usize = 64;
 #[derive(Debug)]
 pub struct Frontier {
     near: BinaryHeap<Reverse<Key>>,
-    /// At the border or behind.
+    /// At the border or beyond.
     far: Vec<Key>,
     border: Key,
     compact_at: usize,
@@ -74,7 +74,7 @@ impl Frontier {
         }
     }
 
-    /// Moves the border behind the best of the far candidates.
+    /// Moves the border beyond the best of the far candidates.
     fn advance(&mut self) {
         let count = (self.far.len() / NEAR_SHARE).max(FEWEST_NEAR);
         let near = if count < self.far.len() {

@@ -279,7 +279,7 @@ fn add_node<S: PageStore>(
     let parent_block = parent.map(|p| g.block_of(p.id));
     let hint = store.free_block();
     let mut change = store.change()?;
-    // Locks in ascending order; an entry goes into block 0 and a page behind it first.
+    // Locks in ascending order; an entry goes into block 0 and a page after it first.
     let mut meta = None;
     if parent.is_none() {
         let page = change.page(BlockNumber(0))?;
@@ -287,7 +287,7 @@ fn add_node<S: PageStore>(
         if !index.is_current(&now) {
             return Ok(None);
         }
-        // Entry pages were read when the index was opened; the last may lie behind the hint.
+        // Entry pages were read when the index was opened; the last may lie after the hint.
         meta = Some(now);
     }
     let last_entry = meta.as_ref().map(|m| BlockNumber(m.entry_last)).filter(|b| b.0 != 0);

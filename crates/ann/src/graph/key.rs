@@ -2,12 +2,12 @@
 
 use crate::layout::NodeId;
 
-/// A score and a node as one number that orders by score, then id. NaN orders behind every number.
+/// A score and a node as one number that orders by score, then id. NaN orders after every number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key(u64);
 
 impl Key {
-    /// Behind every key of a node.
+    /// After every key of a node.
     pub const LAST: Key = Key(u64::MAX);
 
     /// Packs.

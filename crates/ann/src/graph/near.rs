@@ -36,7 +36,7 @@ pub const PAIR_BEAM: usize = 40;
 pub const JOINED: usize = 16;
 /// As many of those within the distance, if there are more.
 pub const CROWDED: usize = 64;
-/// Pairs found so are told apart when there are so many.
+/// Pairs found twice are removed when there are so many.
 const DISTINCT_AT: usize = 1 << 18;
 /// Nodes that a worker takes at once.
 const CHUNK: usize = 256;
@@ -122,7 +122,7 @@ pub enum Pairs {
 pub struct Nearest {
     /// How many each node has at most.
     pub k: usize,
-    /// `[nodes, k]`: a neighbor and its squared distance, ascending; behind the last, none.
+    /// `[nodes, k]`: a neighbor and its squared distance, ascending; after the last, none.
     pub lists: Vec<(u32, f32)>,
 }
 

@@ -31,7 +31,7 @@ impl Found {
     /// Of a node whose header was read under its page's lock.
     #[must_use]
     pub fn new([lower_bound, upper_bound]: [f64; 2], score: f32, id: NodeId, header: &Header) -> Self {
-        // One NaN, behind every number, whatever sign arithmetic gave it.
+        // One NaN, after every number, whatever sign arithmetic gave it.
         let lower_bound = if lower_bound.is_nan() { f64::NAN } else { lower_bound };
         Self {
             lower_bound,
@@ -132,7 +132,7 @@ impl Order {
         self.due.len() + self.late.len()
     }
 
-    /// Drops the nodes that are due and whose distance is known to lie behind their place.
+    /// Drops the nodes that are due and whose distance is known to lie beyond their place.
     pub fn forget_due(&mut self) {
         self.due.retain(|Reverse(found)| found.upper_bound == f64::INFINITY);
     }

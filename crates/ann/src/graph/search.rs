@@ -105,7 +105,7 @@ pub struct Hit {
     /// Its node.
     pub node: NodeId,
     /// It was found when rows with larger bounds had been returned. Bounds do not descend before the first
-    /// such row, and there is nothing else behind it.
+    /// such row, and there is nothing else after it.
     pub late: bool,
 }
 

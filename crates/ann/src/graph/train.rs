@@ -4,9 +4,9 @@
 //! rows that it holds: when it has [`FIRST`], and once more when it has [`LAST`]. From then on it is what a build over
 //! such a sample would have made, and rows that come later find their places as well.
 //!
-//! A training writes a new index behind the pages of the old one, and then the metapage, in one change. Pages carry an
+//! A training writes a new index after the pages of the old one, and then the metapage, in one change. Pages carry an
 //! *epoch*: a search that began before goes on in the pages of its own, which nobody changes any more; whoever reads all
-//! pages passes over those of another. They stay until the index is built anew: at most about three hundred. If the training
+//! pages passes over those of another. They stay until the index is rebuilt: at most about three hundred. If the training
 //! does not end, the metapage still names the old epoch, and the next one takes another number.
 //!
 //! Two things are the caller's. Nobody else may change the index meanwhile: see [`is_trainable`]. And vectors are known to

@@ -115,7 +115,7 @@ pub fn codes<'a>(page: &'a Page, g: &Geometry, i: usize) -> &'a [u8] {
     &page[block_start(g, i) + codes_at(g)..block_start(g, i) + g.entry_block_bytes()]
 }
 
-/// Writes entry `i`, at most one behind the last.
+/// Writes entry `i`, at most one after the last.
 pub fn set(page: &mut Page, g: &Geometry, i: usize, entry: &Entry, bits: &[u8]) {
     let (start, row) = (block_start(g, i), i % ENTRY_BLOCK);
     put_u32(page, start + 4 * row, entry.id.0);

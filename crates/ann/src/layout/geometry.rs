@@ -394,7 +394,7 @@ impl Geometry {
         id.0 as usize % self.slots
     }
 
-    /// Id of the node at a place; `None` behind the last of the 2^32 - 1 ids.
+    /// Id of the node at a place; `None` after the last of the 2^32 - 1 ids.
     #[must_use]
     pub fn node_id(&self, block: BlockNumber, slot: usize) -> Option<NodeId> {
         debug_assert!(slot < self.slots);

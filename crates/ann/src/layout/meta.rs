@@ -286,7 +286,7 @@ impl Meta {
         })
     }
 
-    /// What tells whether a cached copy is still of use, without the center and all else.
+    /// What decides whether a cached copy is still of use, without the center and all else.
     ///
     /// # Errors
     /// [`PageError`] if it is no metapage.
@@ -334,7 +334,7 @@ impl Stamp {
         }
     }
 
-    /// Changes of the entry table since an earlier stamp; `None` if the index was built anew.
+    /// Changes of the entry table since an earlier stamp; `None` if the index was rebuilt.
     #[must_use]
     pub fn changes_since(self, earlier: Self) -> Option<EntryChanges> {
         let (own, other) =

@@ -1,6 +1,6 @@
 //! What the bytes of a page mean: one module for each kind of page, each with its table.
 //!
-//! A page here is what lies behind the 24-byte page header of the server: [`PAGE_BYTES`] bytes, the last
+//! A page here is what lies after the 24-byte page header of the server: [`PAGE_BYTES`] bytes, the last
 //! eight of which are the opaque area that distinguishes the kinds. All integers are little-endian and
 //! read by value, so nothing depends on alignment. Disk bytes are input: decoding answers with a
 //! [`PageError`], never with a panic.
@@ -32,7 +32,7 @@ pub const PAGE_BYTES: usize = 8192 - 24;
 pub const BODY_BYTES: usize = PAGE_BYTES - OPAQUE_BYTES;
 /// Bytes of the opaque area.
 pub const OPAQUE_BYTES: usize = 8;
-/// Version of every page kind that is written anew. Readers accept the earlier ones as well: an index keeps its own.
+/// Version of every page kind that is written again. Readers accept the earlier ones as well: an index keeps its own.
 pub const FORMAT_VERSION: u8 = 2;
 /// The last two bytes of every page of an `ann` index.
 pub const PAGE_ID: u16 = 0xFFA1;

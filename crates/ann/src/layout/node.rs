@@ -27,7 +27,7 @@
 //! | 352 + P + W + 32 K | 4 p C | bits | neighbor codes, one FastScan block a plane |
 //!
 //! Inner product stores the directions of rows, unit vectors, and squared distances are between these.
-//! Entries of the arrays behind the degree mean nothing. In format 1 an f32 at 8 is the one scale of all elements, and
+//! Entries of the arrays after the degree mean nothing. In format 1 an f32 at 8 is the one scale of all elements, and
 //! the reference is 0; inner product has the vectors themselves, and for bias their products with the center.
 
 use super::bytes::{get_f32, get_u16, get_u32, put_f32, put_u16, put_u32};
@@ -220,7 +220,7 @@ impl<'a> Node<'a> {
         &self.bytes[NODE_HEADER_BYTES..self.at.vector]
     }
 
-    /// What neighbors are like in one key column; behind the degree it means nothing.
+    /// What neighbors are like in one key column; after the degree it means nothing.
     #[must_use]
     pub fn sketches(&self, column: usize) -> &'a [u8] {
         debug_assert!(column < self.at.columns);
@@ -261,7 +261,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The factors of all 32 places, `(add, scale)`; behind the degree they mean nothing.
+    /// The factors of all 32 places, `(add, scale)`; after the degree they mean nothing.
     #[must_use]
     pub fn factors(&self) -> ([f32; MAX_DEGREE], [f32; MAX_DEGREE]) {
         let read = |at: usize| {

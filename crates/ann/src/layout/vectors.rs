@@ -63,7 +63,7 @@ pub fn get(page: &Page, g: &Geometry, i: usize, out: &mut Vec<f32>) -> Result<()
 /// Largest size of an element: that of a vector which can be indexed, less the center.
 const LARGEST: f32 = 2e18;
 
-/// Writes vector `i`, at most one behind the last.
+/// Writes vector `i`, at most one after the last.
 pub fn set(page: &mut Page, g: &Geometry, i: usize, vector: &[f32]) {
     let at = HEADER_BYTES + 2 * g.padded_dim() * i;
     for (element, &x) in vector.iter().enumerate() {

@@ -17,7 +17,7 @@ pub use rotation::Rotation;
 pub use screen::Screen;
 
 /// A vector as a node holds it: 8-bit integers relative to a reference, with a scale for its leading elements and one for
-/// those behind.
+/// those after.
 #[derive(Clone, Copy, Debug)]
 pub struct Stored<'a> {
     /// `[padded_dim]`.

@@ -33,7 +33,7 @@ impl Spectrum {
     pub fn shares(&self, count: usize) -> (f64, f64, f64) {
         let total = self.total.max(f64::MIN_POSITIVE);
         let known = self.leading.len();
-        // Behind what is known, the rest is taken to be spread evenly.
+        // After what is known, the rest is taken to be spread evenly.
         let rest = (1.0 - self.leading.iter().sum::<f64>() / total).max(0.0);
         let unknown = rest / (self.dim - known).max(1) as f64;
         let share = |i: usize| self.leading.get(i).map_or(unknown, |x| x / total);

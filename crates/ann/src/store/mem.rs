@@ -1,7 +1,7 @@
 //! A store in memory that checks the rules and can crash.
 //!
 //! It refuses a second page lock during a read, locks out of order, a fifth page, and blocks beyond the
-//! end. [`MemStore::crash_after`] lets a number of changes commit and fails everything behind;
+//! end. [`MemStore::crash_after`] lets a number of changes commit and fails everything after;
 //! [`MemStore::restart`] brings back what had been committed, without the free-space map.
 
 use super::{Change, MAX_CHANGE_PAGES, PageSink, PageStore};
@@ -53,7 +53,7 @@ impl MemStore {
         Self::default()
     }
 
-    /// Lets `commits` more changes commit; the next one fails, and everything behind it.
+    /// Lets `commits` more changes commit; the next one fails, and everything after it.
     pub fn crash_after(&self, commits: u64) {
         self.commits_left.set(Some(commits));
     }

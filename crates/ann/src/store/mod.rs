@@ -77,7 +77,7 @@ pub trait Change {
     /// Those of the storage.
     fn page(&mut self, block: BlockNumber) -> Result<&mut Page, Self::Error>;
 
-    /// Adds a page of zeros at the end and locks it; it comes behind all others in locking order.
+    /// Adds a page of zeros at the end and locks it; it comes after all others in locking order.
     ///
     /// # Errors
     /// Those of the storage.

@@ -1,7 +1,7 @@
 //! AV1 frames through rav1d, for still pictures and animations.
 //!
 //! rav1d has the C interface of dav1d and no way to stop inside a frame. So it runs on a thread of its own that takes no signals. A
-//! caller that wants to stop leaves the thread behind: it ends with the frame at hand, which the limit on pixels bounds, and the next
+//! caller that wants to stop abandons the thread: it ends with the frame at hand, which the limit on pixels bounds, and the next
 //! decoding of the process waits for that. Frames lie in memory that is counted, those that a file hides among them.
 mod memory;
 mod picture;
@@ -143,7 +143,7 @@ impl Decoder {
         last.ok_or(Failure::NoFrame)
     }
 
-    /// The first picture of a sample. What comes behind it is decoded and dropped.
+    /// The first picture of a sample. What comes after it is decoded and dropped.
     fn picture(&self, sample: &[u8]) -> Result<Option<Picture>, Failure> {
         if sample.is_empty() {
             return Err(Failure::Damaged);

@@ -119,7 +119,7 @@ impl Picture {
         self.is_full_range
     }
 
-    /// The bytes of a row of plane 0 (luma), 1 or 2 (chroma), without what is behind its last column.
+    /// The bytes of a row of plane 0 (luma), 1 or 2 (chroma), without what is after its last column.
     ///
     /// # Panics
     /// There is no such plane or row.

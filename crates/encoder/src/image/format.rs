@@ -71,7 +71,7 @@ impl ImageFormat {
         })
     }
 
-    /// `data` from where a JPEG begins behind bytes that do not belong to it; otherwise all of it.
+    /// `data` from where a JPEG begins after bytes that do not belong to it; otherwise all of it.
     ///
     /// Some cameras and many scrapers leave a line break, the headers of an answer or a chunk's length before the first marker.
     pub(super) fn without_lead(data: &[u8]) -> &[u8] {

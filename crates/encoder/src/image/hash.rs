@@ -1,4 +1,4 @@
-//! A perceptual hash: 64 bits that stay mostly the same when a picture is encoded anew, made smaller or brighter.
+//! A perceptual hash: 64 bits that stay mostly the same when a picture is encoded again, made smaller or brighter.
 //!
 //! In the manner of pHash (Zauner 2010): the picture becomes 32 x 32 gray values, each the mean of its part, and those a
 //! discrete cosine transform. A bit says whether one of its 8 x 8 lowest frequencies lies above their median. The constant,

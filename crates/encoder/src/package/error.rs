@@ -1,6 +1,6 @@
 //! What can be wrong with a model package.
 //!
-//! Each variant carries the facts that a message needs. The groups that callers tell apart are
+//! Each variant carries the facts that a message needs. The groups that callers distinguish are
 //! missing files, unreadable files, malformed files, and kinds of model that are not supported.
 
 use std::io;
@@ -204,7 +204,7 @@ pub enum FileRole {
     Tokenizer,
     /// The image preprocessing: `preprocessor_config.json` or its equivalents.
     Preprocessing,
-    /// Weights of a module behind the pooling.
+    /// Weights of a module after the pooling.
     Weights,
     /// Any other configuration file.
     Config,

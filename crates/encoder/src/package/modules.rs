@@ -20,7 +20,7 @@ use crate::interrupt::InterruptCheck;
 
 /// The list of a package's modules.
 const MODULES: &str = "modules.json";
-/// Most modules behind the pooling. Published models have three at most.
+/// Most modules after the pooling. Published models have three at most.
 const MAX_MODULES: usize = 16;
 /// Most numbers that go into a module or come out of it.
 const MAX_WIDTH: usize = 1 << 16;
@@ -31,7 +31,7 @@ const MAX_WEIGHTS: usize = 1 << 28;
 /// Bytes of a header's length, before it.
 const LENGTH: u64 = 8;
 
-/// A step behind the pooling.
+/// A step after the pooling.
 #[derive(Debug, Clone)]
 pub enum Module {
     /// `activation(weight x + bias)`
@@ -188,7 +188,7 @@ impl Weights {
     }
 }
 
-/// The modules behind the pooling. `dim` is the length of the pooled vector, if a file tells. The last step is never a
+/// The modules after the pooling. `dim` is the length of the pooled vector, if a file tells. The last step is never a
 /// normalization: whether embeddings get unit length is a setting of the package.
 pub(super) fn read(files: &mut PackageFiles, dim: Option<usize>) -> Result<Vec<Module>, PackageError> {
     let Some(Value::Array(list)) = files.json(Path::new(MODULES))? else { return Ok(Vec::new()) };

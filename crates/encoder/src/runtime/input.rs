@@ -1,7 +1,7 @@
 //! What a session is made from, so that nobody can take it away while the session runs.
 //!
-//! ONNX Runtime maps external data. If somebody then writes the file anew in place, the weights change
-//! under the session, and if the file gets shorter, the process that reads a page behind its end is killed
+//! ONNX Runtime maps external data. If somebody then writes the file again in place, the weights change
+//! under the session, and if the file gets shorter, the process that reads a page after its end is killed
 //! by SIGBUS. The prepared form is ours: nobody but the server may write to it, and the server only ever
 //! makes and removes whole files. A package belongs to somebody else. Its graphs are read, never mapped,
 //! and so are their external data: into memory of our own, from which ONNX Runtime takes them.

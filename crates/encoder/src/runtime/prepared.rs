@@ -291,7 +291,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Removes an entry that could not be loaded, so that the next process makes it anew.
+/// Removes an entry that could not be loaded, so that the next process makes it again.
 pub(crate) fn discard(prepared: Prepared) {
     let Some(entry) = prepared.file.parent() else { return };
     let lock_file = entry.with_file_name(LOCK);
@@ -303,7 +303,7 @@ pub(crate) fn discard(prepared: Prepared) {
 }
 
 /// What decides which kernels, and so which order of weights, the library chooses: the processor's
-/// features as the kernel lists them. A longer list than needed makes the form anew too often, never
+/// features as the kernel lists them. A longer list than needed makes the form again too often, never
 /// too rarely.
 fn cpu_features() -> String {
     let listed = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

@@ -82,7 +82,7 @@ pub struct RunLimits {
     /// How its memory is watched, if it is.
     pub watch: Option<WatchLimits>,
     /// Whether the memory of this run, and of those before that kept theirs, is given back when it ends.
-    /// The next run then takes and clears it anew.
+    /// The next run then takes and clears it again.
     pub gives_back: bool,
 }
 
@@ -176,7 +176,7 @@ impl GraphSession {
             keeping: Arc::new(keeping),
             shrinking: Arc::new(shrinking),
             ending,
-            // The time of all threads is a sum that the system makes anew, which short runs would feel.
+            // The time of all threads is a sum that the system makes again, which short runs would feel.
             clock: if options.threads > 1 {
                 ClockId::CLOCK_PROCESS_CPUTIME_ID
             } else {

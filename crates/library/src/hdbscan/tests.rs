@@ -27,7 +27,7 @@ fn few_rows_are_noise_and_equal_rows_one_cluster() {
     assert_eq!(found.labels, [Some(0), Some(1), Some(0), Some(1), Some(0)]);
 }
 
-/// What scikit-learn answers, in one order of the rows or another (`fixtures.py` beside the data computes it anew).
+/// What scikit-learn answers, in one order of the rows or another (`fixtures.py` beside the data computes it again).
 #[test]
 fn answers_of_scikit_learn() {
     let fixtures: serde_json::Value =

@@ -147,7 +147,7 @@ fn runs(bitmap: &Bitmap<'_>, reader: &mut Reader<'_>, out: &mut [u8]) -> Result<
     while y < height {
         reader.checkpoint(2)?;
         let Some(&[count]) = take(1) else {
-            // Nothing is missing behind the last pixel.
+            // Nothing is missing after the last pixel.
             return if y + 1 == height && x >= width { Ok(()) } else { Err(cut_off()) };
         };
         if count > 0 {

@@ -39,7 +39,7 @@ pub(super) fn decode(
     Ok(samples)
 }
 
-/// Makes white what the mask behind the pixels hides. Where nothing is behind them, all is seen.
+/// Makes white what the mask hides, which follows the pixels. Without a mask all is seen.
 fn whiten(bitmap: &Bitmap<'_>, reader: &mut Reader<'_>, out: &mut [u8]) -> Result<(), ImageError> {
     let (width, height) = (bitmap.width as usize, bitmap.height as usize);
     let of_pixels = (width * usize::from(bitmap.bits)).div_ceil(8).next_multiple_of(4) * height;

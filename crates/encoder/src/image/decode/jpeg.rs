@@ -61,7 +61,7 @@ fn run(
         return general(input, info, survey.color, peak_bytes);
     }
     let result = fast(input, info);
-    // Nobody has looked behind the first scan of a plain file, where bytes may stray as well.
+    // Nothing was read beyond the first scan of a plain file, where bytes may stray as well.
     if canonical.is_none() && matches!(result, Err(ImageError::Corrupt { .. })) {
         let (file, strayed) = jpeg::rewritten(data, survey)?;
         if strayed {

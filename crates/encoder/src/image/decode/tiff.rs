@@ -199,7 +199,7 @@ fn fax(page: &Page<'_>, stored: &[u8], reader: &mut Reader<'_>, chunk: &mut [u8]
     // lead nowhere.
     let allowance = Cell::new(0_usize);
     let per_row = 2 * usize::from(width) + 64;
-    // Codes at the very end are looked up with bits behind them, and the last row of libtiff's files has
+    // Codes at the very end are looked up with bits after them, and the last row of libtiff's files has
     // no mark of its end: here, marks enough for the end of the page.
     let trailer = [0, 0, 1].iter().cycle().take(3 * 7);
     let trailer = trailer.take(if page.compression == Compression::Group3 { usize::MAX } else { 0 });

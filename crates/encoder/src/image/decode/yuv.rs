@@ -1,7 +1,7 @@
 //! From planes of luma and chroma to RGB, as libavif does it for Pillow.
 //!
 //! The common matrices go through libyuv there: samples keep their upper 8 bits, chroma is drawn out with weights of 3 and 1, and the
-//! products have 6 bits behind the point. We compute the same. Others are computed in floats.
+//! products have 6 bits after the point. We compute the same. Others are computed in floats.
 
 use crate::image::error::ImageError;
 use crate::image::header::heif::Crop;
@@ -56,7 +56,7 @@ impl Coding {
     }
 }
 
-/// Products of each sample, as integers with 6 bits behind the point.
+/// Products of each sample, as integers with 6 bits after the point.
 struct Tables {
     luma: [i16; 256],
     red_of_v: [i16; 256],

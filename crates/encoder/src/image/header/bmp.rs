@@ -94,7 +94,7 @@ pub(in crate::image) fn bitmap(data: &[u8]) -> Result<Bitmap<'_>, ImageError> {
     }
 
     let mut end = FILE_HEADER.checked_add(header_len).ok_or_else(|| cut_off(Bmp))?;
-    // Masks belong to the larger headers and stand behind the smaller one.
+    // Masks belong to the larger headers and stand after the smaller one.
     let has_masks = matches!(code, 3 | 6) && !os2;
     let mut masks = match bits {
         16 => [0x7c00, 0x03e0, 0x001f, 0],

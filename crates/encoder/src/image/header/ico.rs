@@ -16,7 +16,7 @@ const LONGEST_HEAD: usize = 4096;
 /// The picture that is taken.
 pub(in crate::image) enum Picture<'a> {
     Png(&'a [u8]),
-    /// A bitmap, and behind its pixels the mask of what is seen.
+    /// A bitmap, and after its pixels the mask of what is seen.
     Bitmap(Box<Bitmap<'a>>),
 }
 

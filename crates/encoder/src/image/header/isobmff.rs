@@ -43,7 +43,7 @@ impl<'a> File<'a> {
         0..self.bytes.data.len()
     }
 
-    /// The boxes in a place. What is behind the last whole header is passed over, and a box that ends too late ends there.
+    /// The boxes in a place. What is after the last whole header is passed over, and a box that ends too late ends there.
     pub(super) fn parts(self, place: Range<usize>) -> impl Iterator<Item = Part> + 'a {
         let mut at = place.start;
         std::iter::from_fn(move || {

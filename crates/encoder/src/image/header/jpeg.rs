@@ -278,7 +278,7 @@ struct Segment<'a> {
     marker: u8,
     /// Of its marker.
     offset: usize,
-    /// Behind its length; empty for a marker that stands alone.
+    /// After its length; empty for a marker that stands alone.
     body: &'a [u8],
     /// What follows a start of scan, up to the next marker that is no restart.
     entropy: &'a [u8],
@@ -358,7 +358,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Offset of the next 0xff behind `offset`.
+/// Offset of the next 0xff after `offset`.
 fn next_ff(data: &[u8], offset: usize) -> Option<usize> {
     let start = offset.wrapping_add(1);
     let rest = data.get(start..)?;

@@ -41,7 +41,7 @@ pub struct ImageInfo {
     /// Height in pixels as stored, that is before `orientation` is applied.
     pub height: u32,
     /// Frames of an animation, pages of a TIFF, otherwise 1. `None` when the file is damaged
-    /// behind its first frame, so that they cannot be counted.
+    /// after its first frame, so that they cannot be counted.
     pub frames: Option<u32>,
     /// EXIF orientation, 1 to 8; 1 when the image has none.
     pub orientation: u8,

@@ -30,7 +30,7 @@ pub(super) fn read(data: &[u8]) -> Result<Header, ImageError> {
     let mut exif = None;
     let mut profile = None;
     let mut transparent = false;
-    // Chunks: length, tag, body, checksum. EXIF may stand behind the pixels.
+    // Chunks: length, tag, body, checksum. EXIF may stand after the pixels.
     let mut offset = 8;
     while let (Some(len), Some(tag)) = (bytes.u32(offset), bytes.tag(offset + 4)) {
         let body = bytes.slice(offset + 8, len as usize);
@@ -75,7 +75,7 @@ pub(super) fn read(data: &[u8]) -> Result<Header, ImageError> {
         bits_per_channel: if color == PALETTE { 8 } else { bits },
     };
     let pixels = u64::from(width) * u64::from(height);
-    // Behind the samples the decoder keeps two rows of at most eight bytes per pixel and a
+    // After the samples the decoder keeps two rows of at most eight bytes per pixel and a
     // window of 64 KiB.
     let rows = 2 * 8 * u64::from(width);
     Ok(Header {
@@ -112,7 +112,7 @@ fn raw_profile(tag: [u8; 4], body: &[u8]) -> Option<RawProfile<'_>> {
 }
 
 impl RawProfile<'_> {
-    /// The bytes behind "\nexif\n    LENGTH\n", which are written in hexadecimal, in lines.
+    /// The bytes after "\nexif\n    LENGTH\n", which are written in hexadecimal, in lines.
     fn exif(self) -> Option<Vec<u8>> {
         let mut inflated = Vec::new();
         let text = if self.compressed {

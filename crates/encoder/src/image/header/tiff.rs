@@ -478,7 +478,7 @@ impl<'a> File<'a> {
         None
     }
 
-    /// Where the directory behind this one is; 0 where none is.
+    /// Where the directory after this one is; 0 where none is.
     fn next_directory(self, directory: usize) -> Option<usize> {
         let (start, count) = self.entries(directory)?;
         self.word(start.checked_add(count.checked_mul(self.entry_len())?)?)

@@ -154,7 +154,7 @@ mod tests {
         // transformers: int((side - crop) / 2) from below; odd padding has its larger half in front.
         let floor = [(37, 0, 224), (1, 0, 224), (0, 0, 224), (0, 0, 224), (0, 1, 223), (0, 3, 220)];
         assert_eq!(spans(CropRounding::Floor), floor);
-        // torchvision: round(1.5) is 2, round(0.5) is 0; odd padding has its larger half behind.
+        // torchvision: round(1.5) is 2, round(0.5) is 0; odd padding has its larger half at the end.
         let half_even = [(37, 0, 224), (2, 0, 224), (0, 0, 224), (0, 0, 224), (0, 0, 223), (0, 2, 220)];
         assert_eq!(spans(CropRounding::HalfEven), half_even);
     }

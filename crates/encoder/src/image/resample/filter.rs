@@ -47,7 +47,7 @@ impl Filter {
         })
     }
 
-    /// Distance behind which the filter is zero.
+    /// Distance beyond which the filter is zero.
     pub(super) fn support(self) -> f64 {
         match self {
             Self::Nearest => 0.0,

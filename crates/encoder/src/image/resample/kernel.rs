@@ -93,7 +93,7 @@ impl Columns {
         Self { starts, weights: all, blocks, padding }
     }
 
-    /// Samples, of any value, that a row must have behind its last one.
+    /// Samples, of any value, that a row must have after its last one.
     pub(super) fn padding(&self) -> usize {
         self.padding
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::filter::Filter;
 
-/// Bits behind the binary point. 8 bits of pixel, 22 of weight and 2 for the overshoot of
+/// Bits after the binary point. 8 bits of pixel, 22 of weight and 2 for the overshoot of
 /// negative lobes fill 32.
 pub(super) const FRACTION_BITS: u32 = 22;
 
@@ -12,7 +12,7 @@ pub(super) const FRACTION_BITS: u32 = 22;
 pub(super) struct Weights {
     /// First source pixel and number of weights, per output pixel.
     spans: Vec<(usize, usize)>,
-    /// `stride` weights per output pixel, those behind the span zero.
+    /// `stride` weights per output pixel, those after the span zero.
     weights: Vec<i32>,
     stride: usize,
 }

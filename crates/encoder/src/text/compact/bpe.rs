@@ -98,7 +98,7 @@ fn split(options: &Options, vocabulary: &Vocabulary, sequence: &str) -> tokenize
             let ids: Option<Vec<u32>> =
                 text.bytes().map(|byte| vocabulary.id(&format!("<0x{byte:02X}>"))).collect();
             if let Some(ids) = ids {
-                // Unknown characters that wait come behind these; so it is in the library.
+                // Unknown characters that wait come after these; so it is in the library.
                 ids.into_iter().for_each(|id| word.push(id, 1));
                 continue;
             }
