@@ -98,6 +98,7 @@ def folded(pair) -> tuple[np.ndarray, np.ndarray]:
 def add_weights_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", default="image", help="name of the meaning network's checkpoint in the cache directory")
     parser.add_argument("--weights-from", type=corpus.Path, help="take the networks of this finished package instead")
+    parser.add_argument("--appearance-from", type=corpus.Path, help="take the appearance network of this package of the first edition instead")
 
 
 def trained(arguments: argparse.Namespace) -> Weights:
@@ -110,14 +111,20 @@ def trained(arguments: argparse.Namespace) -> Weights:
 
     from network import Appearance, Meaning
 
-    weights, meaning, appearance = {}, Meaning(), Appearance()
-    for part, path in [(meaning, checkpoint), (appearance, corpus.cache_path(arguments, "appearance.pt"))]:
+    def read(part: torch.nn.Module, path: corpus.Path, layers: list, name: str, shape: tuple[int, ...]) -> Weights:
         part.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["average"])
-    for pair, name in [*package.pairs(meaning), *[(layer, f"sketch{index}") for index, layer in enumerate(appearance.layers)]]:
-        weights[name] = folded(pair)
-    for part, name, shape in [(meaning, "meaning", (-1, FEATURES, 1, 1)), (appearance, "appearance", (-1, SKETCH[-1], CELLS // 4, CELLS // 4))]:
-        weights[name] = part.head.weight.detach().numpy().reshape(shape), part.head.bias.detach().numpy()
-    return weights
+        head = part.head.weight.detach().numpy().reshape(shape), part.head.bias.detach().numpy()
+        return {own: folded(pair) for pair, own in layers} | {name: head}
+
+    meaning, appearance = Meaning(), Appearance()
+    weights = read(meaning, checkpoint, list(package.pairs(meaning)), "meaning", (-1, FEATURES, 1, 1))
+    if arguments.appearance_from:
+        stored = package.weights_of(arguments.appearance_from / "onnx" / "vision_model.onnx")
+        names = [*(f"sketch{index}" for index in range(len(SKETCH))), "appearance"]
+        return weights | {name: (stored[name], stored[f"{name}.bias"]) for name in names}
+    sketches = [(layer, f"sketch{index}") for index, layer in enumerate(appearance.layers)]
+    path = corpus.cache_path(arguments, "appearance.pt")
+    return weights | read(appearance, path, sketches, "appearance", (-1, SKETCH[-1], CELLS // 4, CELLS // 4))
 
 
 def unit(graph: Graph, x: str, length: float, kind: type = np.float32) -> str:

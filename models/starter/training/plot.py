@@ -30,9 +30,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=corpus.HERE / "progress.png")
     arguments = parser.parse_args()
     losses, scores, copies = (columns(corpus.cache_path(arguments, f"{name}.csv")) for name in (arguments.run, f"{arguments.run}-scores", "appearance"))
-    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    panels = 3 if copies["seconds"] else 2  # an appearance network that was taken over has no curve
+    figure, (left, middle, *rest) = pyplot.subplots(1, panels, figsize=(13 * panels / 3, 3.8), layout="constrained")
     minutes = lambda table: [seconds / 60 for seconds in table["seconds"]]  # noqa: E731
-    for name in ("text", "within", "place", "nearness", "features"):
+    for name in ("text", "within", "place", "nearness", "guess", "features"):
         if name in losses:
             left.plot(minutes(losses), losses[name], label=name)
     left.set(title="meaning: weighted loss terms", xlabel="minutes of training", ylim=(0, None))
@@ -40,11 +41,11 @@ def main() -> None:
         if name in scores:
             middle.plot(minutes(scores), scores[name], marker=".", label=title)
     middle.set(title="zero-shot top-1, 2,400 held-out pictures", xlabel="minutes of training", ylim=(0, 1))
-    for name in ("loss", "found"):
-        if name in copies:
+    for right in rest:
+        for name in ("loss", "found"):
             right.plot(minutes(copies), copies[name], label={"found": "copies found in the batch"}.get(name, name))
-    right.set(title="appearance", xlabel="minutes of training", ylim=(0, 1))
-    for axes in (left, middle, right):
+        right.set(title="appearance", xlabel="minutes of training", ylim=(0, 1))
+    for axes in (left, middle, *rest):
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
