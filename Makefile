@@ -64,11 +64,12 @@ stage: build
 .PHONY: demo
 demo:
 	@tests/setup.sh demo
-	cargo build --profile $(PROFILE) $(FEATURES) --lib --example demo
+	cargo build --profile $(PROFILE) $(FEATURES) --lib
+	cargo build --profile $(PROFILE) -p imgvec-demo
 	@set -e; stage=$$(tests/stage.sh); \
-	IMGVEC_STAGE=$$stage $(CARGO_OUTPUT)/$(PROFILE)/examples/demo $(if $(PHOTOS),"$(PHOTOS)")
+	IMGVEC_STAGE=$$stage $(CARGO_OUTPUT)/$(PROFILE)/demo $(if $(PHOTOS),"$(PHOTOS)")
 
-# The gallery is a package of its own. It reads DATABASE_URL, MODELS, MODEL_PATH and PORT.
+# The demo and the gallery are packages of their own, so the library is compiled once for both. The gallery reads DATABASE_URL, MODELS, MODEL_PATH and PORT.
 .PHONY: gallery
 gallery:
 	@tests/setup.sh gallery

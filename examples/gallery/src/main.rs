@@ -14,7 +14,7 @@ mod cluster;
 mod import;
 mod library;
 mod page;
-#[path = "../../demo/pictures.rs"]
+#[path = "../../demo/src/pictures.rs"]
 mod pictures;
 mod problem;
 mod schema;

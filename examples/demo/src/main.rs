@@ -12,7 +12,7 @@
 //! 1 if a search for a motorcycle, fruit, a flower or a cat does not return pictures of it first, or a
 //! copy its original. With `KEEP=1` the server stays.
 
-#[path = "../../tests/cluster/mod.rs"]
+#[path = "../../../tests/cluster/mod.rs"]
 mod cluster;
 mod library;
 mod page;
@@ -153,9 +153,9 @@ fn main() -> ExitCode {
 
 fn demo() -> Outcome<()> {
     let own = std::env::args_os().nth(1).map(PathBuf::from);
-    let source = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
     let pictures = match &own {
-        None => pictures::samples(&source.join("target/photos"))?,
+        None => pictures::samples(&target.join("photos"))?,
         Some(directory) => {
             let (pictures, others) = pictures::own(directory)?;
             println!("{}: {} pictures, {others} other files", directory.display(), pictures.len());
@@ -186,13 +186,13 @@ fn demo() -> Outcome<()> {
         }
         Some(_) => "Made on this machine; no picture left it.",
     };
-    let directory = source.join("target/demo");
+    let directory = target.join("demo");
     fs::create_dir_all(&directory)?;
     let file = directory.join("index.html");
     fs::write(&file, demo.page.finish(&summary, footer))?;
 
     let checked = own.is_some() || demo.check()?;
-    println!("\nThe page: {}", file.display());
+    println!("\nThe page: {}", file.canonicalize()?.display());
     if std::env::var_os("KEEP").is_some_and(|value| !value.is_empty() && value != "0") {
         let directory = cluster.keep();
         let (program, directory) = ("psql -U postgres -h", directory.display());
