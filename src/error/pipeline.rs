@@ -23,6 +23,24 @@ pub fn temporary(name: &str) -> Report {
     .hint("Update the column with embed_image or embed_text, or use a permanent table.")
 }
 
+pub fn has_children(name: &str, child: &str) -> Report {
+    Report::new(
+        Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+        format!("cannot keep embeddings in table \"{name}\", as other tables inherit from it"),
+    )
+    .detail(format!("Rows of {child} would be left without an embedding."))
+    .hint("Declare a column of each child, and none of the parent, or use a partitioned table.")
+}
+
+pub fn has_rule(name: &str, rule: &str) -> Report {
+    Report::new(
+        Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+        format!("cannot keep embeddings in table \"{name}\", as it has a rule for UPDATE"),
+    )
+    .detail(format!("Rule \"{rule}\" would rewrite the statement that stores embeddings."))
+    .hint("Replace the rule by a trigger.")
+}
+
 pub fn no_relation(oid: u32) -> Report {
     Report::new(Code::ERRCODE_UNDEFINED_TABLE, format!("relation with oid {oid} does not exist"))
         .detail("It may have been dropped meanwhile.")

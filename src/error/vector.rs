@@ -162,6 +162,13 @@ pub fn out_of_half_range(index: usize, element: f32) -> Report {
     .hint("Scale the vector first, for example with l2_normalize().")
 }
 
+/// Weights of vectors that cannot be added up.
+pub fn weights_out_of_range() -> Report {
+    Report::new(Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "the weights together are out of range")
+        .detail("Their magnitudes are added in double precision.")
+        .hint("Divide all weights by the same number, which does not change the result.")
+}
+
 /// Two vectors of type imgvec that cannot be compared or combined.
 pub fn different_dims(left: usize, right: usize) -> Report {
     IMGVEC.different_dims(left, right)

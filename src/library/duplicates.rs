@@ -27,6 +27,11 @@ fn duplicate_group_linked(call: pg_sys::FunctionCallInfo) -> Option<i32> {
     window.answer(|| groups(window, parse_linkage(constant::<Text>(window, 2, "linkage").as_str())))
 }
 
+/// A distance as messages show it: a huge one without its hundreds of digits.
+pub fn shown(distance: f64) -> String {
+    if distance < 1e15 { distance.to_string() } else { format!("{distance:e}") }
+}
+
 /// A linkage by its name.
 pub fn parse_linkage(name: &str) -> Linkage {
     match name {
@@ -104,7 +109,7 @@ fn pairs(vectors: &Vectors, distinct: &[usize], max_distance: f64, allowed: usiz
     }
     if count > most {
         let bytes = count.saturating_mul(size_of::<Pair>() + GROUPING_BYTES);
-        let what = format!("{count} pairs of rows within {max_distance}");
+        let what = format!("{count} pairs of rows within {}", shown(max_distance));
         memory::exceeded(bytes, allowed, &what, "give a smaller max_distance").raise();
     }
     pairs

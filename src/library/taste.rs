@@ -1,9 +1,9 @@
 //! `taste`: the direction of what somebody likes, away from what not (Rocchio 1971).
 //!
-//! The state is a `double precision[]`, so that parallel workers can exchange it: the magnitudes of the weights together, then
-//! the weighted sum of unit vectors, or nothing yet.
+//! The state is a `double precision[]`, so that parallel workers can exchange it: the magnitudes of the weights together, zero
+//! vectors left out, then the weighted sum of unit vectors, or nothing yet.
 
-use crate::error::vector::{IMGVEC, different_dims};
+use crate::error::vector::{different_dims, weights_out_of_range};
 use crate::error::{Code, OrRaise, Report};
 use crate::types::Vector;
 use crate::types::datum::{NewVector, Numbers};
@@ -46,8 +46,7 @@ fn taste_accum(sums: Numbers<'_, f64>, embedding: Vector<'_>, weight: f64) -> Ve
     if sums.len() - 1 != embedding.dim() {
         different_dims(sums.len() - 1, embedding.dim()).raise();
     }
-    sums[0] += weight.abs();
-    arithmetic::add_direction(embedding.elements(), weight, &mut sums[1..]);
+    sums[0] += arithmetic::add_direction(embedding.elements(), weight, &mut sums[1..]);
     finite(sums)
 }
 
@@ -65,7 +64,7 @@ fn taste_combine(a: Numbers<'_, f64>, b: Numbers<'_, f64>) -> Vec<f64> {
 /// The sums, unless the weights left the range of double precision.
 fn finite(sums: Vec<f64>) -> Vec<f64> {
     if !sums.iter().all(|sum| sum.is_finite()) {
-        IMGVEC.out_of_scale(arithmetic::RangeError::Overflow).raise();
+        weights_out_of_range().raise();
     }
     sums
 }

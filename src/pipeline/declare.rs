@@ -45,6 +45,7 @@ fn imgvec_maintain(
         spi::run(&format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", table.qualified()), &[])
     });
     let table = security::pinned(|| owned(relation)).or_raise();
+    security::pinned(|| refuse_unfit(&table));
     declare(&extension, &table, &source, &target, &model, &backfill).or_raise();
 }
 
@@ -64,6 +65,21 @@ pub fn owned(relation: pg_sys::Oid) -> Result<Table, Report> {
         return Err(error::temporary(&table.name));
     }
     Ok(table)
+}
+
+/// Refuses a table whose rows could not all be written: those of children lie elsewhere, and rules rewrite the statement.
+fn refuse_unfit(table: &Table) {
+    let children = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = $1 LIMIT 1";
+    if !table.is_partitioned()
+        && let Some(child) = spi::first(children, &[spi::oid(table.oid)], |row| row.string(1))
+    {
+        error::has_children(&table.name, &child).raise();
+    }
+    let rules =
+        "SELECT rulename FROM pg_rewrite WHERE ev_class = $1 AND ev_type = '2' AND ev_enabled <> 'D' LIMIT 1";
+    if let Some(rule) = spi::first(rules, &[spi::oid(table.oid)], |row| row.string(1)) {
+        error::has_rule(&table.name, &rule).raise();
+    }
 }
 
 /// The maintained columns of a table that a call means: the one of that name, or all.

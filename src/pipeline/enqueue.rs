@@ -5,10 +5,10 @@
 use super::definition::Definition;
 use crate::encoding;
 use crate::error::pipeline as error;
-use crate::server::triggers::{Appender, Firing, Values};
+use crate::server::triggers::{self, Appender, Firing, Values};
 use crate::server::{catalog, process, raw};
 use pgrx::prelude::*;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::rc::Rc;
@@ -18,21 +18,57 @@ const MOST_KEPT: usize = 1000;
 
 thread_local! {
     static KNOWN: RefCell<HashMap<pg_sys::Oid, (CString, Rc<Definition>)>> = RefCell::default();
-    /// Whether the statement that runs is the one that writes embeddings.
-    static WRITES_EMBEDDINGS: Cell<bool> = const { Cell::new(false) };
+    /// The column whose embeddings the statement that runs writes.
+    static WRITING: RefCell<Option<Writing>> = const { RefCell::new(None) };
 }
 
-/// Runs the statement that writes embeddings: that it changes them is no reason to embed again.
-pub fn writing_embeddings<T>(work: impl FnOnce() -> T) -> T {
+/// A statement that writes embeddings.
+struct Writing {
+    relation: pg_sys::Oid,
+    target: String,
+    /// Triggers that ran around the statement. Its own are one deeper, and what triggers of users do lies deeper still.
+    depth: i32,
+}
+
+/// Runs the statement that writes embeddings to a column: that it changes them is no reason to embed again.
+pub fn writing_embeddings<T>(relation: pg_sys::Oid, target: &str, work: impl FnOnce() -> T) -> T {
     struct Reset;
     impl Drop for Reset {
         fn drop(&mut self) {
-            WRITES_EMBEDDINGS.set(false);
+            WRITING.take();
         }
     }
-    WRITES_EMBEDDINGS.set(true);
+    WRITING.replace(Some(Writing { relation, target: target.to_owned(), depth: triggers::depth() }));
     let _reset = Reset;
     work()
+}
+
+/// How a change that fires is related to the statement that writes embeddings.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// The statement itself wrote the column.
+    Ours,
+    /// A trigger of the user, which that statement fired, wrote the same column.
+    Within,
+    /// All others.
+    Other,
+}
+
+impl Origin {
+    fn of(firing: &Firing, target: i16) -> Self {
+        WRITING.with_borrow(|writing| {
+            let Some(writing) = writing else { return Self::Other };
+            let is_table = firing.relation() == writing.relation
+                || raw::is_partition_of(firing.relation(), writing.relation);
+            if !is_table || firing.column(&writing.target, None) != Some(target) {
+                Self::Other
+            } else if triggers::depth() == writing.depth + 1 {
+                Self::Ours
+            } else {
+                Self::Within
+            }
+        })
+    }
 }
 
 /// The information that the server wants of a function in C.
@@ -87,8 +123,9 @@ fn enqueue(firing: &Firing) {
     // SAFETY: reads the clock.
     let now = pg_sys::Datum::from(unsafe { pg_sys::GetCurrentTimestamp() });
     let last = columns.key.iter().chain(&columns.watch).chain([&columns.target]).max().copied().unwrap_or(1);
+    let origin = Origin::of(firing, columns.target);
     firing.rows(last, |old, new| {
-        if !is_wanted(firing, &definition, &columns, old, new) {
+        if !is_wanted(firing, &definition, &columns, origin, old, new) {
             return;
         }
         let queue = queue.get_or_insert_with(|| open_queue(firing, &definition, &types));
@@ -109,6 +146,7 @@ fn is_wanted(
     firing: &Firing,
     definition: &Definition,
     columns: &Columns,
+    origin: Origin,
     old: Option<&Values<'_>>,
     new: &Values<'_>,
 ) -> bool {
@@ -121,9 +159,16 @@ fn is_wanted(
     };
     let has_changed = |&number: &i16| !firing.is_same(number, old, new);
     // Rows whose keys differ may not belong together; then nothing is known.
+    let is_target_wanted = match origin {
+        Origin::Ours => false,
+        // A trigger may finish a new embedding, such as to shorten it, or ask for one. To replace what it finished would
+        // make it finish that too, without end.
+        Origin::Within => new.get(columns.target).is_none(),
+        Origin::Other => true,
+    };
     columns.key.iter().any(has_changed)
         || columns.watch.iter().any(has_changed)
-        || (!WRITES_EMBEDDINGS.get() && has_changed(&columns.target))
+        || (is_target_wanted && has_changed(&columns.target))
 }
 
 fn definition(firing: &Firing) -> Option<Rc<Definition>> {

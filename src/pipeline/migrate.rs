@@ -276,15 +276,19 @@ fn unused_column(old: &Column) -> String {
 fn likeness(old: &Column, name: &str) -> Vec<String> {
     let (table, name) = (old.table.qualified(), quoted(name));
     let sql = "SELECT CASE a.attstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'x' THEN 'EXTENDED' ELSE 'MAIN' END,
-            coalesce(a.attstattarget, -1), col_description(a.attrelid, a.attnum)
+            coalesce(a.attstattarget, -1), col_description(a.attrelid, a.attnum),
+            (SELECT string_agg(format('%I = %s', option_name, option_value), ', ') FROM pg_options_to_table(a.attoptions))
         FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum = $2";
     let arguments = [spi::oid(old.table.oid), spi::integer(i64::from(successor::number(old)))];
     let mut statements = Vec::new();
-    let found = spi::first(sql, &arguments, |row| (row.string(1), row.integer(2), row.text(3)));
-    if let Some((storage, statistics, comment)) = found {
+    let found = spi::first(sql, &arguments, |row| (row.string(1), row.integer(2), row.text(3), row.text(4)));
+    if let Some((storage, statistics, comment, options)) = found {
         statements.push(format!("ALTER TABLE {table} ALTER COLUMN {name} SET STORAGE {storage}"));
         if statistics >= 0 {
             statements.push(format!("ALTER TABLE {table} ALTER COLUMN {name} SET STATISTICS {statistics}"));
+        }
+        if let Some(options) = options {
+            statements.push(format!("ALTER TABLE {table} ALTER COLUMN {name} SET ({options})"));
         }
         if let Some(comment) = comment {
             statements.push(format!("COMMENT ON COLUMN {table}.{name} IS {}", literal(&comment)));

@@ -217,8 +217,9 @@ impl Batch<'_> {
             versions = array(rows.iter().map(|row| row.version.writer.as_str()), "xid"),
         );
         let argument = (self.extension.vectors, Some(embeddings.into_raw(self.extension.vector)));
-        let fates =
-            writing_embeddings(|| spi::rows(&sql, &[argument], |row| (row.integer(1), row.is_true(2))));
+        let fates = writing_embeddings(self.column.table.oid, self.column.target(), || {
+            spi::rows(&sql, &[argument], |row| (row.integer(1), row.is_true(2)))
+        });
         let fate = |(number, is_written): (i64, bool)| {
             let row = rows[usize::try_from(number - 1).expect("numbers count from 1")];
             let fate = if is_written { Fate::Written } else { Fate::Suppressed };

@@ -9,6 +9,12 @@ use std::ffi::{CStr, c_int};
 /// Rows that are inserted together.
 const TOGETHER: usize = 1000;
 
+/// How many triggers run now, each in a statement of the one before.
+pub fn depth() -> i32 {
+    // SAFETY: reads a counter of this session.
+    unsafe { pgrx::direct_function_call(pg_sys::pg_trigger_depth, &[]) }.expect("a number")
+}
+
 /// A trigger that fires.
 #[derive(Clone, Copy)]
 pub struct Firing {

@@ -12,7 +12,7 @@ use pgrx::prelude::*;
 /// A sum of directions, as it grows.
 pub struct Mix {
     sum: Vec<f64>,
-    /// Magnitudes of the weights.
+    /// Magnitudes of the weights of vectors that have a direction.
     total: f64,
 }
 
@@ -24,7 +24,7 @@ impl Mix {
     /// Adds a vector.
     ///
     /// # Errors
-    /// If it has not the dimension of those before.
+    /// If it has not the dimension of those before, or the weights together are beyond double precision.
     pub fn add(&mut self, vector: &[f32], weight: f64) -> Result<(), Report> {
         if self.sum.is_empty() {
             self.sum.resize(vector.len(), 0.0);
@@ -32,9 +32,8 @@ impl Mix {
         if self.sum.len() != vector.len() {
             return Err(vector::different_dims(self.sum.len(), vector.len()));
         }
-        arithmetic::add_direction(vector, weight, &mut self.sum);
-        self.total += weight.abs();
-        Ok(())
+        self.total += arithmetic::add_direction(vector, weight, &mut self.sum);
+        if self.total.is_finite() { Ok(()) } else { Err(vector::weights_out_of_range()) }
     }
 
     /// The unit vector of the sum; nothing if nothing was added.
@@ -49,8 +48,13 @@ impl Mix {
         if arithmetic::unit_of_sum(&self.sum, self.total, &mut unit) {
             return Ok(Some(unit));
         }
+        let why = if self.total == 0.0 {
+            "All weights are 0, or all vectors are zero."
+        } else {
+            "With these weights the vectors cancel each other."
+        };
         Err(Report::new(Code::ERRCODE_DATA_EXCEPTION, "the mix of these vectors has no direction")
-            .detail("With these weights the vectors cancel each other.")
+            .detail(why)
             .hint("Choose other weights, or leave a vector out."))
     }
 }

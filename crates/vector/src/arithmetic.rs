@@ -83,16 +83,19 @@ pub fn scale<T: Element>(a: &[T], factor: f64, out: &mut [T]) -> Result<(), Rang
     Ok(())
 }
 
-/// Adds the direction of `a`, `weight` times: `sum += weight * a / |a|`. The zero vector adds nothing.
+/// Adds the direction of `a`, `weight` times: `sum += weight * a / |a|`. Returns the magnitude of what it added: the zero
+/// vector adds nothing.
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn add_direction(a: &[f32], weight: f64, sum: &mut [f64]) {
+pub fn add_direction(a: &[f32], weight: f64, sum: &mut [f64]) -> f64 {
     assert_eq!(a.len(), sum.len(), "vectors of one length");
     let norm = crate::distance::norm(a);
-    if norm > 0.0 {
-        sum.iter_mut().zip(a).for_each(|(sum, &x)| *sum += weight * (f64::from(x) / norm));
+    if norm == 0.0 {
+        return 0.0;
     }
+    sum.iter_mut().zip(a).for_each(|(sum, &x)| *sum += weight * (f64::from(x) / norm));
+    weight.abs()
 }
 
 /// The unit vector of a sum of directions whose weights have magnitudes of `total` together. `false`, with nothing
@@ -212,10 +215,13 @@ mod tests {
     #[test]
     fn directions_are_mixed_whatever_their_lengths_and_cancelling_ones_are_noticed() {
         let (mut sum, mut out) = ([0.0; 2], [0.0; 2]);
-        add_direction(&[3e38, 0.0], 3e300, &mut sum);
-        add_direction(&[0.0, 1e-40], 4e300, &mut sum);
-        add_direction(&[0.0, 0.0], 1e300, &mut sum);
-        assert!(unit_of_sum(&sum, 8e300, &mut out));
+        let added = [
+            add_direction(&[3e38, 0.0], 3e300, &mut sum),
+            add_direction(&[0.0, 1e-40], -4e300, &mut sum),
+            add_direction(&[0.0, 0.0], 1e300, &mut sum),
+        ];
+        assert_eq!(added, [3e300, 4e300, 0.0]);
+        assert!(unit_of_sum(&sum, 7e300, &mut out));
         assert_eq!(out, [0.6, 0.8]);
         let mut sum = [0.0; 2];
         add_direction(&[0.6, 0.8], 0.5, &mut sum);

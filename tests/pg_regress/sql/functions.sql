@@ -87,3 +87,6 @@ SELECT embed_mix(ARRAY['[1,0]']::imgvec[], '{NaN}');
 SELECT embed_mix(ARRAY['[1,0]', '[1]']::imgvec[], '{1,1}');
 SELECT embed_mix(ARRAY['[1,0]', '[2,0]']::imgvec[], '{1,-1}');
 SELECT embed_mix(ARRAY['[1,0]']::imgvec[], '{0}');
+-- a zero vector has no direction, whatever its weight
+SELECT embed_mix(ARRAY['[1,0]', '[0,0]']::imgvec[], '{1,1e10}');
+SELECT embed_mix(ARRAY['[1,0]', '[1,0]']::imgvec[], '{1e308,1e308}');

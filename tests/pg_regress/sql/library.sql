@@ -17,6 +17,7 @@ SELECT taste(v, w) AS of_nothing FROM (VALUES ('[1,0]'::imgvec, 0)) t(v, w);
 SELECT taste(v, w) AS cancelled FROM (VALUES ('[1,0]'::imgvec, 1), ('[3,0]', -1)) t(v, w);
 SELECT taste(v, 'NaN') FROM (VALUES ('[1,0]'::imgvec)) t(v);
 SELECT taste(v, w) FROM (VALUES ('[1,0]'::imgvec, 1e308), ('[1,0]', 1e308)) t(v, w);
+SELECT taste(v, w) FROM (VALUES ('[1,0]'::imgvec, 1), ('[0,0]', 1e10)) t(v, w);
 -- states that taste does not make
 SELECT taste_final('{1,inf,1}');
 SELECT taste_final('{1,NaN}');
@@ -178,7 +179,7 @@ INSERT INTO few SELECT ARRAY[1, 0]::imgvec FROM generate_series(1, 300);
 SAVEPOINT before;
 SELECT count(*) FROM ann_pairs('few_l2', 0);
 ROLLBACK TO before;
-SELECT count(*) FROM ann_groups('few_l2', 0);
+SELECT count(*), count(DISTINCT number) FROM ann_groups('few_l2', 0);
 ROLLBACK;
 -- partitions have an index each
 CREATE TABLE parts (id integer, embedding imgvec(2)) PARTITION BY RANGE (id);

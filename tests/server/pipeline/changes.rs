@@ -49,6 +49,55 @@ fn embeddings_follow_their_source() {
     assert_eq!(value::<i64>(&mut client, "SELECT texts_embedded FROM imgvec_backend_stats"), runs);
 }
 
+/// What triggers of users write while a batch stores embeddings is a change like any other, but for an embedding that they finish.
+#[test]
+fn triggers_that_a_batch_fires_queue_rows() {
+    let (_cluster, mut client) = start("pipeline-triggers");
+    // In one piece, because of the functions.
+    let tables = "CREATE TABLE albums (id int PRIMARY KEY, caption text, embedding imgvec(256));
+         CREATE TABLE notes (id int PRIMARY KEY, album int, caption text, other text, embedding imgvec(256), second imgvec(256));
+         SELECT imgvec_maintain('albums', 'caption', 'embedding', 'starter'),
+                imgvec_maintain('notes', 'caption', 'embedding', 'starter'), imgvec_maintain('notes', 'other', 'second', 'starter');
+         CREATE FUNCTION follow() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$
+         BEGIN
+             IF new.caption = 'forget' THEN
+                 UPDATE albums SET embedding = NULL WHERE id = new.album;
+                 UPDATE notes SET embedding = NULL WHERE id = 2;
+             ELSIF new.caption = 'replace' THEN
+                 UPDATE albums SET embedding = new.embedding WHERE id = new.album;
+             ELSIF new.caption = 'finish' AND new.embedding IS DISTINCT FROM embed_text('finished', 'starter') THEN
+                 UPDATE notes SET embedding = embed_text('finished', 'starter') WHERE id = new.id;
+             END IF;
+             RETURN NULL;
+         END $$;
+         CREATE TRIGGER follow AFTER UPDATE OF embedding ON notes FOR EACH ROW EXECUTE FUNCTION follow();
+         CREATE FUNCTION reset() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             IF new.caption = 'reset' THEN new.second := NULL; END IF;
+             RETURN new;
+         END $$;
+         CREATE TRIGGER reset BEFORE UPDATE OF embedding ON notes FOR EACH ROW EXECUTE FUNCTION reset();
+         INSERT INTO albums VALUES (1, 'dogs');
+         INSERT INTO notes SELECT i, 1, 'a dog', 'a cat', NULL, NULL FROM generate_series(1, 3) AS i";
+    client.batch_execute(tables).unwrap();
+    run(&mut client, "CALL imgvec_work()");
+    let second = "embed_text(other, 'starter')";
+    for caption in ["forget", "replace", "reset"] {
+        // A column whose turn was earlier has its own in the next call.
+        let work = "CALL imgvec_work();\nCALL imgvec_work()";
+        run(&mut client, &format!("UPDATE notes SET caption = '{caption}' WHERE id = 1;\n{work}"));
+        assert_complete(&mut client, "albums", TEXT);
+        assert_complete(&mut client, "notes", TEXT);
+        let others = format!("SELECT count(*) FROM notes WHERE second IS DISTINCT FROM {second}");
+        assert_eq!(value::<i64>(&mut client, &others), 0, "{caption}");
+    }
+    // It stays, and the work ends.
+    run(&mut client, "UPDATE notes SET caption = 'finish' WHERE id = 1;\nCALL imgvec_work()");
+    assert_eq!(progress(&mut client, "notes"), "0 waiting, 0 failed");
+    let finished = "SELECT embedding = embed_text('finished', 'starter') FROM notes WHERE id = 1";
+    assert!(value::<bool>(&mut client, finished));
+}
+
 #[test]
 fn old_rows_are_embedded_in_the_background_and_ended_maintenance_leaves_them() {
     let (_cluster, mut client) = start("pipeline-backfill");

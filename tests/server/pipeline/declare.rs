@@ -15,13 +15,20 @@ fn what_cannot_be_declared_says_why() {
          CREATE UNIQUE INDEX ON nokey (id) WHERE id > 3;
          CREATE VIEW looks AS SELECT * FROM photos;
          CREATE TEMP TABLE passing (id int PRIMARY KEY, caption text, embedding imgvec(256));
-         CREATE INDEX photos_caption ON photos (caption)",
+         CREATE INDEX photos_caption ON photos (caption);
+         CREATE TABLE parent (id int PRIMARY KEY, caption text, embedding imgvec(256));
+         CREATE TABLE child (PRIMARY KEY (id)) INHERITS (parent);
+         CREATE TABLE ruled (id int PRIMARY KEY, caption text, embedding imgvec(256));
+         CREATE RULE copied AS ON UPDATE TO ruled DO ALSO INSERT INTO nokey (id) VALUES (new.id)",
     );
+    run(&mut client, "SELECT imgvec_maintain('child', 'caption', 'embedding', 'starter')");
     let cases = [
         ("'nokey', 'caption', 'embedding', 'starter'", "42P17"),
         ("'looks', 'caption', 'embedding', 'starter'", "42809"),
         ("'photos_caption', 'caption', 'embedding', 'starter'", "42809"),
         ("'passing', 'caption', 'embedding', 'starter'", "0A000"),
+        ("'parent', 'caption', 'embedding', 'starter'", "0A000"),
+        ("'ruled', 'caption', 'embedding', 'starter'", "0A000"),
         ("NULL, 'caption', 'embedding', 'starter'", "22004"),
         ("'photos', NULL, 'embedding', 'starter'", "22004"),
         ("'photos', 'caption', NULL, 'starter'", "22004"),

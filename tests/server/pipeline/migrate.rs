@@ -95,6 +95,7 @@ fn another_model_takes_over_with_indexes_like_the_old_ones() {
         "CREATE ROLE reader;
          GRANT SELECT (embedding) ON notes TO reader;
          COMMENT ON COLUMN notes.embedding IS 'of captions';
+         ALTER TABLE notes ALTER COLUMN embedding SET (n_distinct = -0.5);
          CREATE INDEX notes_ann ON notes USING ann (embedding imgvec_l2_ops) WITH (target_recall = 0.97, m = 10) WHERE id > 5;
          COMMENT ON INDEX notes_ann IS 'like a hand';
          CREATE INDEX notes_there ON notes (id) WHERE embedding IS NOT NULL",
@@ -121,6 +122,13 @@ fn another_model_takes_over_with_indexes_like_the_old_ones() {
             "SELECT col_description('notes'::regclass, attnum) FROM pg_attribute WHERE attrelid = 'notes'::regclass AND attname = 'embedding'"
         ),
         "of captions"
+    );
+    assert_eq!(
+        value::<String>(
+            &mut client,
+            "SELECT attoptions::text FROM pg_attribute WHERE attrelid = 'notes'::regclass AND attname = 'embedding'"
+        ),
+        "{n_distinct=-0.5}"
     );
     assert!(value::<bool>(
         &mut client,
