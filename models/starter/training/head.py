@@ -84,6 +84,18 @@ def main() -> None:
             features = torch.from_numpy(np.load(corpus.part_path(arguments, "features", split)))
             vectors = torch.cat([head(part.float().to(device)).cpu() for part in features.split(8192)])
             np.save(corpus.part_path(arguments, "teacher", split), vectors.numpy().astype(np.float16))
+    judge(arguments, labels, targets)
+
+
+def judge(arguments: argparse.Namespace, labels: corpus.Labels, targets: Targets) -> None:
+    """Prints zero-shot scores of the held-out pictures: what a student of this head alone could reach."""
+    test, vectors = corpus.load(arguments, "test"), np.load(corpus.part_path(arguments, "teacher", "test")).astype(np.float32)
+    similarity = vectors @ targets.vectors[targets.names].cpu().numpy().T
+    for source in ("c10", "c100", "tin", "cal", "sun", "dc"):
+        mine, names = np.flatnonzero(test.sources == source), np.flatnonzero([entry["src"] == source for entry in labels.classes])
+        if len(mine):
+            best = names[similarity[mine][:, names].argmax(1)]
+            print(f"head: {source} {(best == test.classes[mine]).mean():.3f} of {len(mine)}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import augment
 import corpus
 import package
 import progress
+from muon import Muon
 from network import FEATURES, MEAN, SMALL, STD, Meaning
 from targets import Guesses, Targets
 
@@ -83,12 +84,16 @@ class Trainer:
         self.side_head = nn.Linear(FEATURES, self.features.shape[1]).to(self.device)
         self.scale = nn.Parameter(torch.full((3,), math.log(14.0), device=self.device))
         self.average = Meaning().to(self.device)
-        parts = [*self.network.parameters(), *self.side_head.parameters()]
+        # Muon is for what is between the first layer and the last ones.
+        inner = [part for part in self.network.parameters() if part.ndim == 4 and part.shape[1] > 3] if arguments.muon else []
+        outer = [part for part in [*self.network.parameters(), *self.side_head.parameters()] if all(part is not other for other in inner)]
         groups = [
-            {"params": [part for part in parts if part.ndim > 1], "weight_decay": 0.05},
-            {"params": [*(part for part in parts if part.ndim <= 1), self.scale], "weight_decay": 0.0},
+            {"params": [part for part in outer if part.ndim > 1], "weight_decay": 0.05},
+            {"params": [*(part for part in outer if part.ndim <= 1), self.scale], "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=arguments.rate, betas=(0.9, 0.98))
+        self.optimizers = [torch.optim.AdamW(groups, lr=arguments.rate, betas=(0.9, 0.98))]
+        if inner:
+            self.optimizers.append(Muon(inner, lr=arguments.rate, weight_decay=0.05))
         self.step = self.epoch = self.position = 0
         self.seconds, self.steps_of_all, self.steps_since = 0.0, 0, 0
         self.log = progress.Log(corpus.cache_path(arguments, f"{arguments.run}.csv"), every=50)
@@ -97,23 +102,35 @@ class Trainer:
         if self.checkpoint.exists():
             self.restore()
         else:
-            if arguments.start_from:
+            if arguments.continue_from:
+                self.continue_from(arguments.continue_from)
+            elif arguments.start_from:
                 package.load_meaning(self.network, arguments.start_from, self.sample_views(), self.targets, arguments)
             self.average.load_state_dict(self.network.state_dict())
         self.seed = arguments.seed + 1000 * rank
         torch.manual_seed(self.seed + self.step)
 
+    def continue_from(self, path: Path) -> None:
+        """Takes the averaged weights of a training that is over; clocks, rates and momenta begin again."""
+        state = torch.load(path, weights_only=True, map_location=self.device)
+        self.network.load_state_dict(state["average"])
+        self.side_head.load_state_dict(state["side_head"])
+        self.scale.data = state["scale"]
+
     def restore(self) -> None:
         state = torch.load(self.checkpoint, weights_only=True, map_location=self.device)
-        for name in ("network", "side_head", "average", "optimizer"):
+        for name in ("network", "side_head", "average"):
             getattr(self, name).load_state_dict(state[name])
+        for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         self.scale.data = state["scale"]
         self.step, self.epoch, self.position, self.seconds = state["step"], state["epoch"], state["position"], state["seconds"]
         self.steps_of_all = state.get("steps_of_all", self.step)
         print(f"train: going on from step {self.step}", flush=True)
 
     def save(self) -> None:
-        state = {name: getattr(self, name).state_dict() for name in ("network", "side_head", "average", "optimizer")}
+        state = {name: getattr(self, name).state_dict() for name in ("network", "side_head", "average")}
+        state["optimizers"] = [optimizer.state_dict() for optimizer in self.optimizers]
         state |= {"scale": self.scale.data, "step": self.step, "epoch": self.epoch, "position": self.position, "seconds": self.seconds}
         state["steps_of_all"] = self.steps_of_all
         progress.save_checkpoint(self.checkpoint, state)
@@ -207,16 +224,20 @@ class Trainer:
 
     def one_step(self, rows: np.ndarray, done: float) -> None:
         started = time.time()
-        rate = self.arguments.rate * min(1.0, (self.step + 1) / 200) * max(1 - done, 0.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        rate = self.arguments.rate * min(1.0, (self.step + 1) / self.arguments.warm_up) * max(1 - done, 0.0)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         if not self.arguments.threads:
             torch.set_num_threads(free_cores() if self.arguments.workers == 1 else 1)
         losses = self.losses(rows, np.random.default_rng([self.seed, self.step]))
-        self.optimizer.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
+        self.side_head.zero_grad(set_to_none=True)
+        self.scale.grad = None
         sum(losses.values()).backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         decay = min(0.998, 1 - 1 / (self.step + 2) ** 0.75)
         with torch.no_grad():
             for kept, new in zip(self.average.state_dict().values(), self.network.state_dict().values()):
@@ -270,10 +291,13 @@ def main() -> None:
     corpus.add_arguments(parser)
     parser.add_argument("--run", default="image", help="name of the checkpoint and log in the cache directory")
     parser.add_argument("--start-from", type=Path, help="begin with the weights of this model package")
+    parser.add_argument("--continue-from", type=Path, help="begin with the weights of this checkpoint, whose training is over")
+    parser.add_argument("--muon", action="store_true", help="Muon for the inner layers, AdamW for the others")
     parser.add_argument("--epochs", type=float, default=20)
     parser.add_argument("--minutes", type=float, default=0, help="end after this training time instead; the schedules follow the clock")
     parser.add_argument("--steps", type=int, default=0, help="stop early, for trying things out")
     parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--warm-up", type=int, default=200, help="steps until the rate is reached")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each; better than threads on busy cores")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as there are idle cores, step by step")
