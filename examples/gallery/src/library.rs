@@ -345,7 +345,7 @@ pub fn map(statement: &Statement, answer: &Answer) -> Markup {
             p id="at" role="status" {}
         }
         div class="pass" {
-            form method="post" action="/map" { button { "Draw it anew" } }
+            form method="post" action="/map" { button { "Draw it again" } }
             @if newer > 0 { span class="soft" { (newer) " pictures are not on it yet." } }
         }
         (page::statement(&map_statement(), answer.elapsed, "/plan/map"))
