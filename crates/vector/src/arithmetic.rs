@@ -222,7 +222,7 @@ mod tests {
         ];
         assert_eq!(added, [3e300, 4e300, 0.0]);
         assert!(unit_of_sum(&sum, 7e300, &mut out));
-        assert_eq!(out, [0.6, 0.8]);
+        assert_eq!(out, [0.6, -0.8]);
         let mut sum = [0.0; 2];
         add_direction(&[0.6, 0.8], 0.5, &mut sum);
         add_direction(&[0.3, 0.4], -0.5, &mut sum);
