@@ -8,7 +8,8 @@
 The first argument is the number of rows, of 512 dimensions. Each server needs `shared_buffers = 1MB`, so that it keeps little itself, and has to be on this machine.
 Before every search the script asks the system to drop its copies of the table's and the index's files, so it needs permission to open
 them. A word after the DSN is the access method, `ann` or `hnsw`. Each line has recall of the ten nearest, the median and
-ninth decile of elapsed time, and the median of pages that were not in shared buffers. Makes tables in a schema `cold`, and drops it first.
+ninth decile of elapsed time, and the median of pages that were not in shared buffers. Makes tables in a schema
+`cold_ann` or `cold_hnsw`, and drops it first. Wants a superuser, and the extension pg_prewarm.
 """
 
 import io

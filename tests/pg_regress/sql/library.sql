@@ -180,6 +180,9 @@ SAVEPOINT before;
 SELECT count(*) FROM ann_pairs('few_l2', 0);
 ROLLBACK TO before;
 SELECT count(*), count(DISTINCT number) FROM ann_groups('few_l2', 0);
+-- vectors of one direction share a node, and are not equal
+INSERT INTO few SELECT ARRAY[i, 2 * i]::imgvec FROM generate_series(1, 300) AS i;
+SELECT count(*) FROM ann_groups('few_cosine', 1e-6);
 ROLLBACK;
 -- partitions have an index each
 CREATE TABLE parts (id integer, embedding imgvec(2)) PARTITION BY RANGE (id);
